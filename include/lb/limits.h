@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* Sizes and the version of the contract between the BPF programs and the daemon. */
+#ifndef LB_LIMITS_H
+#define LB_LIMITS_H
+
+/* Raised when the layout or meaning of anything in include/lb changes. */
+#define LB_ABI_VERSION 1
+
+/* Pairs (= flows) the sockmap carrier can hold at most; the daemon may ask for fewer. */
+#define LB_SOCKMAP_PAIRS_MAX 65536u
+
+/* Bytes of one worker's event ring: a power of two and a multiple of the page size. */
+#define LB_RING_BYTES (64u * 1024u)
+
+#define LB_WORKERS_MAX 256u
+
+#endif
