@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * The few fields of kernel structures the programs read, relocated at load time (CO-RE): no
+ * generated vmlinux.h, so the build needs no BTF and shows what is relied on.
+ */
+#ifndef LB_BPF_KERNEL_H
+#define LB_BPF_KERNEL_H
+
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct sock_common {
+	volatile unsigned char skc_state;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	int sk_wmem_queued; /* bytes (with overhead) in the send queue */
+	int sk_sndbuf;
+	int sk_err;
+	__u8 sk_shutdown; /* RCV_SHUTDOWN 1 | SEND_SHUTDOWN 2 */
+};
+
+struct tcp_sock {
+	__u32 write_seq; /* one past the last byte in the send queue */
+};
+
+#pragma clang attribute pop
+
+/* include/net/tcp_states.h */
+enum {
+	LB_TCP_ESTABLISHED = 1,
+	LB_TCP_CLOSE_WAIT = 8,
+};
+/* include/net/sock.h */
+#define LB_SEND_SHUTDOWN 2
+
+#endif
