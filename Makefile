@@ -1,15 +1,21 @@
 # layer4-lb: build, test, check. `make help` lists what can be asked for.
 #
-#   make                 release build (LTO) into build/
+#   make                 release build (LTO, hardened) into build/
 #   make SAN=1           the same under AddressSanitizer and UBSan, into build/san/
 #   make V=1             show every command
+#   make O=DIR           build into DIR
 #
 # Header dependencies come from the compilers (-MMD -MP, clang for BPF too); a change of flags
-# rebuilds everything through the stamp file.
+# rebuilds everything through the stamp file. Parsing needs no tool beyond a bare Debian: whatever
+# `scripts/install-deps` has yet to install may be missing until a rule runs it.
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
+# One job per core unless the caller said otherwise.
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
 
 ifeq ($(SAN),1)
 O := build/san
@@ -18,8 +24,10 @@ O := build
 endif
 V ?= 0
 ifeq ($(V),0)
-Q   := @
-msg = @printf '  %-8s %s\n' "$(1)" "$(patsubst $(O)/%,%,$(2))"
+Q := @
+# `make -s` is silent altogether.
+msg = $(if $(findstring s,$(filter-out --%,$(firstword -$(MAKEFLAGS)))),@:,@printf '  %-8s %s\n' \
+	"$(1)" "$(patsubst $(O)/%,%,$(2))")
 else
 Q   :=
 msg = @:
@@ -27,12 +35,14 @@ endif
 
 CC      := gcc
 CLANG   ?= clang
+STRIP   ?= llvm-strip
 BPFTOOL ?= /usr/sbin/bpftool
 PYTHON  ?= /usr/bin/python3
 PREFIX  ?= /usr/local
 VERSION := $(shell cat VERSION)
 
 PKGS := libbpf libxdp libcrypto libssl yaml-0.1 libcap-ng libmicrohttpd
+ARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
 
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
 	-Wformat=2 -Wundef -Wvla -Wno-unused-parameter -Wno-missing-field-initializers
@@ -41,63 +51,82 @@ CPPFLAGS := -D_GNU_SOURCE -DLB_VERSION='"$(VERSION)"' -Iinclude -Iuserspace -I$(
 ifeq ($(SAN),1)
 CFLAGS  := -std=gnu11 -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined $(WARN)
-LDFLAGS := -fsanitize=address,undefined
+LDFLAGS := -fsanitize=address,undefined -Wl,--as-needed
 else
-CFLAGS  := -std=gnu11 -g -O2 -flto=auto -fno-semantic-interposition -fPIE -fstack-protector-strong \
-	-fstack-clash-protection -fcf-protection -D_FORTIFY_SOURCE=2 $(WARN)
-LDFLAGS := -flto=auto -O2 -pie -Wl,-z,relro,-z,now,-z,noexecstack
+# Fat objects: the programs are linked with LTO, the many test programs quickly without.
+CFLAGS  := -std=gnu11 -g -O2 -flto=auto -ffat-lto-objects -fno-semantic-interposition -fPIE \
+	-fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2 \
+	$(if $(filter x86_64-%,$(ARCH)),-fcf-protection) \
+	$(if $(filter aarch64-%,$(ARCH)),-mbranch-protection=standard) $(WARN)
+LDFLAGS := -flto=auto -O2 -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 endif
 LDLIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 
-ARCH_INCLUDE := $(shell $(CC) -print-multiarch 2>/dev/null)
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -Wno-unused-parameter \
-	-Wno-missing-declarations -Iinclude -Ibpf -idirafter /usr/include/$(ARCH_INCLUDE)
+	-Wno-missing-declarations -fdebug-compilation-dir=. -Iinclude -Ibpf \
+	-idirafter /usr/include/$(ARCH)
 
 BPF_SRC   := $(wildcard bpf/*.bpf.c)
+BPF_OBJ   := $(BPF_SRC:bpf/%.c=$(O)/bpf/%.o)
 BPF_SKEL  := $(BPF_SRC:bpf/%.bpf.c=$(O)/bpf/%.skel.h)
+MAIN_SRC  := $(wildcard userspace/main.c)
 LIB_SRC   := $(filter-out userspace/tools/%,$(wildcard userspace/*/*.c)) $(wildcard userspace/worker.c)
 LIB_OBJ   := $(LIB_SRC:%.c=$(O)/%.o)
 TOOL_SRC  := $(wildcard userspace/tools/*.c)
 TOOLS     := $(TOOL_SRC:userspace/tools/%.c=$(O)/%)
 UNIT_SRC  := $(shell find tests/unit -name '*.c' 2>/dev/null)
-UNIT_BIN  := $(UNIT_SRC:tests/unit/%.c=$(O)/tests/unit/%)
+UNIT_BIN  := $(UNIT_SRC:tests/%.c=$(O)/tests/%)
 BPFT_SRC  := $(wildcard tests/bpf/*.c)
-BPFT_BIN  := $(BPFT_SRC:tests/bpf/%.c=$(O)/tests/bpf/%)
+BPFT_BIN  := $(BPFT_SRC:tests/%.c=$(O)/tests/%)
 E2E_SRC   := $(wildcard tests/e2e/*.c)
-E2E_BIN   := $(E2E_SRC:tests/e2e/%.c=$(O)/tests/e2e/%)
-PROGRAM   := $(if $(wildcard userspace/main.c),$(O)/layer4-lb)
+E2E_BIN   := $(E2E_SRC:tests/%.c=$(O)/tests/%)
+TEST_BIN  := $(UNIT_BIN) $(BPFT_BIN) $(E2E_BIN)
+PROGRAM   := $(MAIN_SRC:userspace/main.c=$(O)/layer4-lb)
 
 .PHONY: all
-all: $(PROGRAM) $(TOOLS)
+all: $(PROGRAM) $(TOOLS) ## build the load balancer and its tools (the default)
 
-# --- flags stamp -------------------------------------------------------------------------------
+# --- stamps: files whose content is a fact; rewritten, hence newer, only when the fact changes ----
 STAMP := $(O)/.flags
 FLAGS := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS) | $(CLANG) $(BPF_CFLAGS)
-$(shell mkdir -p $(O); printf '%s' '$(subst ','\'',$(FLAGS))' | cmp -s - $(STAMP) || \
-	printf '%s' '$(subst ','\'',$(FLAGS))' > $(STAMP))
+quote = '$(subst ','\'',$(1))'
+stamp = $(shell mkdir -p $(O); printf '%s' $(call quote,$(2)) | cmp -s - $(1) || \
+	printf '%s' $(call quote,$(2)) > $(1))
+ifneq ($(filter-out help clean distclean deps,$(or $(MAKECMDGOALS),all)),)
+$(call stamp,$(STAMP),$(FLAGS))
+# A source that went away must leave the archive too.
+$(call stamp,$(O)/.members,$(LIB_OBJ))
+endif
 
-# --- BPF: object -> stripped object -> skeleton ---------------------------------------------------
-$(O)/bpf/%.bpf.o: bpf/%.bpf.c $(STAMP)
+.PHONY: toolchain
+toolchain:
+	@command -v $(CC) $(CLANG) $(STRIP) $(BPFTOOL) pkg-config >/dev/null && \
+	pkg-config --exists $(PKGS) || \
+	{ echo 'Build tools or libraries are missing: scripts/install-deps installs them.' >&2; exit 1; }
+
+# --- BPF: object -> without DWARF (BTF stays) -> skeleton ------------------------------------------
+$(O)/bpf/%.bpf.o: bpf/%.bpf.c $(STAMP) | toolchain
 	$(call msg,BPF,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c $< -o $@
+	$(Q)$(STRIP) -g $@
 
 $(O)/bpf/%.skel.h: $(O)/bpf/%.bpf.o
 	$(call msg,SKEL,$@)
 	$(Q)$(BPFTOOL) gen skeleton $< name $* > $@
 
 # --- userspace -----------------------------------------------------------------------------------
-$(O)/userspace/%.o: userspace/%.c $(STAMP)
+$(O)/userspace/%.o: userspace/%.c $(STAMP) | toolchain
 	$(call msg,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 # Skeletons are build products: they must exist before the first compile finds out who includes them.
-$(O)/userspace/kernel/%.o: | $(BPF_SKEL)
+$(filter $(O)/userspace/kernel/%,$(LIB_OBJ)): | $(BPF_SKEL)
 
-$(O)/liblb.a: $(LIB_OBJ)
+$(O)/liblb.a: $(LIB_OBJ) $(O)/.members
 	$(call msg,AR,$@)
-	$(Q)rm -f $@ && gcc-ar rcs $@ $^
+	$(Q)rm -f $@ && gcc-ar rcs $@ $(LIB_OBJ)
 
 $(O)/layer4-lb: $(O)/userspace/main.o $(O)/liblb.a
 	$(call msg,LINK,$@)
@@ -108,15 +137,86 @@ $(TOOLS): $(O)/%: $(O)/userspace/tools/%.o $(O)/liblb.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # --- tests ---------------------------------------------------------------------------------------
-# A unit test that is written but not registered must not compile.
-TEST_CFLAGS := $(CFLAGS) -Werror=unused-function -Itests
-$(O)/tests/%: tests/%.c $(O)/liblb.a $(STAMP)
+# Every file is a program: a test exists because its file does. A case that is written but not
+# registered is an unused function and does not compile.
+TEST_CFLAGS := $(CFLAGS) -fno-lto -Werror=unused-function -Itests
+$(UNIT_BIN) $(BPFT_BIN): TEST_LIBS := -lcmocka
+$(TEST_BIN): $(O)/tests/%: tests/%.c $(O)/liblb.a $(STAMP) | toolchain
 	$(call msg,TEST,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(TEST_CFLAGS) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(O)/liblb.a $(LDLIBS) -lcmocka
-$(BPFT_BIN): | $(BPF_SKEL)
+	$(Q)$(CC) $(CPPFLAGS) $(TEST_CFLAGS) -MMD -MP -MF $@.d -MT $@ $(LDFLAGS) -fno-lto -o $@ $< \
+		$(O)/liblb.a $(LDLIBS) $(TEST_LIBS)
+$(BPFT_BIN) $(filter $(O)/tests/unit/kernel/%,$(UNIT_BIN)): | $(BPF_SKEL)
 
 .PHONY: tests
-tests: $(UNIT_BIN) $(BPFT_BIN) $(E2E_BIN)
+tests: $(TEST_BIN)
 
--include $(shell find $(O) -name '*.d' 2>/dev/null)
+# Installs first, then enters make anew: what pkg-config says is asked again.
+.PHONY: deps test
+deps: ## install what building and running need (root; nothing to do is quick)
+	@scripts/install-deps
+test: ## install what is missing, build, run unit, BPF and end-to-end tests (TEST_ARGS=--help)
+	@scripts/install-deps --test
+	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
+	@LB_BUILD=$(O) $(if $(filter 1,$(SAN)),LB_SAN=1) scripts/test --built $(TEST_ARGS)
+
+# --- checks: silent on a clean tree --------------------------------------------------------------
+.PHONY: check
+check: ## format, house rules, static analysis: file, line and rule of what is wrong
+	@scripts/install-deps --check
+	+@LB_BUILD=$(O) scripts/check
+
+# clang-tidy looks again at a source only when the source, a header it reads or the rules changed:
+# that is when its object was made anew.
+TIDY_SRC := $(LIB_SRC) $(MAIN_SRC) $(TOOL_SRC) $(BPF_SRC)
+TIDY_OK  := $(TIDY_SRC:%.c=$(O)/tidy/%.ok)
+CLANG_TIDY ?= clang-tidy
+.PHONY: tidy
+tidy: $(TIDY_OK)
+$(O)/tidy/%.ok: %.c $(O)/%.o .clang-tidy $(O)/compile_commands.json
+	$(call msg,TIDY,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG_TIDY) --quiet --warnings-as-errors='*' -p $(O) $< 2>$@.err || { cat $@.err >&2; exit 1; }
+	@touch $@
+
+# What clang tools need to know, straight from the rules above. gcc's own flags are left out.
+CLANG_CFLAGS := $(filter-out -flto=% -ffat-lto-objects,$(CFLAGS))
+json = {"directory": "$(CURDIR)", "file": "$(1)", "command": "$(subst ",\",$(2)) -c $(1)"}
+define newline
+
+
+endef
+$(O)/compile_commands.json: $(STAMP) $(O)/.sources
+	$(call msg,JSON,$@)
+	@: $(file >$@,[$(foreach s,$(filter-out $(BPF_SRC),$(TIDY_SRC)),$(call json,$s,$(CLANG) $(CPPFLAGS) $(CLANG_CFLAGS)),$(newline))\
+		$(foreach s,$(UNIT_SRC) $(BPFT_SRC) $(E2E_SRC),$(call json,$s,$(CLANG) $(CPPFLAGS) $(CLANG_CFLAGS) -Itests),$(newline))\
+		$(foreach s,$(BPF_SRC),$(call json,$s,$(CLANG) $(BPF_CFLAGS)),$(newline))\
+		{"directory": "$(CURDIR)", "file": "-", "command": "true"}])
+ifneq ($(filter $(O)/compile_commands.json tidy,$(MAKECMDGOALS)),)
+$(call stamp,$(O)/.sources,$(TIDY_SRC) $(UNIT_SRC) $(BPFT_SRC) $(E2E_SRC))
+endif
+
+# --- install, clean, help --------------------------------------------------------------------------
+BIN_INSTALL := $(PROGRAM) $(filter $(O)/lbctl,$(TOOLS))
+.PHONY: install
+install: all ## install under DESTDIR and PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/layer4-lb
+	install -m 0755 $(BIN_INSTALL) $(DESTDIR)$(PREFIX)/bin
+	install -m 0644 lb.yaml LICENSE README.md $(DESTDIR)$(PREFIX)/share/layer4-lb
+
+.PHONY: clean distclean
+clean: ## remove what was built; downloads of the benchmark stay
+	$(Q)[ ! -d $(O) ] || find $(O) -mindepth 1 -maxdepth 1 ! -name bench -exec rm -rf {} +
+distclean: ## remove the whole output folder
+	$(Q)rm -rf --one-file-system $(O)
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | sort -u | \
+	while IFS='|' read -r a b; do printf '%-20s %s\n' "$$a" "$$b"; done
+	@printf '%s\n' '' 'Variables: V=1 show commands, SAN=1 sanitizers, O=DIR output folder,' \
+	'DESTDIR and PREFIX for install, TEST_ARGS for scripts/test.'
+
+-include scripts/run.mk scripts/bench.mk tests/fuzz/fuzz.mk
+-include $(BPF_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(MAIN_SRC:%.c=$(O)/%.d) $(TOOL_SRC:%.c=$(O)/%.d) \
+	$(TEST_BIN:=.d)
