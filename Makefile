@@ -111,7 +111,7 @@ $(O)/bpf/%.bpf.o: bpf/%.bpf.c $(STAMP) | toolchain
 	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c $< -o $@
 	$(Q)$(STRIP) -g $@
 
-$(O)/bpf/%.skel.h: $(O)/bpf/%.bpf.o
+$(BPF_SKEL): $(O)/bpf/%.skel.h: $(O)/bpf/%.bpf.o
 	$(call msg,SKEL,$@)
 	$(Q)$(BPFTOOL) gen skeleton $< name $* > $@
 
