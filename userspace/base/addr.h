@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Socket addresses: IPv4 and IPv6 with a port, parsed from and printed as "1.2.3.4:80" and
- * "[2001:db8::1]:80". Pure: no name lookups here (backend/resolve does those).
+ * "[2001:db8::1]:80". Any thread may call everything here. No name lookups: backend/resolve does
+ * those.
  */
 #ifndef LB_BASE_ADDR_H
 #define LB_BASE_ADDR_H
@@ -9,8 +10,10 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/socket.h>
 
+/* The family is AF_INET, AF_INET6 or, when all zero, none (AF_UNSPEC). */
 struct lb_addr {
 	union {
 		struct sockaddr sa;
@@ -22,23 +25,40 @@ struct lb_addr {
 /* "[2001:db8:ffff:ffff:ffff:ffff:255.255.255.255%scope]:65535" and its NUL fit. */
 #define LB_ADDR_STR_MAX 96
 
-/* Numeric only. 0, or -EINVAL with *ret untouched. An empty host (":80") means 0.0.0.0. */
+/*
+ * Numeric only: "1.2.3.4:80", "[2001:db8::1]:80", "[fe80::1%eth0]:80" (or "%2"). An empty host
+ * (":80") means 0.0.0.0. 0, or -EINVAL with *ret untouched; port 0 is refused.
+ */
 int lb_addr_parse(const char *text, struct lb_addr *ret);
 
 /*
- * Split "host:port" / "[v6]:port" without resolving. <host> gets at most <size> bytes with its NUL.
- * 0, -EINVAL for a malformed text or a port outside 1..65535, -ENAMETOOLONG for the host.
+ * Split "host:port" / "[v6]:port" without resolving. <host> gets at most <size> bytes with its NUL
+ * and no brackets; it is "" for ":80", which a caller that needs a name must refuse. 0, -EINVAL for
+ * a malformed text or a port outside 1..65535, -ENAMETOOLONG for the host; outputs untouched then.
  */
 int lb_addr_split(const char *text, char *host, size_t size, uint16_t *port);
 
+/* What bind(2) and connect(2) want to know; 0 without a family. */
 socklen_t lb_addr_len(const struct lb_addr *a);
+/* Host byte order; 0 without a family. */
 uint16_t lb_addr_port(const struct lb_addr *a);
+void lb_addr_set_port(struct lb_addr *a, uint16_t port);
+/* Same family, address, scope and port. A v4-mapped address is not its IPv4 twin: unmap first. */
 bool lb_addr_equal(const struct lb_addr *a, const struct lb_addr *b);
-/* 0.0.0.0 or :: */
+/*
+ * Turns ::ffff:1.2.3.4, as accept(2) reports an IPv4 client of a [::] listener, into 1.2.3.4;
+ * leaves any other address alone.
+ */
+void lb_addr_unmap(struct lb_addr *a);
+/* 0.0.0.0, :: or ::ffff:0.0.0.0 */
 bool lb_addr_is_any(const struct lb_addr *a);
+/* 127.0.0.0/8 (v4-mapped too) or ::1 */
 bool lb_addr_is_loopback(const struct lb_addr *a);
 
-/* Writes at most LB_ADDR_STR_MAX bytes; v4-mapped addresses print as IPv4. Returns <buf>. */
+/*
+ * Writes at most LB_ADDR_STR_MAX bytes; v4-mapped addresses print as IPv4, scopes as numbers, no
+ * family as "-". Returns <buf>.
+ */
 const char *lb_addr_format(const struct lb_addr *a, char buf[LB_ADDR_STR_MAX]);
 
 #endif

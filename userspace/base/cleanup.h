@@ -35,23 +35,23 @@ static inline void lb_cleanup_fclose(FILE **f)
 /* For a type with `void x_free(struct x **)`. */
 #define LB_AUTO(fn) __attribute__((cleanup(fn)))
 
-#define LB_TAKE_FD(fd)                                                                             \
-	__extension__({                                                                            \
-		int lb_taken = (fd);                                                               \
-		(fd) = -1;                                                                         \
-		lb_taken;                                                                          \
+#define LB_TAKE_FD(fd)               \
+	__extension__({              \
+		int lb_taken = (fd); \
+		(fd) = -1;           \
+		lb_taken;            \
 	})
 
-#define LB_TAKE_PTR(p)                                                                             \
-	__extension__({                                                                            \
-		__typeof__(p) lb_taken = (p);                                                      \
-		(p) = NULL;                                                                        \
-		lb_taken;                                                                          \
+#define LB_TAKE_PTR(p)                        \
+	__extension__({                       \
+		__typeof__(p) lb_taken = (p); \
+		(p) = NULL;                   \
+		lb_taken;                     \
 	})
 
 #define LB_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-#define lb_container_of(ptr, type, member)                                                         \
+#define lb_container_of(ptr, type, member) \
 	((type *)(void *)((char *)(ptr) - __builtin_offsetof(type, member)))
 
 #endif

@@ -48,7 +48,7 @@ static inline void lb_list_splice(struct lb_list *to, struct lb_list *from)
 }
 
 /* <it> must not be removed in the body. */
-#define lb_list_for_each(it, head)                                                                 \
+#define lb_list_for_each(it, head) \
 	for (struct lb_list *it = (head)->next; it != (head); it = it->next)
 
 #endif
