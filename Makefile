@@ -72,8 +72,11 @@ BPF_SKEL  := $(BPF_SRC:bpf/%.bpf.c=$(O)/bpf/%.skel.h)
 MAIN_SRC  := $(wildcard userspace/main.c)
 LIB_SRC   := $(filter-out userspace/tools/%,$(wildcard userspace/*/*.c)) $(wildcard userspace/worker.c)
 LIB_OBJ   := $(LIB_SRC:%.c=$(O)/%.o)
-TOOL_SRC  := $(wildcard userspace/tools/*.c)
-TOOLS     := $(TOOL_SRC:userspace/tools/%.c=$(O)/%)
+# A tool is userspace/tools/NAME.c, the files of userspace/tools/NAME/ if any, and tools/common/.
+TOOL_MAIN := $(wildcard userspace/tools/*.c)
+TOOL_SRC  := $(TOOL_MAIN) $(wildcard userspace/tools/*/*.c)
+TOOLS     := $(TOOL_MAIN:userspace/tools/%.c=$(O)/%)
+tool_parts = $(patsubst %.c,$(O)/%.o,$(wildcard userspace/tools/$(1)/*.c userspace/tools/common/*.c))
 UNIT_SRC  := $(shell find tests/unit -name '*.c' 2>/dev/null)
 UNIT_BIN  := $(UNIT_SRC:tests/%.c=$(O)/tests/%)
 BPFT_SRC  := $(wildcard tests/bpf/*.c)
@@ -132,7 +135,8 @@ $(O)/layer4-lb: $(O)/userspace/main.o $(O)/liblb.a
 	$(call msg,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(TOOLS): $(O)/%: $(O)/userspace/tools/%.o $(O)/liblb.a
+.SECONDEXPANSION:
+$(TOOLS): $(O)/%: $(O)/userspace/tools/%.o $$(call tool_parts,$$*) $(O)/liblb.a
 	$(call msg,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
