@@ -1,0 +1,2 @@
+/* SPDX-License-Identifier: MIT */
+void f(void) { exit(1); }

@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/addr.h"
+#include "timer.h"
