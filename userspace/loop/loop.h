@@ -3,13 +3,19 @@
  * One event loop: epoll, timers, work for later. A loop belongs to one thread; only lb_loop_post()
  * and lb_loop_stop() may be called from others.
  *
+ * A turn costs epoll_wait(2) and one look at the clock, whatever happens in it; nothing but
+ * lb_loop_new() and lb_loop_post() allocates.
+ *
  * Invariants
  *  I1  A turn is: wait -> events -> due timers -> "again" tasks queued before this turn -> deferred
  *      calls. Nothing queued in a turn can keep that same turn from ending.
  *  I2  After lb_watch_remove(w) returns, w's callback is not called again, also not for an event
- *      that was already fetched in this turn. The memory of w must stay valid until the deferred
- *      calls of the turn run (free it in one: lb_loop_defer).
- *  I3  Timers never fire early; they fire at most one tick (1 ms) plus the length of a turn late.
+ *      that was already fetched in this turn; neither when w was added anew in the meantime. The
+ *      memory of w must stay valid until the deferred calls of the turn run (free it in one:
+ *      lb_loop_defer).
+ *  I3  Timers never fire early, counted from the time of the turn that started them
+ *      (lb_loop_now_ns). They fire at most two ticks late (1 ms each: the due time and the wait are
+ *      both rounded up), plus the length of a turn.
  */
 #ifndef LB_LOOP_LOOP_H
 #define LB_LOOP_LOOP_H
@@ -31,58 +37,89 @@ typedef void (*lb_task_fn)(struct lb_task *t);
 
 /* Embedded by its owner; zero is a valid "not watched" state as long as fd is -1. */
 struct lb_watch {
-	lb_watch_fn fn; /* NULL while not registered: this is the stale-event mark of I2 */
-	int fd;	      /* not owned */
+	lb_watch_fn fn; /* NULL while not registered: the stale-event mark of I2 */
+	int fd;         /* not owned */
+	uint32_t events;
+	uint64_t turn; /* in which it was added: what that turn had fetched before is not for it */
 };
 
+/* Embedded by its owner; lb_timer_init() before anything else. */
 struct lb_timer {
 	struct lb_list node;
 	lb_timer_fn fn;
 	uint64_t due_ms; /* lb_clock_ms() scale */
-	bool armed;
+	bool armed;      /* false again when <fn> is called */
 };
 
+/* Embedded by its owner; zero is a valid "not queued" state. */
 struct lb_task {
 	struct lb_list node;
 	lb_task_fn fn;
-	bool queued;
+	bool queued; /* false again when <fn> is called */
 };
 
-/* 0 or -errno with *ret untouched. Free with lb_loop_free() (NULL is fine) from the loop's thread. */
+/* 0 or -errno with *ret untouched. */
 int lb_loop_new(struct lb_loop **ret);
+/*
+ * Runs what is still deferred, so that nothing leaks; drops posts that have not run. From the
+ * loop's thread, not from within a turn. NULL is fine.
+ */
 void lb_loop_free(struct lb_loop *loop);
 
-/* Runs until lb_loop_stop(). Returns 0, or -errno when epoll itself fails. */
+/*
+ * Turns until lb_loop_stop(). A stop that came before makes it one turn. Posts made before the stop
+ * by the same thread have run when this returns. 0, or -errno when epoll itself fails.
+ */
 int lb_loop_run(struct lb_loop *loop);
-/* Any thread, also from a signal handler's thread; idempotent. */
+/* Any thread, also in a signal handler; idempotent. The turn under way ends first. */
 void lb_loop_stop(struct lb_loop *loop);
 
-/* Time at the start of this turn, refreshed after the wait. Milliseconds / nanoseconds, monotonic. */
+/*
+ * Milliseconds / nanoseconds, monotonic: the time of this turn, taken after its wait. Outside
+ * lb_loop_run(): the clock.
+ */
 uint64_t lb_loop_now_ms(const struct lb_loop *loop);
 uint64_t lb_loop_now_ns(const struct lb_loop *loop);
 
-/* events: EPOLL*. 0 or -errno (w stays unregistered). */
+/* <events>: EPOLL*. 0 or -errno (w stays unregistered); -EEXIST when it is registered already. */
 int lb_watch_add(struct lb_loop *loop, struct lb_watch *w, int fd, uint32_t events, lb_watch_fn fn);
+/*
+ * 0 or -errno. What is no longer asked for is not reported either, when it was already fetched in
+ * this turn; EPOLLERR and EPOLLHUP always are. With EPOLLET a repeated mask reports anew.
+ */
 int lb_watch_modify(struct lb_loop *loop, struct lb_watch *w, uint32_t events);
 /*
  * Stops callbacks (I2). With <keep_epoll> the kernel registration is left to the coming close(2) of
- * the descriptor, which saves a system call; the caller must close it, and must hold its only copy.
+ * the descriptor, which saves a system call; the caller must close it before this turn ends, and
+ * must hold its only copy. Harmless on a watch that is not registered.
  */
 void lb_watch_remove(struct lb_loop *loop, struct lb_watch *w, bool keep_epoll);
 
 void lb_timer_init(struct lb_timer *t, lb_timer_fn fn);
-/* (Re)arms. A delay of 0 fires in the next turn. Delays beyond 4 hours are re-armed internally. */
+/*
+ * (Re)arms. The delay counts from the time of this turn. 0 fires in the next turn, which will not
+ * sleep; delays beyond 4 hours are re-armed internally; no delay is too long. Timers that are due
+ * in the same turn fire in the order of their due times.
+ */
 void lb_timer_start(struct lb_loop *loop, struct lb_timer *t, uint64_t delay_ms);
-/* Harmless on a timer that is not armed. */
+/* Harmless on a timer that is not armed. Also stops one that is due in this turn. */
 void lb_timer_stop(struct lb_loop *loop, struct lb_timer *t);
 
-/* Runs <t> once in the next turn, which will not sleep. Queued twice = once. */
+/* Runs <t> once in the next turn, which will not sleep. Queued twice = once, as first queued. */
 void lb_loop_again(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn);
+/* Harmless on a task that is not queued; also takes back a deferred one. */
 void lb_loop_again_cancel(struct lb_loop *loop, struct lb_task *t);
-/* Runs <t> at the end of this turn: the place to free what events of this turn may still name. */
+/*
+ * Runs <t> at the end of this turn: the place to free what events of this turn may still name.
+ * Deferred from a deferred call: at the end of the next turn, which will not sleep. A task that was
+ * queued to run again is only deferred after this.
+ */
 void lb_loop_defer(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn);
 
-/* Any thread: runs fn(arg) in the loop's thread soon. 0 or -ENOMEM. */
+/*
+ * Any thread: runs fn(arg) in the loop's thread soon; posts of one thread keep their order. 0 or
+ * -ENOMEM. Must not be called any more when lb_loop_free() is.
+ */
 int lb_loop_post(struct lb_loop *loop, void (*fn)(void *arg), void *arg);
 
 #endif
