@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Decides what an HTTP client of the metrics address gets to see. libmicrohttpd speaks the
+ * protocol; the listening socket is made here, because the library does not say why it could not.
+ * Must never show anything but the metrics, or let a client hold more than a connection slot.
+ */
+#include "control/exporter.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+#define CONNECTIONS_MAX 16u
+#define IDLE_SECONDS    10u
+#define BACKLOG         16
+
+#define TYPE_PLAIN   "text/plain; charset=utf-8"
+#define TYPE_METRICS "text/plain; version=0.0.4; charset=utf-8"
+
+struct lb_exporter {
+	struct MHD_Daemon *daemon;
+	struct lb_addr addr;
+	lb_exporter_render_fn render;
+	void *arg;
+};
+
+/* Takes over <body>, from malloc; NULL stands for no memory and breaks the connection off. */
+static enum MHD_Result answer(struct MHD_Connection *c, unsigned status, const char *type,
+			      char *body, size_t len)
+{
+	struct MHD_Response *response;
+	enum MHD_Result result;
+
+	if (!body)
+		return MHD_NO;
+	response = MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE);
+	if (!response) {
+		free(body);
+		return MHD_NO;
+	}
+	result = MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+	if (result == MHD_YES && status == MHD_HTTP_METHOD_NOT_ALLOWED)
+		result = MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+	if (result == MHD_YES)
+		result = MHD_queue_response(c, status, response);
+	MHD_destroy_response(response);
+	return result;
+}
+
+static enum MHD_Result answer_text(struct MHD_Connection *c, unsigned status, const char *text)
+{
+	return answer(c, status, TYPE_PLAIN, strdup(text), strlen(text));
+}
+
+static enum MHD_Result answer_metrics(struct MHD_Connection *c, const struct lb_exporter *e)
+{
+	char *body = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&body, &len);
+	int err;
+
+	if (!out)
+		return MHD_NO;
+	err = e->render(out, e->arg);
+	/* What does not fit into memory shows here at the latest; half a page would be a lie. */
+	if (fclose(out) && !err)
+		err = -errno;
+	if (err) {
+		free(body);
+		return answer_text(c, MHD_HTTP_INTERNAL_SERVER_ERROR,
+				   "The metrics could not be written.\n");
+	}
+	return answer(c, MHD_HTTP_OK, TYPE_METRICS, body, len);
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url,
+				  const char *method, const char *version, const char *upload,
+				  size_t *upload_len, void **request)
+{
+	const struct lb_exporter *e = cls;
+
+	/* Answered before the body is read, which therefore is not. */
+	if (strcmp(method, MHD_HTTP_METHOD_GET) && strcmp(method, MHD_HTTP_METHOD_HEAD))
+		return answer_text(c, MHD_HTTP_METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
+	/* The first call is for the headers alone, and answering it would end the connection. */
+	if (!*request) {
+		*request = cls;
+		return MHD_YES;
+	}
+	if (*upload_len) {
+		*upload_len = 0; /* a GET with a body: skip it */
+		return MHD_YES;
+	}
+	if (!strcmp(url, "/metrics"))
+		return answer_metrics(c, e);
+	if (!strcmp(url, "/"))
+		return answer_text(c, MHD_HTTP_OK, "layer4-lb: the metrics are at /metrics\n");
+	return answer_text(c, MHD_HTTP_NOT_FOUND, "Not found; the metrics are at /metrics\n");
+}
+
+/* A listening socket or -errno. <addr> gets the port that the kernel chose. */
+static int listen_on(struct lb_addr *addr)
+{
+	LB_AUTO_CLOSE int fd = -1;
+	socklen_t len = sizeof(*addr);
+	int one = 1;
+
+	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* Connections of an earlier run in TIME_WAIT must not keep us from the address. */
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+	    bind(fd, &addr->sa, lb_addr_len(addr)) || listen(fd, BACKLOG) ||
+	    getsockname(fd, &addr->sa, &len))
+		return -errno;
+	return LB_TAKE_FD(fd);
+}
+
+/* Signals are for the main thread. NULL: no memory, descriptors or threads. */
+static struct MHD_Daemon *start_daemon(struct lb_exporter *e, int fd)
+{
+	struct MHD_Daemon *daemon;
+	sigset_t all, old;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	/* Without MHD_USE_ERROR_LOG: the library must not write to our standard error. */
+	daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL,
+				  on_request, e, MHD_OPTION_LISTEN_SOCKET, fd,
+				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
+				  MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_END);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return daemon;
+}
+
+int lb_exporter_open(struct lb_exporter **ret, const struct lb_addr *addr,
+		     lb_exporter_render_fn render, void *arg)
+{
+	LB_AUTO_FREE struct lb_exporter *e = calloc(1, sizeof(*e));
+	int fd;
+
+	if (!e)
+		return -ENOMEM;
+	e->addr = *addr;
+	e->render = render;
+	e->arg = arg;
+	fd = listen_on(&e->addr);
+	if (fd < 0)
+		return fd;
+	/*
+	 * On some of its failures the library has closed <fd>, on others not. Closing it again could
+	 * hit a stranger's descriptor, so the rarer evil is to leave it open.
+	 */
+	e->daemon = start_daemon(e, fd);
+	if (!e->daemon)
+		return -ENOMEM;
+	*ret = LB_TAKE_PTR(e);
+	return 0;
+}
+
+const struct lb_addr *lb_exporter_addr(const struct lb_exporter *e)
+{
+	return &e->addr;
+}
+
+void lb_exporter_close(struct lb_exporter **e)
+{
+	if (!*e)
+		return;
+	MHD_stop_daemon((*e)->daemon);
+	free(*e);
+	*e = NULL;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The HTTP endpoint of the metrics: GET /metrics. A thread of its own, a handful of connections at
+ * a time, ten seconds of patience with each; nothing in it can hold up a worker.
+ */
+#ifndef LB_CONTROL_EXPORTER_H
+#define LB_CONTROL_EXPORTER_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/addr.h"
+
+struct lb_exporter;
+
+/*
+ * Writes the metrics to <out>. Called from the exporter's thread, one call at a time, for every
+ * scrape. Not 0: the scrape is answered with 500.
+ */
+typedef int (*lb_exporter_render_fn)(FILE *out, void *arg);
+
+/* 0, or -errno with *ret untouched: -EADDRINUSE and what else socket, bind and listen say. */
+int lb_exporter_open(struct lb_exporter **ret, const struct lb_addr *addr,
+		     lb_exporter_render_fn render, void *arg);
+
+/* The address it listens on, with the port the kernel chose when <addr> had port 0. */
+const struct lb_addr *lb_exporter_addr(const struct lb_exporter *e);
+
+/* <render> is not called any more when this returns. Sets *e to NULL; NULL is fine. */
+void lb_exporter_close(struct lb_exporter **e);
+
+#endif
