@@ -25,7 +25,8 @@ def check(tree):
 MADE = {
     "length": (
         "userspace/flow/session.c", lambda bad: "int i;\n" * (599 + bad),
-        "userspace/flow/session.c:601: length: 601 lines, more than 600: split it by what it decides\n",
+        "userspace/flow/session.c:601: length: 601 lines, more than 600: "
+        "split it by what it decides\n",
     ),
     "path": (
         "docs/a.md", lambda bad: "text\n/etc/layer4-lb " + ("/home" if bad else "") + "/me/here\n",

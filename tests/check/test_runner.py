@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""scripts/test counts what happened: every way a test program can end, each in a tree of its own."""
+"""scripts/test counts what happened: every way a program can end, each in a tree of its own."""
 import os
 import shutil
 import subprocess
