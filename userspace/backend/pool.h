@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A rule's backends at run time: addresses, weights, who may be picked, how many connections each
+ * holds. Shared by all workers.
+ */
+#ifndef LB_BACKEND_POOL_H
+#define LB_BACKEND_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "config/config.h"
+
+struct lb_backend {
+	const struct lb_backend_config *config; /* borrowed */
+	struct lb_addr addr;
+	uint32_t index; /* in its pool */
+	uint32_t weight;
+	bool eligible; /* not draining */
+	/* Any worker, relaxed. */
+	uint64_t active;
+	uint64_t connections;
+	uint64_t connect_failures;
+};
+
+struct lb_pool {
+	struct lb_backend *backends;
+	uint32_t count;
+};
+
+/*
+ * Resolves names (blocking; main thread, before workers run). <rule> must outlive the pool. 0 or -errno: -EADDRNOTAVAIL when a name has no address; *bad then names the
+ * backend (borrowed from <rule>).
+ */
+int lb_pool_new(struct lb_pool **ret, const struct lb_rule_config *rule, const char **bad);
+/* NULL is fine. No worker may use it any more. */
+void lb_pool_free(struct lb_pool **pool);
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/* See accept.h. Must never accept what cannot be served, nor spin when it cannot accept. */
+#include "flow/accept.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define BACKLOG     4096 /* the kernel takes the minimum with net.core.somaxconn */
+#define ACCEPTS_MAX 64   /* in one turn: established flows get their share */
+#define RETRY_MS    100
+
+static int bind_and_listen(int fd, const struct lb_addr *addr, bool reuseport)
+{
+	const int one = 1;
+
+	/* Inherited by every accepted connection: saves a system call for each. */
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
+		return -errno;
+	if (reuseport && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)))
+		return -errno;
+	if (addr->sa.sa_family == AF_INET6 &&
+	    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)))
+		return -errno;
+	if (bind(fd, &addr->sa, lb_addr_len(addr)))
+		return -errno;
+	if (reuseport && listen(fd, BACKLOG))
+		return -errno;
+	return 0;
+}
+
+int lb_accept_open(const struct lb_addr *addr, bool exclusive)
+{
+	LB_AUTO_CLOSE int probe = -1;
+	LB_AUTO_CLOSE int fd = -1;
+	int err;
+
+	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (exclusive) {
+		/* Another process of ours would share the port in silence: a socket without
+		 * SO_REUSEPORT cannot be bound beside it. */
+		probe = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (probe < 0)
+			return -errno;
+		err = bind_and_listen(probe, addr, false);
+		if (err)
+			return err;
+		close(LB_TAKE_FD(probe));
+	}
+	err = bind_and_listen(fd, addr, true);
+	return err ? err : LB_TAKE_FD(fd);
+}
+
+static void pause_accepting(struct lb_acceptor *a, const char *cause)
+{
+	struct lb_loop *loop = a->env->carrier.loop;
+
+	if (!a->paused) {
+		a->paused = true;
+		(void)lb_watch_modify(loop, &a->watch, 0);
+		if (!__atomic_exchange_n(&a->env->limits->paused, true, __ATOMIC_RELAXED))
+			lb_warn("accepting paused: %s; clients wait in the backlog", cause);
+	}
+	lb_timer_start(loop, &a->retry, RETRY_MS);
+}
+
+static bool is_at_limit(const struct lb_flow_limits *limits)
+{
+	return __atomic_load_n(&limits->sessions, __ATOMIC_RELAXED) >= limits->sessions_max;
+}
+
+static void on_connection(struct lb_watch *w, uint32_t events)
+{
+	struct lb_acceptor *a = lb_container_of(w, struct lb_acceptor, watch);
+
+	for (int i = 0; i < ACCEPTS_MAX; i++) {
+		struct lb_addr client;
+		socklen_t len = sizeof(client);
+		int fd;
+
+		if (is_at_limit(a->env->limits)) {
+			pause_accepting(a, "as many sessions as descriptors allow");
+			return;
+		}
+		fd = accept4(w->fd, &client.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd >= 0)
+			lb_session_new(a->env, a->rule, fd, &client);
+		else if (errno == EAGAIN)
+			return;
+		else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+			 errno == ENOMEM) {
+			pause_accepting(a, strerror(errno));
+			return;
+		}
+		/* Else this one connection failed before we saw it (ECONNABORTED ..): accept(2). */
+	}
+}
+
+static void on_retry(struct lb_timer *t)
+{
+	struct lb_acceptor *a = lb_container_of(t, struct lb_acceptor, retry);
+
+	if (is_at_limit(a->env->limits)) {
+		lb_timer_start(a->env->carrier.loop, t, RETRY_MS);
+		return;
+	}
+	a->paused = false;
+	(void)lb_watch_modify(a->env->carrier.loop, &a->watch, EPOLLIN);
+	if (__atomic_exchange_n(&a->env->limits->paused, false, __ATOMIC_RELAXED))
+		lb_info("accepting again");
+}
+
+int lb_accept_start(struct lb_acceptor *a, struct lb_flow_env *env, const struct lb_rule *rule,
+		    int fd)
+{
+	*a = (struct lb_acceptor){.env = env, .rule = rule, .watch.fd = -1};
+	lb_timer_init(&a->retry, on_retry);
+	return lb_watch_add(env->carrier.loop, &a->watch, fd, EPOLLIN, on_connection);
+}
+
+void lb_accept_drain(struct lb_acceptor *a)
+{
+	for (int i = 0; i < BACKLOG / ACCEPTS_MAX && a->watch.fd >= 0 && !a->paused; i++)
+		on_connection(&a->watch, EPOLLIN);
+}
+
+void lb_accept_stop(struct lb_acceptor *a)
+{
+	if (a->watch.fd < 0)
+		return;
+	lb_timer_stop(a->env->carrier.loop, &a->retry);
+	lb_watch_remove(a->env->carrier.loop, &a->watch, true);
+	close(a->watch.fd);
+	a->watch.fd = -1;
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/* Decides what is written down about a flow. Must never change the flow, nor block. */
+#include "flow/account.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "flow/session.h"
+
+const uint64_t lb_duration_bounds_ms[LB_DURATION_BUCKETS] = {
+	5, 25, 100, 250, 1000, 5000, 30000, 120000, 600000, 3600000,
+};
+
+_Static_assert(sizeof(struct lb_counters) % sizeof(uint64_t) == 0, "counters only");
+
+void lb_account_add(struct lb_counters *to, const struct lb_counters *from)
+{
+	uint64_t *sum = (uint64_t *)to;
+	const uint64_t *part = (const uint64_t *)from;
+
+	for (size_t i = 0; i < sizeof(*to) / sizeof(*sum); i++)
+		sum[i] += part[i];
+}
+
+void lb_account_fold(struct lb_session *s)
+{
+	struct lb_counters *c = &s->env->counters[s->rule->index];
+	const struct lb_carrier *carrier = s->pair.carrier;
+
+	if (!s->carrying)
+		return;
+	for (unsigned int d = 0; d < 2; d++) {
+		uint64_t now = s->closed ? s->pair.dir[d].bytes : carrier->bytes(&s->pair, d);
+
+		lb_count(&c->bytes[d], now - s->folded[d]);
+		lb_count(&c->carrier_bytes[carrier->id], now - s->folded[d]);
+		s->folded[d] = now;
+	}
+}
+
+static unsigned int duration_bucket(uint64_t ms)
+{
+	unsigned int i = 0;
+
+	while (i < LB_DURATION_BUCKETS && ms > lb_duration_bounds_ms[i])
+		i++;
+	return i;
+}
+
+static uint64_t duration_ms(const struct lb_session *s)
+{
+	return (lb_loop_now_ns(s->env->carrier.loop) - s->accept_ns) / 1000000;
+}
+
+void lb_account_end(struct lb_session *s, enum lb_reason reason)
+{
+	struct lb_counters *c = &s->env->counters[s->rule->index];
+	char line[512];
+
+	lb_account_fold(s);
+	lb_count(&c->active, (uint64_t)-1);
+	lb_count(&c->ends[reason], 1);
+	if (s->carrying) {
+		lb_count(&c->flows[lb_carrier_of(&s->pair)->id], 1);
+		lb_count(&c->whys[s->pair.why], 1);
+	}
+	lb_count(&c->durations[duration_bucket(duration_ms(s))], 1);
+	lb_count(&c->duration_sum_ms, duration_ms(s));
+	if (s->env->log_line)
+		s->env->log_line(s->env, line, lb_account_format(s, reason, line, sizeof(line)));
+}
+
+/* --- the line ----------------------------------------------------------------------------------- */
+
+struct text {
+	char *at;
+	size_t left; /* with the NUL */
+};
+
+static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void add(struct text *t, const char *fmt, ...)
+{
+	va_list args;
+	int n;
+
+	va_start(args, fmt);
+	n = vsnprintf(t->at, t->left, fmt, args);
+	va_end(args);
+	if (n < 0)
+		return;
+	if ((size_t)n >= t->left)
+		n = (int)t->left - 1;
+	t->at += n;
+	t->left -= (size_t)n;
+}
+
+/* Quoted when it would not stand alone; names hold no control characters. */
+static void add_word(struct text *t, const char *word)
+{
+	if (*word && !strpbrk(word, " \"=\\")) {
+		add(t, "%s", word);
+		return;
+	}
+	add(t, "\"");
+	for (; *word; word++)
+		add(t, strchr("\"\\", *word) ? "\\%c" : "%c", *word);
+	add(t, "\"");
+}
+
+static void add_time(struct text *t)
+{
+	struct timespec now;
+	struct tm tm;
+	char text[32];
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &tm);
+	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+	add(t, "time=%s.%03ldZ", text, now.tv_nsec / 1000000);
+}
+
+size_t lb_account_format(const struct lb_session *s, enum lb_reason reason, char *line, size_t size)
+{
+	struct text t = {.at = line, .left = size};
+	const struct lb_pair *p = &s->pair;
+	char addr[LB_ADDR_STR_MAX];
+
+	add_time(&t);
+	add(&t, " rule=");
+	add_word(&t, s->rule->config->name);
+	add(&t, " client=%s backend=", lb_addr_format(&s->client, addr));
+	add_word(&t, s->backend ? s->backend->config->addr : "-");
+	add(&t, " carrier=%s why=%s reason=%s", s->carrying ? lb_carrier_of(p)->name : "-",
+	    s->carrying ? lb_why_word(p->why) : "-", lb_reason_word(reason));
+	add(&t, " up=%llu down=%llu", (unsigned long long)p->dir[0].bytes,
+	    (unsigned long long)p->dir[1].bytes);
+	add(&t, " duration_ms=%llu", (unsigned long long)duration_ms(s));
+	if (s->connected_ns)
+		add(&t, " connect_ms=%.1f", (double)(s->connected_ns - s->try_ns) / 1e6);
+	else
+		add(&t, " connect_ms=-");
+	add(&t, " tries=%u", s->tries);
+	return size - t.left;
+}

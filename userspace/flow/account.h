@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is counted, per worker and rule, and the access-log line of a flow. Written by the worker
+ * only, read by anybody: relaxed atomics, so a reader sees each value whole.
+ */
+#ifndef LB_FLOW_ACCOUNT_H
+#define LB_FLOW_ACCOUNT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "flow/carrier.h"
+
+struct lb_session;
+
+/* Upper bounds of the duration histogram, milliseconds; one more bucket catches the rest. */
+#define LB_DURATION_BUCKETS 10
+extern const uint64_t lb_duration_bounds_ms[LB_DURATION_BUCKETS];
+
+/* Nothing but uint64_t: lb_account_add() relies on it. */
+struct lb_counters {
+	uint64_t connections; /* accepted */
+	uint64_t active;
+	uint64_t bytes[2]; /* client to backend, backend to client; living flows included */
+	uint64_t carrier_bytes[LB_CARRIER_MAX_];
+	uint64_t flows[LB_CARRIER_MAX_]; /* ended, by the carrier they ended on */
+	uint64_t whys[LB_WHY_MAX_];      /* ended, by why not on a faster one */
+	uint64_t ends[LB_REASON_MAX_];
+	uint64_t promotions;
+	uint64_t connect_failures; /* single tries */
+	uint64_t durations[LB_DURATION_BUCKETS + 1];
+	uint64_t duration_sum_ms;
+};
+
+static inline void lb_count(uint64_t *counter, uint64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t lb_count_read(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+/* Adds every counter of <from> to <to>. */
+void lb_account_add(struct lb_counters *to, const struct lb_counters *from);
+
+/* Brings the rule's byte counters up to date with a living session. Its worker only. */
+void lb_account_fold(struct lb_session *s);
+/* The session has just ended (its carrier has stopped): final counts and the access-log line. */
+void lb_account_end(struct lb_session *s, enum lb_reason reason);
+
+/* The line without newline. Returns its length, less than <size>. */
+size_t lb_account_format(const struct lb_session *s, enum lb_reason reason, char *line,
+			 size_t size);
+
+#endif

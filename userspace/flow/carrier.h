@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A carrier moves the bytes of an established pair of connections. Here: the pair, the carriers'
+ * common face, and the rule of promotion from relay to a kernel carrier. Carriers know nothing of
+ * sessions: they report the end through pair->end.
+ *
+ *   relay    userspace: recv/send, splice for bulk             every flow starts here
+ *   sockmap  the kernel redirects behind the credit gate       promoted at a quiet point
+ *
+ * Everything here runs in the owning worker's thread.
+ *
+ * Invariants
+ *  C1  A byte is counted (lb_direction.bytes) when the sink's socket has accepted it.
+ *  C2  pair->end is called at most once, and the pair is not touched after it returned.
+ *  C3  A clean FIN is passed on only after every byte read before it was accepted by the sink. Where
+ *      bytes were or may have been lost, both legs end with RST.
+ */
+#ifndef LB_FLOW_CARRIER_H
+#define LB_FLOW_CARRIER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "flow/pipe.h"
+#include "kernel/kernel.h"
+#include "loop/loop.h"
+
+struct lb_pair;
+
+enum lb_reason {
+#define LB_REASON(symbol, word, help) LB_REASON_##symbol,
+#include <lb/reasons.def>
+#undef LB_REASON
+	LB_REASON_MAX_
+};
+const char *lb_reason_word(enum lb_reason reason);
+const char *lb_reason_help(enum lb_reason reason);
+
+enum lb_carrier_id { LB_CARRIER_RELAY, LB_CARRIER_SOCKMAP, LB_CARRIER_MAX_ };
+
+struct lb_carrier {
+	const char *name;
+	enum lb_carrier_id id;
+	/*
+	 * Takes the pair over at a quiet point: nothing held, nothing readable, no end seen. 0, or
+	 * -errno with the pair unchanged and pair->why set.
+	 */
+	int (*start)(struct lb_pair *p);
+	/* <events> (EPOLL*) of leg <leg>; 0 means: look again (queued task, poll timer). */
+	void (*event)(struct lb_pair *p, unsigned int leg, uint32_t events);
+	/* Payload bytes that crossed from leg <d> to the other one so far. */
+	uint64_t (*bytes)(const struct lb_pair *p, unsigned int d);
+	/* Time of the last payload, CLOCK_MONOTONIC ns. */
+	uint64_t (*last_ns)(const struct lb_pair *p);
+	/* True when every byte read was also accepted by the sink: closing loses nothing. */
+	bool (*clean)(const struct lb_pair *p);
+	/* Frees what the carrier holds; the descriptors have just been closed by the owner. */
+	void (*stop)(struct lb_pair *p);
+};
+
+extern const struct lb_carrier lb_relay;
+extern const struct lb_carrier lb_sockmap;
+
+/* What a worker lends to all its pairs. */
+struct lb_carrier_env {
+	struct lb_loop *loop;
+	struct lb_kernel *kernel; /* NULL: sockmap is not in service .. */
+	enum lb_why kernel_why;   /* .. because of this */
+	uint32_t worker;
+	struct lb_pipe_pool pipes;
+	char *scratch; /* LB_SCRATCH_BYTES; holds nothing between calls */
+	struct lb_sockmap_slots *slots;
+};
+#define LB_SCRATCH_BYTES (256u * 1024u)
+
+/* One connection. */
+struct lb_leg {
+	struct lb_watch watch; /* .fd is owned by the pair's owner */
+	uint8_t index;         /* LB_LEG_* */
+	bool readable;         /* may have bytes or an end to read */
+	bool writable;         /* has not refused bytes since the last EPOLLOUT */
+	bool until_empty; /* a FIN, an error or urgent data came: a short read is not the end */
+	uint32_t mask;    /* EPOLL* registered */
+	uint64_t cookie;  /* sockmap */
+};
+
+/* The way from leg [i] ("the source") to leg [i ^ 1] ("the sink"). */
+struct lb_direction {
+	uint64_t bytes; /* written into the sink by the daemon */
+	/* Read and not yet written: on the heap .. */
+	char *held;
+	uint32_t held_at, held_end;
+	/* .. or in a pipe. */
+	uint32_t piped;
+	struct lb_pipe *pipe;
+	uint8_t full_reads; /* relay: how bulky the stream looks */
+	bool eof;           /* the source's FIN was read */
+	bool shut;          /* .. and passed on */
+	/* sockmap */
+	bool user;           /* the daemon carries (or watches over) this direction now */
+	bool drained;        /* nothing of ours is on its way inside the kernel .. */
+	uint32_t episode;    /* .. in this episode of the gate */
+	uint64_t read_bytes; /* passed bytes read since insertion */
+	uint64_t written0;   /* bytes the sink's socket had taken at insertion */
+};
+
+struct lb_pair {
+	struct lb_leg leg[2];
+	struct lb_direction dir[2];
+	const struct lb_carrier *carrier;
+	struct lb_carrier_env *env;
+	/* Called once, from inside the carrier: close both legs, with RST unless <clean>. */
+	void (*end)(struct lb_pair *p, enum lb_reason reason, bool clean);
+	lb_watch_fn on_event;   /* the owner's, for both legs */
+	struct lb_task again;   /* -> carrier->event(p, .., 0) in the next turn */
+	struct lb_timer poll;   /* the same, later */
+	uint64_t start_ns;      /* when carrying began */
+	uint64_t last_ns;       /* last payload moved by the daemon */
+	uint32_t sockmap_index; /* of leg 0; leg 1 has the next */
+	uint32_t poll_ms;       /* sockmap: the next wait for what makes no event */
+	bool tethered;          /* sockmap: leg 1 was refused, the daemon carries both ways */
+	enum lb_acceleration acceleration;
+	enum lb_why why; /* why it is not on a faster carrier */
+};
+
+/* How both legs are registered when a pair begins. */
+#define LB_LEG_EVENTS ((uint32_t)EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | (uint32_t)EPOLLET)
+
+/* Fills in a pair that is all zero. The owner registers the watches, with LB_LEG_EVENTS. */
+void lb_carrier_init(struct lb_pair *p, struct lb_carrier_env *env,
+		     enum lb_acceleration acceleration);
+/* Begins in relay. Events that came before are told through leg[].readable and .until_empty. */
+void lb_carrier_begin(struct lb_pair *p);
+
+/*
+ * Called by relay at a quiet point. True when another carrier has taken over: the caller must not
+ * touch the pair any more (it may have ended).
+ */
+bool lb_carrier_promote(struct lb_pair *p);
+
+/* The carrier to report: a tethered pair's bytes are moved by the daemon, whoever is in charge. */
+const struct lb_carrier *lb_carrier_of(const struct lb_pair *p);
+
+/* The owner calls this before it closes the legs: no callback comes after it. */
+void lb_carrier_quiesce(struct lb_pair *p);
+
+/* Helpers for the carriers. */
+
+/* carrier->event(p, .., 0) in the next turn. */
+void lb_carrier_again(struct lb_pair *p);
+
+/* Keeps <len> bytes of <data> as held. 0 or -ENOMEM. */
+int lb_carrier_hold(struct lb_direction *dir, const char *data, uint32_t len);
+void lb_carrier_release(struct lb_direction *dir);
+/* Changes leg <i>'s registration when it differs. */
+void lb_carrier_watch(struct lb_pair *p, unsigned int i, uint32_t mask);
+/*
+ * Passes a FIN that was read on to the sink, or ends the pair when it was the second one.
+ * True when the pair has ended.
+ */
+bool lb_carrier_finish(struct lb_pair *p, unsigned int d);
+enum lb_reason lb_carrier_reset_reason(unsigned int leg);
+
+#endif

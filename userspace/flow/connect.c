@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The select and connect stages: asks select.c for a backend, connects, and on failure asks for
+ * another one until the rule's tries are used up. The client notices nothing but the time; its early
+ * bytes wait in its socket. Must never read from the client.
+ */
+#include "flow/connect.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+static uint8_t tries_max(const struct lb_session *s)
+{
+	uint32_t tries = s->rule->config->retries + 1;
+
+	return tries < LB_TRIES_MAX ? (uint8_t)tries : LB_TRIES_MAX;
+}
+
+static void backend_take(struct lb_session *s, struct lb_backend *b)
+{
+	s->backend = b;
+	s->tried[s->tries++] = b;
+	__atomic_fetch_add(&b->active, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&b->connections, 1, __ATOMIC_RELAXED);
+}
+
+static void backend_drop(struct lb_session *s)
+{
+	struct lb_leg *leg = &s->pair.leg[LB_LEG_BACKEND];
+
+	lb_count(&s->env->counters[s->rule->index].connect_failures, 1);
+	__atomic_fetch_add(&s->backend->connect_failures, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_sub(&s->backend->active, 1, __ATOMIC_RELAXED);
+	s->backend = NULL;
+	if (leg->watch.fd < 0)
+		return;
+	lb_watch_remove(s->env->carrier.loop, &leg->watch, true);
+	close(leg->watch.fd);
+	leg->watch.fd = -1;
+}
+
+/* Begins to connect to s->backend. 0 when an event or the timer will tell; -errno. */
+static int start_connect(struct lb_session *s)
+{
+	struct lb_loop *loop = s->env->carrier.loop;
+	const struct lb_addr *addr = &s->backend->addr;
+	struct lb_leg *leg = &s->pair.leg[LB_LEG_BACKEND];
+	LB_AUTO_CLOSE int fd = -1;
+	const int one = 1;
+	int err;
+
+	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
+		return -errno;
+	if (connect(fd, &addr->sa, lb_addr_len(addr)) && errno != EINPROGRESS)
+		return -errno;
+	err = lb_watch_add(loop, &leg->watch, fd, LB_LEG_EVENTS, s->pair.on_event);
+	if (err)
+		return err;
+	leg->watch.fd = LB_TAKE_FD(fd);
+	lb_timer_start(loop, &s->timer, s->rule->config->timeouts.connect_ms);
+	return 0;
+}
+
+/* Descriptors, memory or ports of ours: another backend would not help. */
+static bool is_own_shortage(int err)
+{
+	return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS;
+}
+
+/* The next backend; s->reason must say what to answer when there is none left to try. */
+static enum lb_step try_next(struct lb_session *s)
+{
+	while (s->tries < tries_max(s)) {
+		struct lb_backend *b = lb_select_pick(s->rule->select, s->tried, s->tries);
+		int err;
+
+		if (!b)
+			break;
+		s->try_ns = lb_loop_now_ns(s->env->carrier.loop);
+		backend_take(s, b);
+		err = start_connect(s);
+		if (!err)
+			return LB_STEP_WAIT;
+		backend_drop(s);
+		s->reason = LB_REASON_CONNECT_FAILED;
+		if (is_own_shortage(err)) {
+			s->reason = LB_REASON_FULL;
+			break;
+		}
+	}
+	return LB_STEP_CLOSE;
+}
+
+enum lb_step lb_connect_enter(struct lb_session *s)
+{
+	s->reason = LB_REASON_NO_BACKEND;
+	return try_next(s);
+}
+
+static enum lb_step client_event(struct lb_session *s, uint32_t events)
+{
+	struct lb_leg *leg = &s->pair.leg[LB_LEG_CLIENT];
+
+	if (events & (EPOLLERR | EPOLLHUP)) {
+		s->reason = LB_REASON_RESET_BY_CLIENT;
+		return LB_STEP_CLOSE;
+	}
+	/* Early bytes, even an early FIN, wait until somebody is there to read them. */
+	if (events & (EPOLLIN | EPOLLRDHUP))
+		leg->readable = true;
+	if (events & (EPOLLRDHUP | EPOLLPRI))
+		leg->until_empty = true;
+	return LB_STEP_WAIT;
+}
+
+enum lb_step lb_connect_event(struct lb_session *s, unsigned int leg, uint32_t events)
+{
+	struct lb_leg *backend = &s->pair.leg[LB_LEG_BACKEND];
+
+	if (leg == LB_LEG_CLIENT)
+		return client_event(s, events);
+	if (events & EPOLLERR) {
+		backend_drop(s);
+		s->reason = LB_REASON_CONNECT_FAILED;
+		return try_next(s);
+	}
+	if (!(events & EPOLLOUT))
+		return LB_STEP_WAIT;
+	lb_timer_stop(s->env->carrier.loop, &s->timer);
+	s->connected_ns = lb_loop_now_ns(s->env->carrier.loop);
+	/* It may have spoken, or hung up, at once. */
+	backend->readable = events & (EPOLLIN | EPOLLRDHUP);
+	backend->until_empty = events & (EPOLLRDHUP | EPOLLHUP | EPOLLPRI);
+	return LB_STEP_NEXT;
+}
+
+enum lb_step lb_connect_timeout(struct lb_session *s)
+{
+	backend_drop(s);
+	s->reason = LB_REASON_CONNECT_TIMEOUT;
+	return try_next(s);
+}

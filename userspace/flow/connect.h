@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* The connect stage: one backend after the other until one answers. Worker's thread only. */
+#ifndef LB_FLOW_CONNECT_H
+#define LB_FLOW_CONNECT_H
+
+#include "flow/session.h"
+
+enum lb_step lb_connect_enter(struct lb_session *s);
+enum lb_step lb_connect_event(struct lb_session *s, unsigned int leg, uint32_t events);
+enum lb_step lb_connect_timeout(struct lb_session *s);
+
+#endif

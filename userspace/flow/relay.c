@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The relay carrier: the daemon moves the bytes. Small messages cross with one recv(2) and one
+ * send(2) through the worker's scratch buffer; a stream that keeps filling it crosses by splice(2)
+ * through a pooled pipe. An idle pair holds neither buffer nor pipe.
+ *
+ * Both legs are registered edge-triggered once and for all, so every stop has a reason that comes
+ * back as an edge: the source was read until empty, or the sink refused bytes. A turn's work is
+ * bounded (ROUNDS); what is left queues itself again.
+ *
+ * Must never pass a FIN on before the bytes in front of it, nor turn a reset into a FIN.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include "flow/carrier.h"
+
+#define RECV_BYTES   (64u * 1024u)
+#define SPLICE_BYTES (1024u * 1024u) /* the pipe's slots are the real limit */
+#define ROUNDS       8               /* reads of one direction in one turn */
+#define BULK_READS   2               /* full reads in a row before splice pays */
+#define BULK_MIN     (16u * 1024u)   /* a splice below this counts against it */
+#define BULK_CREDIT  6               /* full_reads never grows beyond this */
+
+enum moved {
+	MOVED,         /* bytes crossed, there may be more */
+	EMPTY,         /* the source has nothing now, or has ended */
+	BLOCKED,       /* the sink refuses bytes now */
+	SOURCE_FAILED, /* leg d */
+	SINK_FAILED,   /* leg d ^ 1 */
+	OUT_OF_MEMORY,
+};
+
+static void note_written(struct lb_pair *p, struct lb_direction *dir, size_t n)
+{
+	dir->bytes += n;
+	p->last_ns = lb_loop_now_ns(p->env->loop);
+}
+
+static enum moved sink_refused(struct lb_leg *sink)
+{
+	if (errno != EAGAIN && errno != EINTR)
+		return SINK_FAILED;
+	sink->writable = false;
+	return BLOCKED;
+}
+
+/* MOVED: nothing is held any more. */
+static enum moved flush(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+	struct lb_leg *sink = &p->leg[d ^ 1];
+	ssize_t n;
+
+	if ((dir->held || dir->piped) && !sink->writable)
+		return BLOCKED;
+	while (dir->held) {
+		n = send(sink->watch.fd, dir->held + dir->held_at, dir->held_end - dir->held_at,
+			 MSG_NOSIGNAL);
+		if (n < 0)
+			return sink_refused(sink);
+		note_written(p, dir, (size_t)n);
+		dir->held_at += (uint32_t)n;
+		if (dir->held_at == dir->held_end)
+			lb_carrier_release(dir);
+	}
+	while (dir->piped) {
+		n = splice(dir->pipe->in, NULL, sink->watch.fd, NULL, dir->piped,
+			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		if (n < 0)
+			return sink_refused(sink);
+		note_written(p, dir, (size_t)n);
+		dir->piped -= (uint32_t)n;
+	}
+	return MOVED;
+}
+
+/* What a read that brought nothing means. */
+static enum moved source_ended(struct lb_pair *p, unsigned int d, ssize_t n)
+{
+	if (n < 0 && errno == EINTR)
+		return MOVED;
+	p->leg[d].readable = false;
+	if (n == 0)
+		p->dir[d].eof = true;
+	else if (errno != EAGAIN)
+		return SOURCE_FAILED;
+	return EMPTY;
+}
+
+static enum moved move_by_copy(struct lb_pair *p, unsigned int d)
+{
+	struct lb_leg *source = &p->leg[d], *sink = &p->leg[d ^ 1];
+	struct lb_direction *dir = &p->dir[d];
+	char *scratch = p->env->scratch;
+	ssize_t n, sent;
+
+	n = recv(source->watch.fd, scratch, RECV_BYTES, 0);
+	if (n <= 0)
+		return source_ended(p, d, n);
+	if (n == RECV_BYTES)
+		dir->full_reads++;
+	else
+		dir->full_reads = 0;
+	/* A short read of a stream means "empty" (epoll(7)); the next byte makes a new edge. */
+	if (n < RECV_BYTES && !source->until_empty)
+		source->readable = false;
+	sent = sink->writable ? send(sink->watch.fd, scratch, (size_t)n, MSG_NOSIGNAL) : 0;
+	if (sent < 0) {
+		if (sink_refused(sink) == SINK_FAILED)
+			return SINK_FAILED;
+		sent = 0;
+	}
+	if (sent)
+		note_written(p, dir, (size_t)sent);
+	if (sent < n) {
+		sink->writable = false;
+		if (lb_carrier_hold(dir, scratch + sent, (uint32_t)(n - sent)))
+			return OUT_OF_MEMORY;
+		return BLOCKED;
+	}
+	return MOVED;
+}
+
+static enum moved move_by_splice(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+	ssize_t n;
+
+	if (!dir->pipe)
+		dir->pipe = lb_pipe_get(&p->env->pipes);
+	if (!dir->pipe) {
+		dir->full_reads = 0;
+		return move_by_copy(p, d);
+	}
+	/* The pipe is empty here (flush came first), so EAGAIN speaks of the socket. A short
+	 * splice may mean a full pipe: only EAGAIN means "empty". */
+	n = splice(p->leg[d].watch.fd, NULL, dir->pipe->out, NULL, SPLICE_BYTES,
+		   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (n <= 0)
+		return source_ended(p, d, n);
+	dir->piped = (uint32_t)n;
+	if (n < BULK_MIN)
+		dir->full_reads--;
+	else if (dir->full_reads < BULK_CREDIT)
+		dir->full_reads++;
+	return flush(p, d);
+}
+
+/* MOVED: the turn's share is used up and there may be more. */
+static enum moved pump(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+	enum moved moved = MOVED;
+
+	for (int round = 0; round < ROUNDS && moved == MOVED; round++) {
+		moved = flush(p, d);
+		if (moved != MOVED)
+			break;
+		if (dir->eof || !p->leg[d].readable)
+			moved = EMPTY;
+		else if (dir->full_reads >= BULK_READS)
+			moved = move_by_splice(p, d);
+		else
+			moved = move_by_copy(p, d);
+	}
+	if (dir->pipe && !dir->piped) {
+		lb_pipe_put(&p->env->pipes, dir->pipe, 0);
+		dir->pipe = NULL;
+	}
+	return moved;
+}
+
+static bool holds_nothing(const struct lb_direction *dir)
+{
+	return !dir->held && !dir->piped;
+}
+
+/* Nothing readable, nothing held, no end in sight: the point where another carrier may take over. */
+static bool is_quiet(const struct lb_pair *p)
+{
+	for (unsigned int i = 0; i < 2; i++)
+		if (p->leg[i].readable || p->leg[i].until_empty || p->dir[i].eof ||
+		    !holds_nothing(&p->dir[i]))
+			return false;
+	return true;
+}
+
+/* True when the pair has ended. */
+static bool end_on_failure(struct lb_pair *p, unsigned int d, enum moved moved)
+{
+	if (moved == OUT_OF_MEMORY)
+		p->end(p, LB_REASON_FULL, false);
+	else if (moved == SOURCE_FAILED || moved == SINK_FAILED)
+		p->end(p, lb_carrier_reset_reason(moved == SOURCE_FAILED ? d : d ^ 1), false);
+	else
+		return false;
+	return true;
+}
+
+static void relay_event(struct lb_pair *p, unsigned int leg, uint32_t events)
+{
+	enum moved moved[2];
+
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		p->leg[leg].readable = true;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI))
+		p->leg[leg].until_empty = true;
+	if (events & EPOLLOUT)
+		p->leg[leg].writable = true;
+
+	/* Both directions before any failure is acted on: what one side said before the other one
+	 * failed still crosses. */
+	for (unsigned int d = 0; d < 2; d++)
+		moved[d] = pump(p, d);
+	for (unsigned int d = 0; d < 2; d++)
+		if (end_on_failure(p, d, moved[d]))
+			return;
+	/* A source that is blocked behind its sink has not been asked for its error. */
+	if (events & EPOLLERR) {
+		p->end(p, lb_carrier_reset_reason(leg), false);
+		return;
+	}
+	for (unsigned int d = 0; d < 2; d++) {
+		struct lb_direction *dir = &p->dir[d];
+
+		if (dir->eof && !dir->shut && holds_nothing(dir) && lb_carrier_finish(p, d))
+			return;
+	}
+	if (moved[0] == MOVED || moved[1] == MOVED)
+		lb_carrier_again(p);
+	else if (is_quiet(p))
+		(void)lb_carrier_promote(p);
+}
+
+static uint64_t relay_bytes(const struct lb_pair *p, unsigned int d)
+{
+	return p->dir[d].bytes;
+}
+
+static uint64_t relay_last_ns(const struct lb_pair *p)
+{
+	return p->last_ns;
+}
+
+static bool relay_clean(const struct lb_pair *p)
+{
+	return holds_nothing(&p->dir[0]) && holds_nothing(&p->dir[1]);
+}
+
+static void relay_stop(struct lb_pair *p)
+{
+	for (unsigned int d = 0; d < 2; d++) {
+		struct lb_direction *dir = &p->dir[d];
+
+		lb_carrier_release(dir);
+		if (dir->pipe)
+			lb_pipe_put(&p->env->pipes, dir->pipe, dir->piped);
+		dir->pipe = NULL;
+		dir->piped = 0;
+	}
+}
+
+/* Every pair begins in relay: there is nothing to take over. */
+static int relay_start(struct lb_pair *p)
+{
+	return 0;
+}
+
+const struct lb_carrier lb_relay = {
+	.name = "relay",
+	.id = LB_CARRIER_RELAY,
+	.start = relay_start,
+	.event = relay_event,
+	.bytes = relay_bytes,
+	.last_ns = relay_last_ns,
+	.clean = relay_clean,
+	.stop = relay_stop,
+};

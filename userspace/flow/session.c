@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * THE LIFE OF A FLOW
+ *
+ *   stage     file             what it does                              may end with
+ *   accept    accept.c         takes the client's connection             (kept in the backlog when full)
+ *   select    select.c         picks a backend by weight                 no_backend
+ *   connect   connect.c        connects, next backend on failure         connect_failed, connect_timeout,
+ *                                                                        reset_by_client, full
+ *   carry     carrier.c        relay, promotes to sockmap when earned    done, idle, reset_by_client,
+ *             relay.c sockmap.c                                          reset_by_backend, max_lifetime,
+ *                                                                        drained, full
+ *   account   account.c        counters, one access-log line
+ *
+ * This file knows the order and nothing of what the stages do; stages never call each other. A
+ * stage answers NEXT, WAIT or CLOSE, and only step() below acts on it. lb_session_close() is the
+ * one way out.
+ */
+#include "flow/session.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "flow/connect.h"
+
+struct stage {
+	const char *name;
+	enum lb_step (*enter)(struct lb_session *s);
+	enum lb_step (*event)(struct lb_session *s, unsigned int leg, uint32_t events);
+	enum lb_step (*timeout)(struct lb_session *s);
+};
+
+static enum lb_step carry_enter(struct lb_session *s);
+static enum lb_step carry_event(struct lb_session *s, unsigned int leg, uint32_t events);
+static enum lb_step carry_timeout(struct lb_session *s);
+
+static const struct stage stages[] = {
+	{"connect", lb_connect_enter, lb_connect_event, lb_connect_timeout},
+	{"carry", carry_enter, carry_event, carry_timeout},
+};
+
+static void step(struct lb_session *s, enum lb_step answer)
+{
+	while (answer == LB_STEP_NEXT && !s->closed)
+		answer = stages[++s->stage].enter(s);
+	if (answer == LB_STEP_CLOSE)
+		lb_session_close(s, s->reason, false);
+}
+
+static void on_leg_event(struct lb_watch *w, uint32_t events)
+{
+	struct lb_leg *leg = lb_container_of(w, struct lb_leg, watch);
+	struct lb_pair *pair = lb_container_of(leg - leg->index, struct lb_pair, leg[0]);
+	struct lb_session *s = lb_container_of(pair, struct lb_session, pair);
+
+	step(s, stages[s->stage].event(s, leg->index, events));
+}
+
+static void on_timer(struct lb_timer *t)
+{
+	struct lb_session *s = lb_container_of(t, struct lb_session, timer);
+
+	step(s, stages[s->stage].timeout(s));
+}
+
+/* --- carry -------------------------------------------------------------------------------------- */
+
+static void on_pair_end(struct lb_pair *p, enum lb_reason reason, bool clean)
+{
+	lb_session_close(lb_container_of(p, struct lb_session, pair), reason, clean);
+}
+
+/* Arms the timer for whichever comes first, idleness counted from <last_ns> or the lifetime. */
+static void arm_carry_timer(struct lb_session *s, uint64_t last_ns)
+{
+	const struct lb_timeouts_config *t = &s->rule->config->timeouts;
+	uint64_t now = lb_loop_now_ms(s->env->carrier.loop);
+	uint64_t due = UINT64_MAX;
+
+	if (t->idle_ms)
+		due = last_ns / 1000000 + t->idle_ms;
+	if (t->max_lifetime_ms && s->connected_ns / 1000000 + t->max_lifetime_ms < due)
+		due = s->connected_ns / 1000000 + t->max_lifetime_ms;
+	if (due != UINT64_MAX)
+		lb_timer_start(s->env->carrier.loop, &s->timer, due > now ? due - now + 1 : 1);
+}
+
+static enum lb_step carry_enter(struct lb_session *s)
+{
+	s->carrying = true;
+	arm_carry_timer(s, s->connected_ns);
+	lb_carrier_begin(&s->pair);
+	return LB_STEP_WAIT;
+}
+
+static enum lb_step carry_event(struct lb_session *s, unsigned int leg, uint32_t events)
+{
+	s->pair.carrier->event(&s->pair, leg, events);
+	return LB_STEP_WAIT;
+}
+
+static enum lb_step carry_timeout(struct lb_session *s)
+{
+	const struct lb_timeouts_config *t = &s->rule->config->timeouts;
+	uint64_t now_ms = lb_loop_now_ms(s->env->carrier.loop);
+	uint64_t last_ns = s->pair.carrier->last_ns(&s->pair);
+
+	if (t->max_lifetime_ms && now_ms >= s->connected_ns / 1000000 + t->max_lifetime_ms) {
+		/* A FIN in mid-stream would look like a good end. */
+		lb_session_close(s, LB_REASON_MAX_LIFETIME, false);
+		return LB_STEP_WAIT;
+	}
+	if (t->idle_ms && now_ms >= last_ns / 1000000 + t->idle_ms) {
+		lb_session_close(s, LB_REASON_IDLE, s->pair.carrier->clean(&s->pair));
+		return LB_STEP_WAIT;
+	}
+	arm_carry_timer(s, last_ns);
+	return LB_STEP_WAIT;
+}
+
+/* --- birth and death --------------------------------------------------------------------------- */
+
+void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
+		    const struct lb_addr *client)
+{
+	struct lb_counters *counters = &env->counters[rule->index];
+	struct lb_session *s = lb_slab_get(&env->slab);
+	struct lb_leg *leg;
+
+	lb_count(&counters->connections, 1);
+	if (!s) {
+		lb_count(&counters->ends[LB_REASON_FULL], 1);
+		close(fd);
+		return;
+	}
+	s->env = env;
+	s->rule = rule;
+	s->client = *client;
+	s->accept_ns = lb_loop_now_ns(env->carrier.loop);
+	lb_timer_init(&s->timer, on_timer);
+	lb_carrier_init(&s->pair, &env->carrier, rule->config->acceleration);
+	s->pair.end = on_pair_end;
+	s->pair.on_event = on_leg_event;
+	lb_list_append(&env->sessions, &s->node);
+	lb_count(&counters->active, 1);
+	__atomic_fetch_add(&env->limits->sessions, 1, __ATOMIC_RELAXED);
+
+	leg = &s->pair.leg[LB_LEG_CLIENT];
+	if (lb_watch_add(env->carrier.loop, &leg->watch, fd, LB_LEG_EVENTS, on_leg_event)) {
+		leg->watch.fd = fd;
+		lb_session_close(s, LB_REASON_FULL, false);
+		return;
+	}
+	step(s, stages[0].enter(s));
+}
+
+static void release(struct lb_task *t)
+{
+	struct lb_session *s = lb_container_of(t, struct lb_session, release);
+
+	lb_slab_put(&s->env->slab, s);
+}
+
+static void close_leg(struct lb_session *s, struct lb_leg *leg, bool clean)
+{
+	const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+
+	if (leg->watch.fd < 0)
+		return;
+	if (!clean)
+		(void)setsockopt(leg->watch.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	lb_watch_remove(s->env->carrier.loop, &leg->watch, true);
+	close(leg->watch.fd);
+	leg->watch.fd = -1;
+}
+
+void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
+{
+	struct lb_flow_env *env = s->env;
+
+	if (s->closed)
+		return;
+	s->closed = true;
+	s->reason = reason;
+	lb_carrier_quiesce(&s->pair);
+	lb_timer_stop(env->carrier.loop, &s->timer);
+	close_leg(s, &s->pair.leg[LB_LEG_CLIENT], clean);
+	close_leg(s, &s->pair.leg[LB_LEG_BACKEND], clean);
+	if (s->carrying)
+		s->pair.carrier->stop(&s->pair);
+	if (s->backend)
+		__atomic_fetch_sub(&s->backend->active, 1, __ATOMIC_RELAXED);
+	lb_account_end(s, reason);
+	lb_list_remove(&s->node);
+	__atomic_fetch_sub(&env->limits->sessions, 1, __ATOMIC_RELAXED);
+	lb_loop_defer(env->carrier.loop, &s->release, release);
+}
+
+void lb_session_close_all(struct lb_flow_env *env, size_t rule, enum lb_reason reason)
+{
+	struct lb_list *node = env->sessions.next;
+
+	while (node != &env->sessions) {
+		struct lb_session *s = lb_container_of(node, struct lb_session, node);
+
+		node = node->next;
+		if (rule == SIZE_MAX || s->rule->index == rule)
+			lb_session_close(s, reason, false);
+	}
+}

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The sockmap carrier: the verdict program (bpf/sk_verdict.bpf.c) redirects a direction's bytes in
+ * the kernel while its gate is KERNEL. When the sink cannot take them the gate goes to USER, the
+ * bytes arrive at recv(2) here, and the daemon writes them until nothing is left; then the program
+ * takes over again by itself. The daemon also carries every FIN: none crosses in the kernel.
+ *
+ * Rules that keep the stream whole (each was paid for):
+ *  S1  Before the first write of an episode, what was redirected before it must have left the
+ *      sink's psock queue: the oracle is TCP_INFO, bytes_sent - bytes_retrans + notsent. The gate's
+ *      counter of episodes tells whether an earlier proof still holds.
+ *  S2  user_done is published after the write it speaks of.
+ *  S3  recv(2) = 0 is the end only when as many bytes were read as were passed: passed bytes may
+ *      still wait behind redirected ones of the other direction in the kernel's queue.
+ *  S4  shutdown(2) or a clean close(2) of a sink only when it is drained by the same oracle:
+ *      either silently drops what the psock still holds. Otherwise RST.
+ *  S5  A socket leaves the map only by close(2). splice(2) does not see passed bytes.
+ *  S6  In KERNEL mode EPOLLIN is not registered: it would fire per skb.
+ */
+#include "flow/sockmap.h"
+
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/cleanup.h"
+
+/* setsockopt doubles it. What the gate may have on its way to a sink; also its send queue. */
+#define SNDBUF_BYTES          (2 * 1024 * 1024)
+#define ROUNDS                8
+#define TCP_STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
+#define POLL_MIN_MS           1u
+#define POLL_MAX_MS           64u
+
+#define MASK_KERNEL (EPOLLRDHUP | EPOLLET)
+
+struct lb_sockmap_slots {
+	uint32_t first;
+	uint32_t count;
+	uint32_t free_count;
+	uint32_t *free;         /* stack of pair numbers relative to <first> */
+	struct lb_pair **pairs; /* by the same number */
+};
+
+enum carried {
+	RESTS, /* nothing to do until the kernel says so */
+	AGAIN, /* the turn's share is used up */
+	WAITS, /* for the sink's EPOLLOUT */
+	POLLS, /* for something that makes no event */
+	SOURCE_FAILED,
+	SINK_FAILED,
+	OUT_OF_MEMORY,
+};
+
+int lb_sockmap_slots_new(struct lb_sockmap_slots **ret, uint32_t first, uint32_t count)
+{
+	LB_AUTO(lb_sockmap_slots_free)
+	struct lb_sockmap_slots *slots = calloc(1, sizeof(*slots));
+
+	if (!slots)
+		return -ENOMEM;
+	slots->free = calloc(count + 1, sizeof(*slots->free));
+	slots->pairs = calloc(count + 1, sizeof(struct lb_pair *));
+	if (!slots->free || !slots->pairs)
+		return -ENOMEM;
+	slots->first = first;
+	slots->count = slots->free_count = count;
+	/* Low numbers first: the tables stay compact for whoever dumps them. */
+	for (uint32_t i = 0; i < count; i++)
+		slots->free[i] = count - 1 - i;
+	*ret = LB_TAKE_PTR(slots);
+	return 0;
+}
+
+void lb_sockmap_slots_free(struct lb_sockmap_slots **slots)
+{
+	if (!*slots)
+		return;
+	free((*slots)->free);
+	free((*slots)->pairs);
+	free(*slots);
+	*slots = NULL;
+}
+
+static struct lb_gate *gate_of(const struct lb_pair *p, unsigned int d)
+{
+	return lb_table_gate(p->env->kernel, p->sockmap_index + d);
+}
+
+/* The program writes these under the source's lock; we only look. */
+static uint64_t load64(const __u64 *v)
+{
+	return __atomic_load_n(v, __ATOMIC_ACQUIRE);
+}
+
+static uint32_t load32(const __u32 *v)
+{
+	return __atomic_load_n(v, __ATOMIC_ACQUIRE);
+}
+
+static int read_info(int fd, struct tcp_info *info)
+{
+	socklen_t len = sizeof(*info);
+
+	memset(info, 0, sizeof(*info));
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) ? -errno : 0;
+}
+
+/* Payload bytes the socket has taken into its send queue since it was connected. */
+static uint64_t written(const struct tcp_info *info)
+{
+	return info->tcpi_bytes_sent - info->tcpi_bytes_retrans + info->tcpi_notsent_bytes;
+}
+
+/* --- taking over ------------------------------------------------------------------------------ */
+
+static int prepare_leg(struct lb_pair *p, unsigned int i)
+{
+	struct lb_leg *leg = &p->leg[i];
+	socklen_t len = sizeof(leg->cookie);
+	int sndbuf = SNDBUF_BYTES;
+	struct tcp_info info;
+	struct lb_gate *gate;
+	int err;
+
+	err = read_info(leg->watch.fd, &info);
+	if (err)
+		return err;
+	/* The kernel refuses the others too; asking first keeps half-inserted pairs rare. */
+	if (info.tcpi_state != TCP_STATE_ESTABLISHED)
+		return -EOPNOTSUPP;
+	if (getsockopt(leg->watch.fd, SOL_SOCKET, SO_COOKIE, &leg->cookie, &len))
+		return -errno;
+	/* Best effort: with a smaller buffer the gate goes to USER earlier, no more. */
+	if (setsockopt(leg->watch.fd, SOL_SOCKET, SO_SNDBUFFORCE, &sndbuf, sizeof(sndbuf)))
+		(void)setsockopt(leg->watch.fd, SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof(sndbuf));
+	/* <i> is the sink of the other direction. */
+	p->dir[i ^ 1].written0 = written(&info);
+	gate = gate_of(p, i);
+	memset(gate, 0, sizeof(*gate));
+	gate->worker = p->env->worker;
+	return 0;
+}
+
+static void slot_put(struct lb_pair *p)
+{
+	struct lb_sockmap_slots *slots = p->env->slots;
+	uint32_t number = p->sockmap_index / 2 - slots->first;
+
+	slots->pairs[number] = NULL;
+	slots->free[slots->free_count++] = number;
+}
+
+static int sockmap_start(struct lb_pair *p)
+{
+	struct lb_sockmap_slots *slots = p->env->slots;
+	struct lb_kernel *k = p->env->kernel;
+	uint32_t number;
+	int err = 0;
+
+	if (!slots->free_count) {
+		p->why = LB_WHY_MAP_FULL;
+		return -ENOSPC;
+	}
+	number = slots->free[--slots->free_count];
+	slots->pairs[number] = p;
+	p->sockmap_index = (slots->first + number) * 2;
+
+	for (unsigned int i = 0; i < 2 && !err; i++)
+		err = prepare_leg(p, i);
+	if (!err)
+		err = lb_table_insert(k, p->sockmap_index, p->leg[0].watch.fd, p->leg[0].cookie);
+	if (err) {
+		slot_put(p);
+		p->why = err == -EOPNOTSUPP ? LB_WHY_NOT_ESTABLISHED : LB_WHY_REFUSED;
+		return err;
+	}
+	/* From here on there is no way back (S5). A second leg that is refused, because its FIN has
+	 * just come, leaves the first one passing everything: the daemon carries both ways. */
+	err = lb_table_insert(k, p->sockmap_index + 1, p->leg[1].watch.fd, p->leg[1].cookie);
+	p->tethered = err != 0;
+	for (unsigned int d = 0; d < 2; d++) {
+		p->dir[d].user = true; /* bytes that came meanwhile need the kick of a recv(2) */
+		p->dir[d].drained = false;
+		p->dir[d].read_bytes = 0;
+	}
+	p->poll_ms = POLL_MIN_MS;
+	return 0;
+}
+
+/* --- the daemon's share ----------------------------------------------------------------------- */
+
+/* S1. For a direction whose source has ended this is also S4's answer. */
+static bool sink_is_drained(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+	struct lb_gate *gate = gate_of(p, d);
+	uint32_t episode = load32(&gate->episodes);
+	uint64_t handed, taken;
+	struct tcp_info info;
+
+	if (dir->drained && dir->episode == episode && load32(&gate->mode) == LB_GATE_USER)
+		return true;
+	handed = load64(&gate->redirected) + gate->user_done;
+	if (!handed)
+		return true;
+	if (read_info(p->leg[d ^ 1].watch.fd, &info))
+		return false;
+	taken = written(&info) - dir->written0;
+	/* A local -ENOBUFS counts a segment as sent twice. What is acknowledged cannot lie; it counts
+	 * our own SYN on the leg that we opened. */
+	if (taken > handed)
+		taken = info.tcpi_bytes_acked - (d == LB_LEG_CLIENT ? 1 : 0) - dir->written0;
+	if (taken != handed)
+		return false;
+	dir->episode = episode;
+	dir->drained = true;
+	return true;
+}
+
+/* Writes <len> bytes of <data>; *done says how many were taken. RESTS: all of them. */
+static enum carried write_out(struct lb_pair *p, unsigned int d, const char *data, size_t len,
+			      size_t *done)
+{
+	struct lb_gate *gate = gate_of(p, d);
+	ssize_t n;
+
+	*done = 0;
+	n = send(p->leg[d ^ 1].watch.fd, data, len, MSG_NOSIGNAL);
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? WAITS : SINK_FAILED;
+	*done = (size_t)n;
+	p->last_ns = lb_loop_now_ns(p->env->loop);
+	/* S2: everything the program sees through this value is in the sink's write_seq. */
+	__atomic_store_n(&gate->user_done, gate->user_done + (uint64_t)n, __ATOMIC_RELEASE);
+	return (size_t)n < len ? WAITS : RESTS;
+}
+
+static enum carried write_held(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+	enum carried carried;
+	size_t done;
+
+	if (!sink_is_drained(p, d))
+		return POLLS;
+	carried = write_out(p, d, dir->held + dir->held_at, dir->held_end - dir->held_at, &done);
+	dir->held_at += (uint32_t)done;
+	if (dir->held_at == dir->held_end)
+		lb_carrier_release(dir);
+	return carried;
+}
+
+static enum carried write_fresh(struct lb_pair *p, unsigned int d, size_t len)
+{
+	enum carried carried = POLLS;
+	size_t done = 0;
+
+	if (sink_is_drained(p, d))
+		carried = write_out(p, d, p->env->scratch, len, &done);
+	if (carried == SINK_FAILED)
+		return carried;
+	if (done < len &&
+	    lb_carrier_hold(&p->dir[d], p->env->scratch + done, (uint32_t)(len - done)))
+		return OUT_OF_MEMORY;
+	return carried;
+}
+
+/* recv(2) said 0: is it the end (S3)? */
+static enum carried source_end(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+	struct tcp_info info;
+
+	/* The FIN is announced before the last verdict has run, both under the socket's lock;
+	 * TCP_INFO takes that lock. */
+	(void)read_info(p->leg[d].watch.fd, &info);
+	if (!(p->tethered && d == LB_LEG_BACKEND) &&
+	    dir->read_bytes != load64(&gate_of(p, d)->passed))
+		return POLLS;
+	dir->eof = true;
+	return RESTS;
+}
+
+static enum carried carry(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+	enum carried carried = RESTS;
+
+	for (int round = 0; round < ROUNDS; round++) {
+		ssize_t n;
+
+		if (dir->held) {
+			carried = write_held(p, d);
+			if (carried != RESTS)
+				return carried;
+		}
+		if (dir->eof)
+			return RESTS;
+		n = recv(p->leg[d].watch.fd, p->env->scratch, LB_SCRATCH_BYTES, 0);
+		if (n == 0)
+			return source_end(p, d);
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR ? RESTS : SOURCE_FAILED;
+		dir->read_bytes += (uint64_t)n;
+		carried = write_fresh(p, d, (size_t)n);
+		if (carried != RESTS)
+			return carried;
+	}
+	return AGAIN;
+}
+
+/* True when nothing that was passed is unread or unwritten. */
+static bool may_rest(const struct lb_pair *p, unsigned int d)
+{
+	const struct lb_gate *gate = gate_of(p, d);
+
+	if (p->tethered)
+		return true;
+	return load32(&gate->mode) == LB_GATE_KERNEL || load64(&gate->passed) == gate->user_done;
+}
+
+static void update_masks(struct lb_pair *p)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		uint32_t mask = MASK_KERNEL;
+
+		if (p->dir[i].user && !p->dir[i].eof)
+			mask |= EPOLLIN;
+		if (p->dir[i ^ 1].user && p->dir[i ^ 1].held)
+			mask |= EPOLLOUT;
+		lb_carrier_watch(p, i, mask);
+	}
+}
+
+static void poll_soon(struct lb_pair *p)
+{
+	lb_timer_start(p->env->loop, &p->poll, p->poll_ms);
+	if (p->poll_ms < POLL_MAX_MS)
+		p->poll_ms *= 2;
+}
+
+/* True when the pair has ended. */
+static bool end_on_failure(struct lb_pair *p, unsigned int d, enum carried carried)
+{
+	if (carried == OUT_OF_MEMORY)
+		p->end(p, LB_REASON_FULL, false);
+	else if (carried == SOURCE_FAILED || carried == SINK_FAILED)
+		p->end(p, lb_carrier_reset_reason(carried == SOURCE_FAILED ? d : d ^ 1), false);
+	else
+		return false;
+	return true;
+}
+
+static void service(struct lb_pair *p)
+{
+	bool poll = false, again = false;
+
+	for (unsigned int d = 0; d < 2; d++) {
+		struct lb_direction *dir = &p->dir[d];
+		enum carried carried;
+
+		if (!dir->user || dir->shut)
+			continue;
+		carried = carry(p, d);
+		if (end_on_failure(p, d, carried))
+			return;
+		if (carried == RESTS && dir->eof) {
+			if (!sink_is_drained(p, d))
+				carried = POLLS;
+			else if (lb_carrier_finish(p, d))
+				return;
+		}
+		/* Passed, yet not to be read: it still waits in the kernel's queue (S3). */
+		if (carried == RESTS && !dir->eof && !may_rest(p, d))
+			carried = POLLS;
+		poll |= carried == POLLS;
+		again |= carried == AGAIN;
+		dir->user = dir->eof ? !dir->shut : carried != RESTS || p->tethered;
+	}
+	/* From now on a pass in a direction that rests makes a ring event: the program finds
+	 * user_done == passed, goes to KERNEL, and comes back from there only with a record. */
+	update_masks(p);
+	if (again)
+		lb_carrier_again(p);
+	if (poll)
+		poll_soon(p);
+	else
+		p->poll_ms = POLL_MIN_MS;
+}
+
+static void sockmap_event(struct lb_pair *p, unsigned int leg, uint32_t events)
+{
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		p->dir[leg].user = true;
+	if (events & EPOLLERR) {
+		p->end(p, lb_carrier_reset_reason(leg), false);
+		return;
+	}
+	service(p);
+}
+
+static void gate_event(void *arg, const struct lb_event *e)
+{
+	struct lb_carrier_env *env = arg;
+	uint32_t number = e->index / 2 - env->slots->first;
+	struct lb_pair *p = number < env->slots->count ? env->slots->pairs[number] : NULL;
+
+	/* NULL: the flow ended before its record was read. A reused slot gets a look for nothing. */
+	if (!p || e->kind != LB_EVENT_GATE_USER)
+		return;
+	p->dir[e->index & 1].user = true;
+	service(p);
+}
+
+void lb_sockmap_ring_event(struct lb_carrier_env *env)
+{
+	if (!lb_ring_consume(env->kernel, env->worker, gate_event, env))
+		return;
+	for (uint32_t i = 0; i < env->slots->count; i++) {
+		struct lb_pair *p = env->slots->pairs[i];
+
+		if (!p)
+			continue;
+		p->dir[0].user = p->dir[1].user = true;
+		service(p);
+	}
+}
+
+/* --- reports ---------------------------------------------------------------------------------- */
+
+static uint64_t sockmap_bytes(const struct lb_pair *p, unsigned int d)
+{
+	const struct lb_gate *gate = gate_of(p, d);
+
+	return p->dir[d].bytes + load64(&gate->redirected) + gate->user_done;
+}
+
+static uint64_t sockmap_last_ns(const struct lb_pair *p)
+{
+	uint64_t last = p->last_ns;
+
+	for (unsigned int d = 0; d < 2; d++) {
+		uint64_t ns = load64(&gate_of(p, d)->last_ns);
+
+		if (ns > last)
+			last = ns;
+	}
+	return last;
+}
+
+static bool sockmap_clean(const struct lb_pair *p)
+{
+	struct lb_pair *pair = (struct lb_pair *)p;
+
+	for (unsigned int d = 0; d < 2; d++)
+		if (!p->dir[d].shut &&
+		    (p->dir[d].held || !may_rest(p, d) || !sink_is_drained(pair, d)))
+			return false;
+	return true;
+}
+
+static void sockmap_stop(struct lb_pair *p)
+{
+	for (unsigned int d = 0; d < 2; d++) {
+		p->dir[d].bytes = sockmap_bytes(p, d);
+		lb_carrier_release(&p->dir[d]);
+		lb_table_forget(p->env->kernel, p->leg[d].cookie);
+	}
+	slot_put(p);
+}
+
+const struct lb_carrier lb_sockmap = {
+	.name = "sockmap",
+	.id = LB_CARRIER_SOCKMAP,
+	.start = sockmap_start,
+	.event = sockmap_event,
+	.bytes = sockmap_bytes,
+	.last_ns = sockmap_last_ns,
+	.clean = sockmap_clean,
+	.stop = sockmap_stop,
+};
