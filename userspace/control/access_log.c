@@ -373,14 +373,14 @@ static int std_stream(const char *path)
 /* A descriptor of our own, or -errno. */
 static int open_output(const char *path)
 {
-	int stream = std_stream(path);
 	/* O_NONBLOCK is for named pipes: neither opening nor writing one may block. */
-	int fd = stream >= 0
-			 ? fcntl(stream, F_DUPFD_CLOEXEC, STDERR_FILENO + 1)
-			 : open(path,
-				O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
-				0640);
+	const int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	int stream = std_stream(path), fd;
 
+	if (stream >= 0)
+		fd = fcntl(stream, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	else
+		fd = open(path, flags, 0640);
 	return fd >= 0 ? fd : -errno;
 }
 

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Decides how counters are shown to Prometheus. The label sets are bounded: rules, backends and the
+ * words of the .def files. Must never count anything itself.
+ */
+#include "control/metrics.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/cleanup.h"
+#include "control/service.h"
+
+struct view {
+	FILE *out;
+	struct lb_service *service;
+	const struct lb_rule *rules;
+	size_t rules_count;
+	const struct lb_counters *sums; /* by rule */
+};
+
+static const struct lb_carrier *const carriers[] = {&lb_relay, &lb_sockmap};
+static const char *const directions[] = {"up", "down"};
+
+static void head(const struct view *v, const char *name, const char *type, const char *help)
+{
+	fprintf(v->out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* A label's value, escaped as the text format asks. */
+static void label(FILE *out, const char *key, const char *value, bool first)
+{
+	fprintf(out, "%s%s=\"", first ? "{" : ",", key);
+	for (; *value; value++) {
+		if (*value == '"' || *value == '\\')
+			fputc('\\', out);
+		fputc(*value, out);
+	}
+	fputc('"', out);
+}
+
+static void row(const struct view *v, const char *name, size_t rule, const char *key,
+		const char *value, uint64_t n)
+{
+	fputs(name, v->out);
+	label(v->out, "rule", v->rules[rule].config->name, true);
+	if (key)
+		label(v->out, key, value, false);
+	fprintf(v->out, "} %" PRIu64 "\n", n);
+}
+
+static void connections(const struct view *v)
+{
+	head(v, "l4lb_connections_total", "counter", "Client connections accepted.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		row(v, "l4lb_connections_total", r, NULL, NULL, v->sums[r].connections);
+	head(v, "l4lb_active_connections", "gauge", "Client connections alive.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		row(v, "l4lb_active_connections", r, NULL, NULL, v->sums[r].active);
+}
+
+static void traffic(const struct view *v)
+{
+	head(v, "l4lb_traffic_bytes_total", "counter",
+	     "Payload bytes, living flows included: up is client to backend, down the way back.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		for (unsigned int d = 0; d < 2; d++)
+			row(v, "l4lb_traffic_bytes_total", r, "direction", directions[d],
+			    v->sums[r].bytes[d]);
+	head(v, "l4lb_carrier_bytes_total", "counter",
+	     "Payload bytes both ways by the carrier of their flow.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		for (unsigned int c = 0; c < LB_CARRIER_MAX_; c++)
+			row(v, "l4lb_carrier_bytes_total", r, "carrier", carriers[c]->name,
+			    v->sums[r].carrier_bytes[c]);
+}
+
+static void flows(const struct view *v)
+{
+	head(v, "l4lb_flows_total", "counter", "Flows ended, by the carrier they ended on.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		for (unsigned int c = 0; c < LB_CARRIER_MAX_; c++)
+			row(v, "l4lb_flows_total", r, "carrier", carriers[c]->name,
+			    v->sums[r].flows[c]);
+	head(v, "l4lb_carrier_refusals_total", "counter",
+	     "Flows ended that were not on a faster carrier, by reason.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		for (unsigned int w = LB_WHY_NONE + 1; w < LB_WHY_MAX_; w++)
+			row(v, "l4lb_carrier_refusals_total", r, "reason",
+			    lb_why_word((enum lb_why)w), v->sums[r].whys[w]);
+	head(v, "l4lb_ends_total", "counter", "Flows ended, by reason.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		for (unsigned int e = 0; e < LB_REASON_MAX_; e++)
+			row(v, "l4lb_ends_total", r, "reason", lb_reason_word((enum lb_reason)e),
+			    v->sums[r].ends[e]);
+}
+
+static void durations(const struct view *v)
+{
+	const char *name = "l4lb_connection_duration_seconds";
+
+	head(v, name, "histogram", "Accept to end of a flow.");
+	for (size_t r = 0; r < v->rules_count; r++) {
+		const struct lb_counters *c = &v->sums[r];
+		uint64_t below = 0;
+
+		for (unsigned int b = 0; b <= LB_DURATION_BUCKETS; b++) {
+			below += c->durations[b];
+			fprintf(v->out, "%s_bucket", name);
+			label(v->out, "rule", v->rules[r].config->name, true);
+			if (b < LB_DURATION_BUCKETS)
+				fprintf(v->out, ",le=\"%g\"} ",
+					(double)lb_duration_bounds_ms[b] / 1000.0);
+			else
+				fputs(",le=\"+Inf\"} ", v->out);
+			fprintf(v->out, "%" PRIu64 "\n", below);
+		}
+		fprintf(v->out, "%s_sum", name);
+		label(v->out, "rule", v->rules[r].config->name, true);
+		fprintf(v->out, "} %.3f\n%s_count", (double)c->duration_sum_ms / 1000.0, name);
+		label(v->out, "rule", v->rules[r].config->name, true);
+		fprintf(v->out, "} %" PRIu64 "\n", below);
+	}
+}
+
+static void backend_rows(const struct view *v, const char *name,
+			 uint64_t (*read)(const struct lb_backend *b))
+{
+	for (size_t r = 0; r < v->rules_count; r++) {
+		const struct lb_pool *pool = v->rules[r].pool;
+
+		for (uint32_t i = 0; i < pool->count; i++)
+			row(v, name, r, "backend", pool->backends[i].config->addr,
+			    read(&pool->backends[i]));
+	}
+}
+
+static uint64_t read_active(const struct lb_backend *b)
+{
+	return __atomic_load_n(&b->active, __ATOMIC_RELAXED);
+}
+
+static uint64_t read_connections(const struct lb_backend *b)
+{
+	return __atomic_load_n(&b->connections, __ATOMIC_RELAXED);
+}
+
+static uint64_t read_failures(const struct lb_backend *b)
+{
+	return __atomic_load_n(&b->connect_failures, __ATOMIC_RELAXED);
+}
+
+static uint64_t read_eligible(const struct lb_backend *b)
+{
+	return b->eligible;
+}
+
+static void backends(const struct view *v)
+{
+	head(v, "l4lb_backend_active_connections", "gauge",
+	     "Flows a backend holds or is asked for.");
+	backend_rows(v, "l4lb_backend_active_connections", read_active);
+	head(v, "l4lb_backend_connections_total", "counter", "Connects begun to a backend.");
+	backend_rows(v, "l4lb_backend_connections_total", read_connections);
+	head(v, "l4lb_backend_connect_failures_total", "counter",
+	     "Connects that were refused, failed or timed out.");
+	backend_rows(v, "l4lb_backend_connect_failures_total", read_failures);
+	head(v, "l4lb_backend_health_status", "gauge",
+	     "1 when a backend takes new flows, 0 when it drains.");
+	backend_rows(v, "l4lb_backend_health_status", read_eligible);
+}
+
+static void process(const struct view *v)
+{
+	const struct lb_kernel_report *report = lb_service_kernel(v->service);
+
+	head(v, "l4lb_sockmap_in_service", "gauge", "1 when the sockmap carrier can be used.");
+	fprintf(v->out, "l4lb_sockmap_in_service{reason=\"%s\"} %d\n", lb_why_word(report->why),
+		report->why == LB_WHY_NONE);
+	head(v, "l4lb_workers", "gauge", "Worker threads.");
+	fprintf(v->out, "l4lb_workers %" PRIu32 "\n", lb_service_workers(v->service));
+	head(v, "l4lb_access_log_dropped_total", "counter",
+	     "Access-log lines lost to a slow output.");
+	fprintf(v->out, "l4lb_access_log_dropped_total %" PRIu64 "\n",
+		lb_service_log_dropped(v->service));
+	head(v, "l4lb_build_info", "gauge", "Always 1.");
+	fprintf(v->out, "l4lb_build_info{version=\"%s\"} 1\n", LB_VERSION);
+}
+
+int lb_metrics_render(FILE *out, void *arg)
+{
+	LB_AUTO_FREE struct lb_counters *sums = NULL;
+	struct view v = {.out = out, .service = arg};
+	int err;
+
+	v.rules_count = lb_service_rules(v.service, &v.rules);
+	sums = calloc(v.rules_count + 1, sizeof(*sums));
+	if (!sums)
+		return -ENOMEM;
+	err = lb_service_collect(v.service, sums);
+	if (err)
+		return err;
+	v.sums = sums;
+	connections(&v);
+	traffic(&v);
+	flows(&v);
+	durations(&v);
+	backends(&v);
+	process(&v);
+	return 0;
+}

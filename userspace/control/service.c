@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: MIT */
+/* See service.h. Decides the order in which things come up and go down, and nothing about flows. */
+#include "control/service.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include <lb/limits.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "control/access_log.h"
+#include "control/exporter.h"
+#include "control/instance.h"
+#include "control/metrics.h"
+#include "flow/accept.h"
+#include "worker.h"
+
+struct lb_service {
+	const struct lb_config *config;
+	struct lb_instance *instance;
+	struct lb_kernel *kernel;
+	struct lb_kernel_report kernel_report;
+	struct lb_flow_limits limits;
+	struct lb_rule *rules;
+	size_t rules_count;
+	struct lb_worker **workers;
+	uint32_t workers_count;
+	struct lb_access_log *access_log;
+	struct lb_exporter *exporter;
+	bool *cut; /* by rule: its flows have been cut */
+};
+
+/* --- limits ------------------------------------------------------------------------------------- */
+
+static uint32_t count_cores(void)
+{
+	cpu_set_t set;
+	int n;
+
+	if (sched_getaffinity(0, sizeof(set), &set))
+		return 1;
+	n = CPU_COUNT(&set);
+	return n > 0 ? (uint32_t)n : 1;
+}
+
+/*
+ * Every flow needs two descriptors; the rest (listeners, loops, rings, pipes in use) gets a reserve.
+ * Pipes have a fallback, so they need no guarantee.
+ */
+static void set_limits(struct lb_service *s)
+{
+	uint64_t reserve = 64 + s->workers_count * (8 + s->rules_count);
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		limit.rlim_cur = 1024;
+	else if (limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &limit))
+			(void)getrlimit(RLIMIT_NOFILE, &limit);
+	}
+	s->limits.sessions_max = limit.rlim_cur > reserve + 2 ? (limit.rlim_cur - reserve) / 2 : 1;
+}
+
+/* --- coming up ---------------------------------------------------------------------------------- */
+
+static int build_rules(struct lb_service *s)
+{
+	const struct lb_config *config = s->config;
+
+	s->rules = calloc(config->rules_count + 1, sizeof(*s->rules));
+	s->cut = calloc(config->rules_count + 1, sizeof(*s->cut));
+	if (!s->rules || !s->cut)
+		return -ENOMEM;
+	for (size_t i = 0; i < config->rules_count; i++) {
+		struct lb_rule *rule = &s->rules[i];
+		const char *bad = NULL;
+		int err;
+
+		rule->config = &config->rules[i];
+		rule->index = (uint32_t)i;
+		s->rules_count++;
+		err = lb_pool_new(&rule->pool, rule->config, &bad);
+		if (!err)
+			err = lb_select_new(&rule->select, rule->pool, rule->config->balance);
+		if (err) {
+			lb_err("rule %s: %s%s%s", rule->config->name, bad ? "backend " : "",
+			       bad ? bad : "", bad ? ": no address for this name" : strerror(-err));
+			return err;
+		}
+	}
+	return 0;
+}
+
+static bool wants_kernel(const struct lb_config *config)
+{
+	for (size_t i = 0; i < config->rules_count; i++)
+		if (config->rules[i].acceleration != LB_ACCELERATION_RELAY)
+			return true;
+	return false;
+}
+
+/* Without the kernel's help the service goes on in userspace: one line says so and why. */
+static void open_kernel(struct lb_service *s, const char *instance)
+{
+	struct lb_kernel_report *report = &s->kernel_report;
+	const struct lb_kernel_opts opts = {
+		.instance = instance,
+		.pairs = s->limits.sessions_max < LB_SOCKMAP_PAIRS_MAX
+				 ? (uint32_t)s->limits.sessions_max
+				 : LB_SOCKMAP_PAIRS_MAX,
+		.workers = s->workers_count,
+	};
+
+	report->why = LB_WHY_CONFIGURED;
+	if (!wants_kernel(s->config))
+		return;
+	if (lb_kernel_open(&s->kernel, &opts, report)) {
+		lb_warn("sockmap is not in service (%s): %s; userspace carries all flows",
+			lb_why_word(report->why), report->detail);
+		return;
+	}
+	lb_info("sockmap is in service: %u flows, self-test passed in %.0f ms, pins: %s",
+		lb_kernel_pairs(s->kernel), report->selftest_ms,
+		*report->pins ? report->pins : report->pin_note);
+}
+
+static void write_log_line(void *arg, uint32_t worker, const char *line, size_t len)
+{
+	lb_access_log_write(arg, worker, line, len);
+}
+
+static int open_log(struct lb_service *s)
+{
+	const char *path = s->config->access_log.path;
+	int err;
+
+	if (!path)
+		return 0;
+	err = lb_access_log_open(&s->access_log, path, s->workers_count);
+	if (err)
+		lb_err("access_log: %s: %s", path, strerror(-err));
+	return err;
+}
+
+static int open_exporter(struct lb_service *s)
+{
+	char addr[LB_ADDR_STR_MAX];
+	int err;
+
+	if (!s->config->metrics_enabled)
+		return 0;
+	err = lb_exporter_open(&s->exporter, &s->config->metrics_addr, lb_metrics_render, s);
+	if (err)
+		lb_err("admin.metrics: cannot listen on %s: %s (`metrics: off` does without)",
+		       lb_addr_format(&s->config->metrics_addr, addr), strerror(-err));
+	return err;
+}
+
+static int build_workers(struct lb_service *s)
+{
+	s->workers = calloc(s->workers_count, sizeof(struct lb_worker *));
+	if (!s->workers)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < s->workers_count; i++) {
+		const struct lb_worker_opts opts = {
+			.index = i,
+			.workers = s->workers_count,
+			.rules = s->rules,
+			.rules_count = s->rules_count,
+			.kernel = s->kernel,
+			.kernel_why = s->kernel_report.why,
+			.limits = &s->limits,
+			.log_line = s->access_log ? write_log_line : NULL,
+			.log_arg = s->access_log,
+		};
+		int err = lb_worker_new(&s->workers[i], &opts);
+
+		if (err) {
+			lb_err("worker %u: %s", i, strerror(-err));
+			return err;
+		}
+	}
+	return 0;
+}
+
+static int listen_one(struct lb_service *s, uint32_t worker, const struct lb_rule *rule)
+{
+	LB_AUTO_CLOSE int fd = -1;
+	int err;
+
+	fd = lb_accept_open(&rule->config->listen, worker == 0);
+	if (fd < 0)
+		return LB_TAKE_FD(fd);
+	err = lb_worker_listen(s->workers[worker], rule, fd);
+	if (!err)
+		(void)LB_TAKE_FD(fd);
+	return err;
+}
+
+static int listen_all(struct lb_service *s)
+{
+	char addr[LB_ADDR_STR_MAX];
+
+	for (size_t r = 0; r < s->rules_count; r++) {
+		for (uint32_t w = 0; w < s->workers_count; w++) {
+			int err = listen_one(s, w, &s->rules[r]);
+
+			if (err) {
+				lb_err("rule %s: cannot listen on %s: %s", s->rules[r].config->name,
+				       lb_addr_format(&s->rules[r].config->listen, addr),
+				       strerror(-err));
+				return err;
+			}
+		}
+	}
+	return 0;
+}
+
+static int run_workers(struct lb_service *s)
+{
+	for (uint32_t i = 0; i < s->workers_count; i++) {
+		int err = lb_worker_start(s->workers[i]);
+
+		if (err) {
+			lb_err("worker %u: cannot start its thread: %s", i, strerror(-err));
+			return err;
+		}
+	}
+	return 0;
+}
+
+static int bring_up(struct lb_service *s, const char *instance)
+{
+	int err;
+
+	err = lb_instance_lock(&s->instance, instance);
+	if (err)
+		return err;
+	err = build_rules(s);
+	if (err)
+		return err;
+	set_limits(s);
+	open_kernel(s, instance);
+	err = open_log(s);
+	if (err)
+		return err;
+	err = build_workers(s);
+	if (err)
+		return err;
+	err = listen_all(s);
+	if (err)
+		return err;
+	err = lb_kernel_drop_privileges();
+	if (err) {
+		lb_err("cannot drop privileges: %s", strerror(-err));
+		return err;
+	}
+	err = open_exporter(s);
+	if (err)
+		return err;
+	return run_workers(s);
+}
+
+int lb_service_start(struct lb_service **ret, const struct lb_config *config,
+		     const struct lb_service_opts *opts)
+{
+	LB_AUTO(lb_service_stop) struct lb_service *s = calloc(1, sizeof(*s));
+	int err;
+
+	if (!s)
+		return -ENOMEM;
+	s->config = config;
+	s->workers_count = config->workers ? config->workers : count_cores();
+	if (s->workers_count > LB_WORKERS_MAX)
+		s->workers_count = LB_WORKERS_MAX;
+	err = bring_up(s, opts->instance);
+	if (err)
+		return err;
+	*ret = LB_TAKE_PTR(s);
+	return 0;
+}
+
+/* --- going down --------------------------------------------------------------------------------- */
+
+uint64_t lb_service_flows(const struct lb_service *s)
+{
+	return __atomic_load_n(&s->limits.sessions, __ATOMIC_RELAXED);
+}
+
+void lb_service_drain(struct lb_service *s)
+{
+	for (uint32_t i = 0; i < s->workers_count; i++)
+		lb_worker_drain(s->workers[i]);
+}
+
+uint64_t lb_service_drain_step(struct lb_service *s, uint64_t elapsed_ms)
+{
+	for (size_t r = 0; r < s->rules_count; r++) {
+		if (s->cut[r] || elapsed_ms < s->rules[r].config->timeouts.drain_ms)
+			continue;
+		s->cut[r] = true;
+		for (uint32_t i = 0; i < s->workers_count; i++)
+			lb_worker_cut(s->workers[i], r);
+	}
+	return lb_service_flows(s);
+}
+
+void lb_service_stop(struct lb_service **ps)
+{
+	struct lb_service *s = *ps;
+
+	if (!s)
+		return;
+	*ps = NULL;
+	for (uint32_t i = 0; s->workers && i < s->workers_count; i++)
+		if (s->workers[i])
+			lb_worker_stop(s->workers[i]);
+	lb_exporter_close(&s->exporter);
+	for (uint32_t i = 0; s->workers && i < s->workers_count; i++)
+		lb_worker_free(&s->workers[i]);
+	free(s->workers);
+	lb_access_log_close(&s->access_log);
+	lb_kernel_close(s->kernel);
+	for (size_t i = 0; i < s->rules_count; i++) {
+		lb_select_free(&s->rules[i].select);
+		lb_pool_free(&s->rules[i].pool);
+	}
+	free(s->rules);
+	free(s->cut);
+	lb_instance_unlock(&s->instance);
+	free(s);
+}
+
+/* --- reports ------------------------------------------------------------------------------------ */
+
+size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules)
+{
+	*rules = s->rules;
+	return s->rules_count;
+}
+
+uint32_t lb_service_workers(const struct lb_service *s)
+{
+	return s->workers_count;
+}
+
+const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s)
+{
+	return &s->kernel_report;
+}
+
+uint64_t lb_service_log_dropped(const struct lb_service *s)
+{
+	return s->access_log ? lb_access_log_dropped(s->access_log) : 0;
+}
+
+int lb_service_collect(struct lb_service *s, struct lb_counters *sums)
+{
+	for (uint32_t i = 0; i < s->workers_count; i++) {
+		int err = lb_worker_collect(s->workers[i], sums);
+
+		if (err)
+			return err;
+	}
+	return 0;
+}

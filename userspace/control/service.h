@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The service: a configuration in force. Starting is "apply from empty": rules are built, sockets
+ * bound, the kernel's part loaded, workers run. Main thread only, but for lb_service_collect().
+ */
+#ifndef LB_CONTROL_SERVICE_H
+#define LB_CONTROL_SERVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "flow/account.h"
+#include "flow/session.h"
+#include "kernel/kernel.h"
+
+struct lb_service;
+
+struct lb_service_opts {
+	const char *instance; /* NULL: the default instance */
+};
+
+/*
+ * Brings <config> (borrowed until the service is freed) into force. On failure -errno, everything
+ * undone, and what was wrong is in the log. Privileges are dropped on the way, after what needs them
+ * and before the first client is accepted.
+ */
+int lb_service_start(struct lb_service **ret, const struct lb_config *config,
+		     const struct lb_service_opts *opts);
+
+/* Stops accepting; flows go on. */
+void lb_service_drain(struct lb_service *s);
+/* To be called while draining: cuts flows whose rule's drain_ms is over. Flows left. */
+uint64_t lb_service_drain_step(struct lb_service *s, uint64_t elapsed_ms);
+/* Flows alive. */
+uint64_t lb_service_flows(const struct lb_service *s);
+
+/* Cuts what is left, stops everything, frees. NULL inside is fine. */
+void lb_service_stop(struct lb_service **s);
+
+/* --- for reports; any thread --- */
+
+size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules);
+uint32_t lb_service_workers(const struct lb_service *s);
+const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s);
+uint64_t lb_service_log_dropped(const struct lb_service *s);
+/* Sums of all workers by rule, living flows included; <sums> holds as many as there are rules. */
+int lb_service_collect(struct lb_service *s, struct lb_counters *sums);
+
+#endif

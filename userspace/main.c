@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * layer4-lb: options, load, apply, run, exit code. The only file that may exit().
+ *
+ * Exit codes: 0 fine, 1 configuration, 2 usage, 3 the system refused something.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "config/config.h"
+#include "config/config_notices.h"
+#include "control/instance.h"
+#include "control/service.h"
+#include "kernel/kernel.h"
+
+enum exit_code {
+	EXIT_FINE = 0,
+	EXIT_CONFIG = 1,
+	EXIT_USAGE = 2,
+	EXIT_SYSTEM = 3,
+};
+
+enum action {
+	ACTION_RUN,
+	ACTION_CHECK,
+	ACTION_PRINT_CONFIG,
+	ACTION_SELFTEST,
+	ACTION_VERSION,
+	ACTION_HELP,
+};
+
+struct options {
+	enum action action;
+	const char *config;
+	const char *instance;
+};
+
+/* While draining: how often it is looked whether all flows have ended. */
+#define DRAIN_STEP_MS 50
+
+static void print_help(FILE *out)
+{
+	fputs("usage: layer4-lb [options]\n"
+	      "\n"
+	      "  -c, --config FILE     the configuration (default: lb.yaml)\n"
+	      "      --instance NAME   keep this daemon's lock and pins apart from others'\n"
+	      "      --check           judge the configuration, then exit: 0 good, 1 bad\n"
+	      "      --print-config    print it in canonical form, defaults filled in\n"
+	      "      --selftest        print what this kernel can do, with proof\n"
+	      "      --version         print the version\n"
+	      "  -h, --help            print this\n"
+	      "\n"
+	      "SIGTERM and SIGINT drain and exit; a second one cuts the drain short.\n"
+	      "Exit codes: 0 fine, 1 configuration, 2 usage, 3 the system refused something.\n",
+	      out);
+}
+
+/* 0, or -EINVAL after a message. */
+static int parse_options(int argc, char **argv, struct options *o)
+{
+	static const struct option longs[] = {
+		{"config", required_argument, NULL, 'c'},
+		{"instance", required_argument, NULL, 'i'},
+		{"check", no_argument, NULL, 'k'},
+		{"print-config", no_argument, NULL, 'p'},
+		{"selftest", no_argument, NULL, 's'},
+		{"version", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			o->config = optarg;
+			break;
+		case 'i':
+			o->instance = optarg;
+			break;
+		case 'k':
+			o->action = ACTION_CHECK;
+			break;
+		case 'p':
+			o->action = ACTION_PRINT_CONFIG;
+			break;
+		case 's':
+			o->action = ACTION_SELFTEST;
+			break;
+		case 'v':
+			o->action = ACTION_VERSION;
+			break;
+		case 'h':
+			o->action = ACTION_HELP;
+			break;
+		default:
+			fputs("layer4-lb --help lists the options\n", stderr);
+			return -EINVAL;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "layer4-lb: unexpected argument '%s'\n", argv[optind]);
+		return -EINVAL;
+	}
+	if (o->instance && !lb_instance_name_is_valid(o->instance)) {
+		fputs("layer4-lb: --instance takes letters, digits, '-' and '_', at most 32\n",
+		      stderr);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* --- running ------------------------------------------------------------------------------------ */
+
+/* Before any thread exists: all of them inherit the mask, main() alone waits for signals. */
+static void block_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, set, NULL);
+	/* A peer that closed its socket is an error of one flow, not of the process. */
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static void drain(struct lb_service *service, const sigset_t *set)
+{
+	const struct timespec step = {.tv_nsec = DRAIN_STEP_MS * 1000000L};
+	uint64_t begin = lb_clock_ms();
+
+	lb_info("draining: %llu flows", (unsigned long long)lb_service_flows(service));
+	lb_service_drain(service);
+	for (;;) {
+		int sig = sigtimedwait(set, NULL, &step);
+
+		if (sig == SIGTERM || sig == SIGINT) {
+			lb_info("second signal: cutting %llu flows",
+				(unsigned long long)lb_service_flows(service));
+			return;
+		}
+		if (!lb_service_drain_step(service, lb_clock_ms() - begin))
+			return;
+	}
+}
+
+static void serve(struct lb_service *service, const sigset_t *set)
+{
+	for (;;) {
+		int sig = sigwaitinfo(set, NULL);
+
+		if (sig == SIGTERM || sig == SIGINT)
+			break;
+		if (sig == SIGHUP)
+			lb_warn("SIGHUP: reload is not yet in force; the configuration stays");
+	}
+	drain(service, set);
+}
+
+static enum exit_code run(const struct lb_config *config, const struct options *o)
+{
+	const struct lb_service_opts opts = {.instance = o->instance};
+	struct lb_service *service = NULL;
+	sigset_t set;
+
+	block_signals(&set);
+	if (lb_service_start(&service, config, &opts))
+		return EXIT_SYSTEM;
+	lb_info("ready: %zu rules, %u workers", config->rules_count, lb_service_workers(service));
+	serve(service, &set);
+	lb_service_stop(&service);
+	lb_info("stopped");
+	return EXIT_FINE;
+}
+
+static enum exit_code with_config(const struct options *o)
+{
+	LB_AUTO(lb_config_notices_fini) struct lb_config_notices notices = {0};
+	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
+	bool refused;
+
+	refused = lb_config_load(&config, o->config, &notices) != 0;
+	lb_config_notices_print(&notices, o->config, stderr);
+	if (refused)
+		return EXIT_CONFIG;
+	if (o->action == ACTION_CHECK) {
+		printf("%s: good\n", o->config);
+		return EXIT_FINE;
+	}
+	if (o->action == ACTION_PRINT_CONFIG) {
+		lb_config_print(config, stdout);
+		return EXIT_FINE;
+	}
+	if (lb_config_notices_refuse(&notices)) {
+		lb_err("%s: not run: it asks for protection that is not yet in force", o->config);
+		return EXIT_CONFIG;
+	}
+	lb_log_set_level(config->log_level);
+	return run(config, o);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.config = "lb.yaml"};
+
+	if (parse_options(argc, argv, &o))
+		return EXIT_USAGE;
+	switch (o.action) {
+	case ACTION_HELP:
+		print_help(stdout);
+		return EXIT_FINE;
+	case ACTION_VERSION:
+		printf("layer4-lb %s\n", LB_VERSION);
+		return EXIT_FINE;
+	case ACTION_SELFTEST:
+		return lb_kernel_print_selftest();
+	default:
+		return with_config(&o);
+	}
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT */
+/* See worker.h. Must never decide anything about a flow: that is flow/'s. */
+#include "worker.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "flow/accept.h"
+#include "flow/sockmap.h"
+
+#define COLLECT_MS 1000
+
+struct lb_worker {
+	struct lb_worker_opts opts;
+	struct lb_flow_env env;
+	struct lb_acceptor *acceptors;
+	size_t acceptors_count;
+	struct lb_watch ring;
+	pthread_t thread;
+	bool started;
+};
+
+static void log_line(struct lb_flow_env *env, const char *line, size_t len)
+{
+	struct lb_worker *w = lb_container_of(env, struct lb_worker, env);
+
+	w->opts.log_line(w->opts.log_arg, w->opts.index, line, len);
+}
+
+static void on_ring(struct lb_watch *watch, uint32_t events)
+{
+	lb_sockmap_ring_event(&lb_container_of(watch, struct lb_worker, ring)->env.carrier);
+}
+
+/* Sets up the worker's part of the kernel's tables. */
+static int open_kernel(struct lb_worker *w)
+{
+	struct lb_carrier_env *env = &w->env.carrier;
+	uint32_t share;
+	int err;
+
+	env->kernel_why = w->opts.kernel_why;
+	if (!w->opts.kernel)
+		return 0;
+	share = lb_kernel_pairs(w->opts.kernel) / w->opts.workers;
+	err = lb_sockmap_slots_new(&env->slots, w->opts.index * share, share);
+	if (err)
+		return err;
+	err = lb_watch_add(env->loop, &w->ring, lb_ring_fd(w->opts.kernel, w->opts.index), EPOLLIN,
+			   on_ring);
+	if (err)
+		return err;
+	env->kernel = w->opts.kernel;
+	return 0;
+}
+
+int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
+{
+	LB_AUTO(lb_worker_free) struct lb_worker *w = calloc(1, sizeof(*w));
+	struct lb_flow_env *env;
+	int err;
+
+	if (!w)
+		return -ENOMEM;
+	w->opts = *opts;
+	w->ring.fd = -1;
+	env = &w->env;
+	lb_list_init(&env->sessions);
+	lb_slab_init(&env->slab, sizeof(struct lb_session));
+	env->limits = opts->limits;
+	env->log_line = opts->log_line ? log_line : NULL;
+	env->carrier.worker = opts->index;
+	env->carrier.scratch = malloc(LB_SCRATCH_BYTES);
+	env->counters = calloc(opts->rules_count + 1, sizeof(*env->counters));
+	w->acceptors = calloc(opts->rules_count + 1, sizeof(*w->acceptors));
+	if (!env->carrier.scratch || !env->counters || !w->acceptors)
+		return -ENOMEM;
+	err = lb_loop_new(&env->carrier.loop);
+	if (err)
+		return err;
+	err = open_kernel(w);
+	if (err)
+		return err;
+	*ret = LB_TAKE_PTR(w);
+	return 0;
+}
+
+int lb_worker_listen(struct lb_worker *w, const struct lb_rule *rule, int fd)
+{
+	int err = lb_accept_start(&w->acceptors[w->acceptors_count], &w->env, rule, fd);
+
+	if (!err)
+		w->acceptors_count++;
+	return err;
+}
+
+static void *run(void *arg)
+{
+	struct lb_worker *w = arg;
+	char name[16];
+	int err;
+
+	snprintf(name, sizeof(name), "worker-%u", w->opts.index);
+	pthread_setname_np(pthread_self(), name);
+	err = lb_loop_run(w->env.carrier.loop);
+	if (err)
+		lb_err("worker %u: the event loop failed: %s", w->opts.index, strerror(-err));
+	return NULL;
+}
+
+int lb_worker_start(struct lb_worker *w)
+{
+	int err = pthread_create(&w->thread, NULL, run, w);
+
+	if (err)
+		return -err;
+	w->started = true;
+	return 0;
+}
+
+/* --- messages ----------------------------------------------------------------------------------- */
+
+static void stop_listening(struct lb_worker *w)
+{
+	for (size_t i = 0; i < w->acceptors_count; i++)
+		lb_accept_stop(&w->acceptors[i]);
+}
+
+static void do_drain(void *arg)
+{
+	struct lb_worker *w = arg;
+
+	for (size_t i = 0; i < w->acceptors_count; i++)
+		lb_accept_drain(&w->acceptors[i]);
+	stop_listening(w);
+}
+
+void lb_worker_drain(struct lb_worker *w)
+{
+	(void)lb_loop_post(w->env.carrier.loop, do_drain, w);
+}
+
+struct cut {
+	struct lb_worker *worker;
+	size_t rule;
+};
+
+static void do_cut(void *arg)
+{
+	LB_AUTO_FREE struct cut *cut = arg;
+
+	lb_session_close_all(&cut->worker->env, cut->rule, LB_REASON_DRAINED);
+}
+
+void lb_worker_cut(struct lb_worker *w, size_t rule)
+{
+	struct cut *cut = malloc(sizeof(*cut));
+
+	if (!cut)
+		return; /* the caller asks again */
+	*cut = (struct cut){.worker = w, .rule = rule};
+	if (lb_loop_post(w->env.carrier.loop, do_cut, cut))
+		free(cut);
+}
+
+/* Shared by the asker, who may give up, and the worker, who may be late: the last one frees. */
+struct collect {
+	pthread_mutex_t lock;
+	pthread_cond_t ready;
+	struct lb_worker *worker;
+	int holders;
+	bool done;
+	struct lb_counters counters[];
+};
+
+static void collect_put(struct collect *c)
+{
+	int left;
+
+	pthread_mutex_lock(&c->lock);
+	left = --c->holders;
+	pthread_mutex_unlock(&c->lock);
+	if (left)
+		return;
+	pthread_cond_destroy(&c->ready);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+}
+
+static void do_collect(void *arg)
+{
+	struct collect *c = arg;
+	struct lb_flow_env *env = &c->worker->env;
+
+	lb_list_for_each (node, &env->sessions)
+		lb_account_fold(lb_container_of(node, struct lb_session, node));
+	pthread_mutex_lock(&c->lock);
+	memcpy(c->counters, env->counters, c->worker->opts.rules_count * sizeof(c->counters[0]));
+	c->done = true;
+	pthread_cond_signal(&c->ready);
+	pthread_mutex_unlock(&c->lock);
+	collect_put(c);
+}
+
+static struct collect *collect_new(struct lb_worker *w)
+{
+	pthread_condattr_t attr;
+	struct collect *c;
+
+	c = calloc(1, sizeof(*c) + w->opts.rules_count * sizeof(c->counters[0]));
+	if (!c)
+		return NULL;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->ready, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_init(&c->lock, NULL);
+	c->worker = w;
+	c->holders = 2;
+	return c;
+}
+
+int lb_worker_collect(struct lb_worker *w, struct lb_counters *sums)
+{
+	struct timespec until;
+	struct collect *c = collect_new(w);
+	bool done;
+
+	if (!c)
+		return -ENOMEM;
+	if (lb_loop_post(w->env.carrier.loop, do_collect, c)) {
+		c->holders = 1;
+		collect_put(c);
+		return -ENOMEM;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += COLLECT_MS / 1000;
+	pthread_mutex_lock(&c->lock);
+	while (!c->done && pthread_cond_timedwait(&c->ready, &c->lock, &until) != ETIMEDOUT)
+		;
+	done = c->done;
+	pthread_mutex_unlock(&c->lock);
+	for (size_t i = 0; done && i < w->opts.rules_count; i++)
+		lb_account_add(&sums[i], &c->counters[i]);
+	collect_put(c);
+	return done ? 0 : -ETIMEDOUT;
+}
+
+/* --- the end ------------------------------------------------------------------------------------ */
+
+static void do_stop(void *arg)
+{
+	struct lb_worker *w = arg;
+
+	stop_listening(w);
+	lb_session_close_all(&w->env, SIZE_MAX, LB_REASON_DRAINED);
+	lb_loop_stop(w->env.carrier.loop);
+}
+
+void lb_worker_stop(struct lb_worker *w)
+{
+	if (!w->started)
+		return;
+	while (lb_loop_post(w->env.carrier.loop, do_stop, w))
+		sched_yield(); /* out of memory: nothing else can be done than to ask again */
+	pthread_join(w->thread, NULL);
+	w->started = false;
+}
+
+void lb_worker_free(struct lb_worker **pw)
+{
+	struct lb_worker *w = *pw;
+
+	if (!w)
+		return;
+	*pw = NULL;
+	if (w->env.carrier.loop) {
+		stop_listening(w);
+		if (w->ring.fd >= 0)
+			lb_watch_remove(w->env.carrier.loop, &w->ring, false);
+		lb_loop_free(w->env.carrier.loop);
+	}
+	lb_sockmap_slots_free(&w->env.carrier.slots);
+	lb_pipe_pool_fini(&w->env.carrier.pipes);
+	lb_slab_fini(&w->env.slab);
+	free(w->env.carrier.scratch);
+	free(w->env.counters);
+	free(w->acceptors);
+	free(w);
+}

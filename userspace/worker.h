@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A worker is one thread with one loop, its listeners and its sessions. Built in the main thread,
+ * then run; workers share nothing but what struct lb_worker_opts names.
+ */
+#ifndef LB_WORKER_H
+#define LB_WORKER_H
+
+#include "flow/session.h"
+
+struct lb_worker;
+
+struct lb_worker_opts {
+	uint32_t index, workers;
+	struct lb_rule *rules; /* borrowed, like everything here */
+	size_t rules_count;
+	struct lb_kernel *kernel; /* NULL: kernel_why says why */
+	enum lb_why kernel_why;
+	struct lb_flow_limits *limits;
+	/* One access-log line; NULL: none. Called in the worker's thread. Must not block. */
+	void (*log_line)(void *arg, uint32_t worker, const char *line, size_t len);
+	void *log_arg;
+};
+
+/* 0 or -errno. Free with lb_worker_free(). */
+int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts);
+/* Listens on <fd> (taken over on success) for <rule>. Before lb_worker_start(). 0 or -errno. */
+int lb_worker_listen(struct lb_worker *w, const struct lb_rule *rule, int fd);
+/* Begins to serve in a thread of its own. 0 or -errno. */
+int lb_worker_start(struct lb_worker *w);
+
+/* Any thread: takes what is in the backlogs, then closes the listeners. */
+void lb_worker_drain(struct lb_worker *w);
+/* Any thread: ends the sessions of rule <rule> (SIZE_MAX: of all) with LB_REASON_DRAINED. */
+void lb_worker_cut(struct lb_worker *w, size_t rule);
+/*
+ * Adds the worker's counters, living flows included to the byte, to <sums> (by rule). Any thread
+ * but the worker's own; waits for the worker, at most a second: -ETIMEDOUT, <sums> unchanged.
+ */
+int lb_worker_collect(struct lb_worker *w, struct lb_counters *sums);
+
+/* Cuts what is left, ends the thread. */
+void lb_worker_stop(struct lb_worker *w);
+/* After lb_worker_stop(), or never started. NULL is fine. */
+void lb_worker_free(struct lb_worker **w);
+
+#endif
