@@ -28,14 +28,21 @@ static volatile sig_atomic_t stopping;
 
 /* --- one connection -------------------------------------------------------------------------- */
 
+/* Until everything expected arrived, or nothing more will. */
+static void await_received(const struct peer_flow *f)
+{
+	const struct peer_plan *p = f->plan;
+
+	while (p->recv != PEER_UNKNOWN && p->rx != RX_NEVER && !f->tx_end && !f->rx_end &&
+	       f->received < p->recv && left_ms(p))
+		pause_ms(p, 2);
+}
+
 /* Until standard input closes, the connection fails, or the deadline. */
-static void hold(struct peer_flow *f)
+static void hold(const struct peer_flow *f)
 {
 	struct pollfd p[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = f->fd}};
 
-	while (f->plan->recv != PEER_UNKNOWN && f->plan->rx != RX_NEVER && !f->tx_end &&
-	       !f->rx_end && f->received < f->plan->recv && left_ms(f->plan))
-		pause_ms(f->plan, 2);
 	if (atomic_fetch_add(&holding, 1) + 1 == plan.count) {
 		printf("holding\n");
 		fflush(stdout);
@@ -45,10 +52,13 @@ static void hold(struct peer_flow *f)
 
 static void finish_sending(struct peer_flow *f)
 {
+	if (f->plan->hold || f->plan->patient)
+		await_received(f);
 	if (f->plan->hold)
 		hold(f);
 	if (f->tx_end)
 		return;
+	pause_ms(f->plan, f->plan->end_delay_ms);
 	f->tx_end = "done";
 	switch (f->plan->end) {
 	case END_FIN:
@@ -123,6 +133,7 @@ static void flow_run(struct peer_flow *f)
 {
 	pthread_t sender;
 
+	pause_ms(f->plan, f->plan->start_delay_ms);
 	switch (f->plan->order) {
 	case ORDER_SEND:
 		send_all(f);
