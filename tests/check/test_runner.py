@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,25 @@ def test_a_bad_end_is_a_failure(tree, body, ending, said):
     code, text, last = run()
     assert code == 1 and last.endswith(" 1 failed, 0 skipped")
     assert said in text
+
+
+def test_a_signal_ends_the_programs_too(tree, tmp_path):
+    add, _run = tree
+    add("a", "pause();")
+    runner = subprocess.Popen([tmp_path / "scripts/test", "--built"], stdout=subprocess.PIPE)
+    binary = tmp_path / "build/tests/unit/a"
+
+    def living():
+        return [p for p in Path("/proc").glob("[0-9]*/exe")
+                if os.path.exists(p) and os.path.realpath(p) == str(binary)]
+
+    deadline = time.monotonic() + 10
+    while not living() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert living()
+    runner.terminate()
+    assert runner.wait(timeout=10) == 143
+    assert not living()
 
 
 def test_a_program_that_was_not_built_is_a_failure(tree):
