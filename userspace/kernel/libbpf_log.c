@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libbpf_log: libbpf warns about things that are normal for us (a kernel without BPF rights is a
+ * supported kernel), so its warnings are our information and its information is our debug output.
+ * Its own debug output is dropped. It must never decide anything.
+ */
+#include "kernel/libbpf_log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <bpf/libbpf.h>
+
+#include "base/log.h"
+
+static __thread char last_warning[256];
+
+static int print(enum libbpf_print_level level, const char *fmt, va_list args)
+{
+	char line[512];
+
+	if (level == LIBBPF_DEBUG)
+		return 0;
+	vsnprintf(line, sizeof(line), fmt, args);
+	line[strcspn(line, "\n")] = '\0';
+	if (level == LIBBPF_WARN) {
+		snprintf(last_warning, sizeof(last_warning), "%.255s", line);
+		lb_info("%s", line);
+	} else {
+		lb_debug("%s", line);
+	}
+	return 0;
+}
+
+void lb_libbpf_log_start(void)
+{
+	last_warning[0] = '\0';
+	libbpf_set_print(print);
+}
+
+const char *lb_libbpf_log_last(void)
+{
+	return last_warning;
+}
