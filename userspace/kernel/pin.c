@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pin: decides whether the directory of the pins can be trusted, and names our objects in it. The
+ * root of a BPF file system is often writable for everybody (sticky), so what stands there may be
+ * anybody's. It must never follow a symlink, never touch a name it has not judged, and never make
+ * the service depend on it: without pins everything else works.
+ */
+#include "kernel/pin.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+
+#include "base/cleanup.h"
+
+#define PREFIX "layer4-lb"
+
+struct note {
+	char *text;
+	size_t size;
+};
+
+/* Returns <err>. */
+static int __attribute__((format(printf, 3, 4)))
+say(struct note note, int err, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(note.text, note.size, fmt, args);
+	va_end(args);
+	return err;
+}
+
+int lb_pin_name(const char *instance, char ret[LB_PIN_NAME_MAX])
+{
+	size_t len;
+
+	if (!instance) {
+		memcpy(ret, PREFIX, sizeof(PREFIX));
+		return 0;
+	}
+	len = strlen(instance);
+	if (!len || len > LB_PIN_INSTANCE_MAX)
+		return -EINVAL;
+	for (size_t i = 0; i < len; i++)
+		if (!isalnum((unsigned char)instance[i]) && instance[i] != '-' &&
+		    instance[i] != '_')
+			return -EINVAL;
+	snprintf(ret, LB_PIN_NAME_MAX, PREFIX "-%s", instance);
+	return 0;
+}
+
+static bool is_bpffs(int fd)
+{
+	struct statfs fs;
+
+	return !fstatfs(fd, &fs) && fs.f_type == BPF_FS_MAGIC;
+}
+
+/* The way to <root> is root's own (sysfs), so only its last component needs O_NOFOLLOW. */
+static int open_root(const char *root)
+{
+	int fd = open(root, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/*
+ * Two daemons that start together may both mount. That is harmless: each goes on with the file
+ * system it has open, and only bpftool sees the upper one alone.
+ */
+static int open_bpffs(const char *root, int *ret, struct note note)
+{
+	LB_AUTO_CLOSE int fd = open_root(root);
+
+	if (fd < 0)
+		return say(note, -ENOENT, "%s: %s", root, strerror(-fd));
+	if (!is_bpffs(fd)) {
+		if (mount("bpf", root, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700"))
+			return say(note, -ENOENT,
+				   "%s is no BPF file system and mounting one failed: %s", root,
+				   strerror(errno));
+		close(fd);
+		fd = open_root(root);
+		if (fd < 0 || !is_bpffs(fd))
+			return say(note, -ENOENT, "%s is no BPF file system", root);
+	}
+	*ret = LB_TAKE_FD(fd);
+	return 0;
+}
+
+/* Ours, and closed to everybody else (P1). */
+static int judge_dir(int fd, const char *name, struct note note)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return say(note, -EPERM, "%s: %s", name, strerror(errno));
+	if (st.st_uid != geteuid())
+		return say(note, -EPERM, "%s belongs to user %u, not to us", name,
+			   (unsigned int)st.st_uid);
+	if (st.st_mode & (S_IRWXG | S_IRWXO))
+		return say(note, -EPERM, "%s is open to group or others (mode %04o)", name,
+			   (unsigned int)st.st_mode & 07777);
+	return 0;
+}
+
+static int open_dir(int root_fd, const char *name, int *ret, struct note note)
+{
+	LB_AUTO_CLOSE int fd = -1;
+	int r;
+
+	if (mkdirat(root_fd, name, 0700) && errno != EEXIST)
+		return say(note, -ENOENT, "cannot make %s: %s", name, strerror(errno));
+	fd = openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	/* O_DIRECTORY comes first: a symlink, whatever it points at, says ENOTDIR or ELOOP. */
+	if (fd < 0 && (errno == ELOOP || errno == ENOTDIR))
+		return say(note, -EPERM, "%s is no directory", name);
+	if (fd < 0 && errno == EACCES)
+		return say(note, -EPERM, "%s is closed to us", name);
+	if (fd < 0)
+		return say(note, -ENOENT, "cannot open %s: %s", name, strerror(errno));
+	r = judge_dir(fd, name, note);
+	if (r)
+		return r;
+	*ret = LB_TAKE_FD(fd);
+	return 0;
+}
+
+/* A name of ours from an earlier run may go; anything else under it was not made by us. */
+static int judge_old_pin(int dir_fd, const char *name, struct note note)
+{
+	struct stat st;
+
+	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
+		return errno == ENOENT ? 0 : say(note, -EPERM, "%s: %s", name, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return say(note, -EPERM, "%s is no pin", name);
+	if (st.st_uid != geteuid())
+		return say(note, -EPERM, "pin %s belongs to user %u, not to us", name,
+			   (unsigned int)st.st_uid);
+	return 0;
+}
+
+static void remove_pins(const struct lb_pin *pin)
+{
+	for (size_t i = 0; i < pin->count; i++)
+		unlinkat(pin->dir_fd, pin->objects[i].name, 0);
+}
+
+static int make_pins(const struct lb_pin *pin, struct note note)
+{
+	char path[64 + LB_PIN_NAME_MAX];
+	int r;
+
+	for (size_t i = 0; i < pin->count; i++) {
+		/* BPF_OBJ_PIN takes a path, and a path by name could be exchanged under us; this
+		 * one leads to the very inode that was judged. */
+		snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", pin->dir_fd,
+			 pin->objects[i].name);
+		r = bpf_obj_pin(pin->objects[i].fd, path);
+		if (r)
+			return say(note, -ENOENT, "cannot pin %s: %s", pin->objects[i].name,
+				   strerror(-r));
+	}
+	return 0;
+}
+
+static int fill(struct lb_pin *pin, struct note note)
+{
+	int r;
+
+	for (size_t i = 0; i < pin->count; i++) {
+		r = judge_old_pin(pin->dir_fd, pin->objects[i].name, note);
+		if (r)
+			return r;
+	}
+	remove_pins(pin);
+	r = make_pins(pin, note);
+	if (r) {
+		remove_pins(pin);
+		unlinkat(pin->root_fd, pin->name, AT_REMOVEDIR);
+	}
+	return r;
+}
+
+int lb_pin_open(struct lb_pin *ret, const char *root, const char *name,
+		const struct lb_load_object *objects, size_t count, char *note_text, size_t size)
+{
+	LB_AUTO_CLOSE int root_fd = -1, dir_fd = -1;
+	struct note note = {note_text, size};
+	struct lb_pin pin = {.open = true, .count = count};
+	int r;
+
+	memcpy(pin.objects, objects, count * sizeof(*objects));
+	snprintf(pin.name, sizeof(pin.name), "%s", name);
+	r = open_bpffs(root, &root_fd, note);
+	if (!r)
+		r = open_dir(root_fd, name, &dir_fd, note);
+	if (!r) {
+		pin.root_fd = root_fd;
+		pin.dir_fd = dir_fd;
+		r = fill(&pin, note);
+	}
+	if (r)
+		return r == -EPERM ? r : 0;
+	LB_TAKE_FD(root_fd);
+	LB_TAKE_FD(dir_fd);
+	*ret = pin;
+	return 0;
+}
+
+void lb_pin_close(struct lb_pin *pin)
+{
+	if (!pin->open)
+		return;
+	remove_pins(pin);
+	/* Fails when somebody else keeps something there; then it is theirs to remove. */
+	unlinkat(pin->root_fd, pin->name, AT_REMOVEDIR);
+	close(pin->dir_fd);
+	close(pin->root_fd);
+	*pin = (struct lb_pin){};
+}
