@@ -28,16 +28,16 @@ const char *lb_why_word(enum lb_why why);
 const char *lb_why_help(enum lb_why why);
 
 struct lb_kernel_opts {
-	const char *instance; /* NULL: the default instance */
-	uint32_t pairs;	      /* flows the tables must hold; clamped to LB_SOCKMAP_PAIRS_MAX */
+	const char *instance; /* NULL: the default; else letters, digits, '-' and '_' */
+	uint32_t pairs;       /* flows the tables must hold; clamped to LB_SOCKMAP_PAIRS_MAX */
 	uint32_t workers;     /* rings to make, 1..LB_WORKERS_MAX */
 };
 
 struct lb_kernel_report {
-	enum lb_why why;   /* LB_WHY_NONE: sockmap is in service */
-	char detail[256];  /* one human sentence: the missing capability, the verifier's last line .. */
-	char pins[128];	   /* directory of the pins, "" when there are none */
-	char pin_note[192];/* why there are no pins, "" otherwise */
+	enum lb_why why;    /* LB_WHY_NONE: sockmap is in service */
+	char detail[256];   /* one human sentence: the missing capability, the verifier's line .. */
+	char pins[128];     /* directory of the pins, "" when there are none */
+	char pin_note[192]; /* why there are no pins, "" otherwise */
 	bool selftest_ran;
 	double selftest_ms;
 };
@@ -46,7 +46,9 @@ struct lb_kernel_report {
  * 0 with *ret set when sockmap is in service. Otherwise -errno, *ret untouched and report->why and
  * ->detail say why; nothing stays loaded or pinned. The report is always filled in. Pins that
  * cannot be made (no BPF file system) are no error: report->pin_note says so. Planted pins are:
- * a symlink, a foreign owner or a group/other-accessible directory is refused (-EPERM).
+ * a symlink, a foreign owner or a group/other-accessible directory is refused (-EPERM,
+ * LB_WHY_PINS). Pins of an earlier run of the same instance are replaced: the caller makes sure
+ * that no other daemon of this instance runs.
  */
 int lb_kernel_open(struct lb_kernel **ret, const struct lb_kernel_opts *opts,
 		   struct lb_kernel_report *report);
@@ -63,10 +65,12 @@ struct lb_gate *lb_table_gate(struct lb_kernel *k, uint32_t index);
 
 /*
  * Names leg <index>'s socket in the cookie index, then puts it into the sockmap: from then on
- * its received bytes are judged by the program. The gate must have been zeroed. 0 or -errno:
- * -EOPNOTSUPP not ESTABLISHED (or MPTCP), -EBUSY/-EINVAL socket owned by something else, -ENOSPC
- * full. On failure nothing of this leg is left behind. The way back is close(2) of the socket
- * (DATAPLANE rule: never delete a live socket) followed by lb_table_forget().
+ * its received bytes are judged by the program. The gate must have been zeroed. <cookie> is the
+ * socket's SO_COOKIE. 0 or -errno: -EOPNOTSUPP not ESTABLISHED (or MPTCP), -EBUSY/-EINVAL socket
+ * owned by something else, -EEXIST the slot or the cookie is still in use, -ENOSPC full or <index>
+ * out of range. On failure nothing of this leg is left behind. The way back is close(2) of the
+ * socket (never delete a live one: its queued bytes would vanish and the connection can wedge),
+ * which empties the slot before it returns, followed by lb_table_forget().
  */
 int lb_table_insert(struct lb_kernel *k, uint32_t index, int fd, uint64_t cookie);
 /* Drops the cookie index entry after the socket was closed. */
@@ -74,7 +78,7 @@ void lb_table_forget(struct lb_kernel *k, uint64_t cookie);
 
 /* --- ring: one per worker --------------------------------------------------------------------- */
 
-/* Pollable descriptor (EPOLLIN), owned by <k>. */
+/* Pollable descriptor (EPOLLIN while records wait), owned by <k>. */
 int lb_ring_fd(struct lb_kernel *k, uint32_t worker);
 /*
  * Hands every pending record to <fn>. Returns true when records were lost since the last call: the
@@ -83,9 +87,12 @@ int lb_ring_fd(struct lb_kernel *k, uint32_t worker);
 bool lb_ring_consume(struct lb_kernel *k, uint32_t worker,
 		     void (*fn)(void *arg, const struct lb_event *e), void *arg);
 
-/* --- reports ----------------------------------------------------------------------------------- */
+/* --- reports ---------------------------------------------------------------------------------- */
 
-/* `--selftest`: prints what this kernel can do, and proof, to stdout. Returns an exit code. */
+/*
+ * `--selftest`: prints what this kernel can do, and proof, to stdout. Touches no pins, so it may
+ * run beside a daemon. Returns an exit code: 0 sockmap can be in service, 3 it cannot.
+ */
 int lb_kernel_print_selftest(void);
 
 /*
