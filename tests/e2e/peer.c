@@ -118,11 +118,9 @@ static void pingpong(struct peer_flow *f)
 
 static void socket_options(int fd)
 {
-	int one = 1, n = (int)plan.chunk, rcvbuf = (int)plan.rcvbuf, sndbuf = (int)plan.sndbuf;
+	int one = 1, rcvbuf = (int)plan.rcvbuf, sndbuf = (int)plan.sndbuf;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (plan.rx == RX_LOWAT)
-		setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &n, sizeof(n));
 	if (rcvbuf)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &rcvbuf, sizeof(rcvbuf));
 	if (sndbuf)

@@ -221,6 +221,16 @@ static inline int flow_send_upto(struct peer_flow *f, uint64_t target)
 	return 0;
 }
 
+/* Wakes only for a whole chunk, or for what is left of the stream. */
+static inline void flow_lowat(struct peer_flow *f)
+{
+	uint64_t left = f->plan->recv - f->received;
+	int n = (int)(left && left < f->plan->chunk ? left : f->plan->chunk);
+
+	if (f->plan->rx == RX_LOWAT)
+		setsockopt(f->fd, SOL_SOCKET, SO_RCVLOWAT, &n, sizeof(n));
+}
+
 /* Receives until <target> bytes came. 0, or -errno (-ENODATA: end of stream) with rx_end set. */
 static inline int flow_recv_upto(struct peer_flow *f, uint64_t target)
 {
@@ -238,6 +248,7 @@ static inline int flow_recv_upto(struct peer_flow *f, uint64_t target)
 			return -ENODATA;
 		}
 		if (r == -EAGAIN) {
+			flow_lowat(f);
 			r = flow_wait(f, POLLIN);
 		} else if (r > 0) {
 			flow_check(f, (size_t)r);

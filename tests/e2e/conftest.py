@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""
+Fixtures and the gates that are always on: the kernel log stays silent, descriptors, memory and
+BPF objects come back, a daemon without work is idle, nothing outlives the run.
+"""
+import os
+import shutil
+import signal
+
+import pytest
+
+from lbtest import lane as lanes
+from lbtest import machine, net as nets
+from lbtest.daemon import PROGRAM, Daemon, rule
+from lbtest.net import BACKEND_ADDR, LB_ADDR
+from lbtest.peer import PEER
+
+LANES = 4
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: the long form of a test; chosen by LB_SLOW=1")
+
+    def stop(number, _):
+        raise KeyboardInterrupt(signal.Signals(number).name)
+    # So that fixtures clean up when whoever runs the tests loses patience.
+    signal.signal(signal.SIGTERM, stop)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("slow") and os.environ.get("LB_SLOW") != "1":
+            item.add_marker(pytest.mark.skip(reason="the long form; LB_SLOW=1 runs it"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        for d in item.funcargs.get("daemons_seen", Daemon.live):
+            report.sections.append((f"{d.name} log, last lines", d.log[-4000:]))
+            report.sections.append((f"{d.name} access log, last lines",
+                                    "\n".join(map(str, d.flows()[-10:]))))
+
+
+@pytest.fixture(scope="session")
+def ready_to_test():
+    assert PROGRAM.exists() and PEER.exists(), f"build first: {PROGRAM} and {PEER}"
+    lacking = [p for p in ("ip", "nsenter", "nft", "ss", "bpftool", "ethtool", "setpriv", "prlimit")
+               if not shutil.which(p)]
+    assert not lacking, f"install first: {lacking}"
+    nets.remove_stale()
+    machine.mount_bpffs()
+
+
+@pytest.fixture(scope="session")
+def net(ready_to_test):
+    net = nets.Net()
+    yield net
+    net.close()
+
+
+@pytest.fixture(autouse=True)
+def kernel_stays_silent():
+    log = machine.KernelLog()
+    yield
+    complaints = log.complaints()
+    log.close()
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
+
+
+@pytest.fixture
+def daemon(net, folder):
+    """daemon(config, ..) makes a Daemon for this test and sees to its end."""
+    made = []
+
+    def make(config, **options):
+        made.append(Daemon(net, folder, config, **options))
+        return made[-1]
+    yield make
+    for d in made:
+        d.kill()
+
+
+# --- lanes: one daemon per carrier serves all integrity tests ---------------------------------------
+
+
+def _endpoint(family, port, addr):
+    return f"[{addr[family]}]:{port}" if family == 6 else f"{addr[family]}:{port}"
+
+
+def lane_rules(carrier):
+    """{name: (rule, listen, backend)}: plain lanes, and one per other pair of families."""
+    base = 6000 + 100 * lanes.CARRIERS.index(carrier)
+    families = [(f"v4n{i}", 4, 4) for i in range(LANES)]
+    families += [("v6", 6, 6), ("v4to6", 4, 6), ("v6to4", 6, 4)]
+    found = {}
+    for number, (name, front, back) in enumerate(families):
+        listen, backend = base + number, base + 1000 + number
+        found[name] = (rule(name, _endpoint(front, listen, LB_ADDR),
+                            [_endpoint(back, backend, BACKEND_ADDR)], acceleration=carrier),
+                       (LB_ADDR[front], listen), (BACKEND_ADDR[back], backend))
+    return found
+
+
+class CarrierDaemon:
+    """The daemon all lanes of one carrier share. One that died is replaced for the next test."""
+
+    def __init__(self, net, folder, carrier):
+        self.net, self.folder, self.carrier = net, folder, carrier
+        self.rules = lane_rules(carrier)
+        self.daemon = None
+        self.why = None
+
+    def lane(self, name, folder):
+        if self.daemon is None or not self.daemon.process.alive():
+            if self.daemon is not None:
+                self.daemon.kill()
+            self.daemon = Daemon(self.net, self.folder,
+                                 {"rules": [r for r, _, _ in self.rules.values()]}).start()
+            self.why = self._ask_why()
+        _, listen, backend = self.rules[name]
+        if self.why in lanes.OUT_OF_SERVICE:
+            pytest.skip(f"{self.carrier} is not in service here: {self.why}")
+        return lanes.Lane(self.daemon, folder, name, listen, backend, self.carrier)
+
+    def _ask_why(self):
+        """One flow tells whether the carrier is in service."""
+        _, listen, backend = self.rules["v4n0"]
+        probe = lanes.Lane(self.daemon, self.folder, "v4n0", listen, backend, self.carrier)
+        options = {"send": 1000, "recv": 1000, "patient": 1, "start_delay_ms": 20,
+                   "end_delay_ms": 20}
+        return probe.run(options, options).log[0]["why"]
+
+    def close(self):
+        if self.daemon is None:
+            return
+        try:
+            self.daemon.check_quiet()
+            self.daemon.stop()
+        finally:
+            self.daemon.kill()
+
+
+@pytest.fixture(scope="session")
+def carrier_daemons(net, tmp_path_factory):
+    daemons = {c: CarrierDaemon(net, tmp_path_factory.mktemp(c), c) for c in lanes.CARRIERS}
+    yield daemons
+    for d in daemons.values():
+        d.close()
+
+
+@pytest.fixture(params=lanes.CARRIERS)
+def carrier(request):
+    return request.param
+
+
+@pytest.fixture
+def lane_of(carrier, carrier_daemons, folder):
+    """lane_of(name) is a lane on the test's carrier; afterwards the daemon must be itself again."""
+    used = []
+
+    def get(name="v4n0"):
+        used.append(carrier_daemons[carrier].lane(name, folder))
+        return used[-1]
+    yield get
+    for lane in used[:1]:
+        assert lane.daemon.process.alive(), \
+            f"the daemon ended with {lane.daemon.process.popen.returncode}\n{lane.daemon.log[-3000:]}"
+        lane.daemon.check_idle()
+
+
+@pytest.fixture
+def lane(lane_of):
+    return lane_of()

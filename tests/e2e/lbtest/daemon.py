@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""The load balancer under test: configuration, start, readiness, what it says, a clean end."""
+import http.client
+import itertools
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+from . import machine
+from .net import LB
+from .process import BUILD, SAN, wait_until
+
+PROGRAM = Path(os.environ.get("LB_PROGRAM") or BUILD / "layer4-lb")
+
+# What may stay after load: pipes are pooled per worker, pages of slabs and of malloc are kept.
+PIPES_KEPT = 256
+RSS_KEPT = 16 << 20
+
+_SANITIZER = re.compile(r"ERROR: \w+Sanitizer|runtime error:")
+_numbers = itertools.count()
+
+
+def rule(name, listen, backends, **keys):
+    """One rule. Timeouts are short: what a test waits for must come soon."""
+    timeouts = {"connect_ms": 2000, "drain_ms": 2000, **keys.pop("timeouts", {})}
+    return {"name": name, "listen": listen, "backends": backends, "timeouts": timeouts, **keys}
+
+
+class Daemon:
+    """
+    A running daemon, in the lb namespace. `with Daemon(..) as d` waits until it is ready and ends
+    it in good order; whatever is left behind then is a failure.
+    """
+    live = []
+
+    def __init__(self, net, folder, config, instance=None, wrap=(), options=()):
+        number = next(_numbers)
+        self.net = net
+        self.folder = Path(folder)
+        self.name = f"daemon{number}"
+        self.instance = instance or f"l4e{os.getpid()}n{number}"
+        self.metrics_addr = ("127.0.0.1", 19000 + number)
+        self.access_log = self.folder / f"{self.name}.access"
+        config = {
+            "access_log": {"path": str(self.access_log)},
+            "admin": {"metrics": "%s:%d" % self.metrics_addr},
+            **config,
+        }
+        self.config = self.folder / f"{self.name}.yaml"
+        # JSON is YAML.
+        self.config.write_text(json.dumps(config, indent=1) + "\n")
+        # wrap: commands that change what the daemon may do (setpriv, prlimit, unshare).
+        self.command = [*wrap, PROGRAM, "--config", self.config, "--instance", self.instance,
+                        *options]
+        self.process = None
+        self.pid = None
+        self.starts = 0
+
+    # --- life --------------------------------------------------------------------------------
+
+    def spawn(self):
+        """Starts it and returns at once."""
+        self.before = machine.bpf_objects()
+        name = f"{self.name}.{self.starts}"
+        self.starts += 1
+        self.process = self.net.start(LB, name, self.command, self.folder)
+        self.pid = self.process.pid
+        Daemon.live.append(self)
+        return self
+
+    def start(self, seconds=10):
+        self.spawn()
+        try:
+            self.wait_ready(seconds)
+        except BaseException:
+            self.kill()
+            raise
+        self.fds = machine.process_fds(self.pid)
+        self.rss = machine.process_rss(self.pid)
+        return self
+
+    def wait_ready(self, seconds=10):
+        def ready():
+            assert self.process.alive(), \
+                f"ended with {self.process.popen.returncode} before ready:\n{self.log}"
+            return re.search(r"^(\S+ info +)?ready\b", self.log, re.M)
+        wait_until(ready, seconds, "the daemon is ready")
+
+    def stop(self, seconds=10):
+        """SIGTERM and the gates: exit code 0, no sanitizer report, nothing left behind."""
+        self.process.signal(signal.SIGTERM)
+        code = self.process.wait(seconds)
+        self.forget()
+        assert code == 0, f"exit code {code}\n{self.log[-3000:]}"
+        self.check_gone()
+
+    def kill(self):
+        """For tests that end it their own way, and the last resort of all others."""
+        if self.process:
+            self.process.kill()
+        self.forget()
+
+    def forget(self):
+        if self in Daemon.live:
+            Daemon.live.remove(self)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, kind, value, trace):
+        if self.process is None or self not in Daemon.live:
+            return
+        if kind is None and self.process.alive():
+            self.stop()
+        else:
+            code = self.process.popen.poll()
+            self.kill()
+            assert kind is not None, f"the daemon had ended with {code}\n{self.log[-3000:]}"
+
+    # --- gates -------------------------------------------------------------------------------
+
+    def check_gone(self, seconds=2):
+        """After the end: no BPF object, no pin, no sanitizer report."""
+        report = _SANITIZER.search(self.log)
+        assert not report, self.log[report.start() - 200:][:6000]
+        orphans = {}
+
+        def none_left():
+            orphans.clear()
+            orphans.update(machine.bpf_orphans(self.before, self.pid))
+            return not orphans
+        try:
+            wait_until(none_left, seconds, "BPF objects go with the daemon", every=0.1)
+        except AssertionError:
+            raise AssertionError(f"left behind by the daemon: {orphans}") from None
+        left = self.pins()
+        assert not left, f"pins left behind: {left}"
+
+    def check_idle(self, seconds=2):
+        """After load: descriptors and memory back where they were at the start."""
+        def fds_back():
+            now = machine.process_fds(self.pid)
+            return (now["other"] <= self.fds["other"] and
+                    now["pipe"] <= self.fds["pipe"] + PIPES_KEPT)
+        try:
+            wait_until(fds_back, seconds, "descriptors are back")
+        except AssertionError:
+            raise AssertionError(f"descriptors {self.fds} before, now "
+                                 f"{machine.process_fds(self.pid)}: {self.fd_names()}") from None
+        if not SAN:  # its allocator keeps what was freed, on purpose
+            wait_until(lambda: machine.process_rss(self.pid) <= self.rss + RSS_KEPT, seconds,
+                       f"memory is back: {self.rss} bytes before, "
+                       f"{machine.process_rss(self.pid)} now")
+
+    def check_quiet(self, seconds=0.5, share=0.05):
+        """A daemon without work takes no CPU."""
+        begin, cpu = time.monotonic(), machine.process_cpu(self.pid)
+        time.sleep(seconds)
+        used = (machine.process_cpu(self.pid) - cpu) / (time.monotonic() - begin)
+        assert used <= share, f"{used * 100:.0f} % of a CPU without work"
+
+    def fd_names(self):
+        names = {}
+        for fd in Path(f"/proc/{self.pid}/fd").iterdir():
+            try:
+                word = os.readlink(fd).split("[")[0]
+            except FileNotFoundError:
+                continue
+            names[word] = names.get(word, 0) + 1
+        return names
+
+    def pins(self):
+        """Everything below the directory of our pins that names this instance."""
+        if not machine.PINS.exists():
+            return []
+        return [str(p) for p in machine.PINS.rglob("*") if self.instance in str(p)]
+
+    # --- what it says ------------------------------------------------------------------------
+
+    @property
+    def log(self):
+        return self.process.stderr
+
+    def count_log(self, pattern):
+        return len(re.findall(pattern, self.log))
+
+    def flows(self, rule=None, skip=0):
+        """Lines of the access log as dictionaries, without the first <skip> of them."""
+        if not self.access_log.exists():
+            return []
+        lines = self.access_log.read_text().splitlines(keepends=True)
+        found = [dict(word.split("=", 1) for word in line.split() if "=" in word)
+                 for line in lines if line.endswith("\n")]
+        return [f for f in found if rule in (None, f.get("rule"))][skip:]
+
+    def wait_flows(self, count, rule=None, skip=0, seconds=5):
+        """The next <count> ended flows of a rule."""
+        def ended():
+            found = self.flows(rule, skip)
+            return found if len(found) >= count else None
+        found = wait_until(ended, seconds, f"{count} lines of rule {rule} in the access log")
+        assert len(found) == count, f"{len(found)} flows instead of {count}: {found}"
+        return found
+
+    def metrics(self):
+        """{(name, frozenset of labels): value}."""
+        def fetch():
+            connection = http.client.HTTPConnection(*self.metrics_addr, timeout=5)
+            try:
+                connection.request("GET", "/metrics")
+                answer = connection.getresponse()
+                assert answer.status == 200, answer.status
+                return answer.read().decode()
+            finally:
+                connection.close()
+        found = {}
+        for line in self.net.call(LB, fetch).splitlines():
+            sample = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+            if sample:
+                labels = frozenset(re.findall(r'(\w+)="([^"]*)"', sample.group(2) or ""))
+                found[sample.group(1), labels] = float(sample.group(3))
+        return found
+
+    def metric(self, name, **labels):
+        """The sum of all samples of a name that carry these labels."""
+        want = set(labels.items())
+        return sum(v for (n, have), v in self.metrics().items() if n == name and want <= have)

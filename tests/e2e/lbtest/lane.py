@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""
+A lane is one rule of a running daemon with one backend address: where integrity tests send their
+flows. It runs a server and a client, and compares what both saw with what the daemon wrote down.
+"""
+import itertools
+
+from . import peer
+
+RELAY, SOCKMAP = "relay", "sockmap"
+CARRIERS = (RELAY, SOCKMAP)
+# Reasons for which a whole process does without sockmap: the test is skipped, with the reason.
+OUT_OF_SERVICE = ("no_cap", "kernel_old", "selftest", "load")
+
+_seeds = itertools.count(1)
+
+
+class Exchange:
+    """A server and a client in action. End it with finish(); the context manager cleans up."""
+
+    def __init__(self, lane, count, server, client):
+        self.lane = lane
+        self.count = count
+        self.skip = len(lane.daemon.flows(lane.name))
+        seed = next(_seeds) << 32
+        self.server = self.client = None
+        self.server = peer.server(lane.net, lane.folder, host=lane.backend[0],
+                                  port=lane.backend[1], count=count, seed=seed | 1 << 31, **server)
+        try:
+            self.client = peer.client(lane.net, lane.folder, host=lane.listen[0],
+                                      port=lane.listen[1], count=count, seed=seed, **client)
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait_holding(self):
+        for p in (self.server, self.client):
+            if p.options.get("hold"):
+                p.wait_for("holding")
+
+    def release(self):
+        self.client.release()
+        self.server.release()
+
+    def finish(self, flows=None):
+        """Both reports and the access log's lines (as many as flows, default: one each)."""
+        self.client_report = self.client.result()
+        self.server_report = self.server.result()
+        self.log = self.lane.daemon.wait_flows(self.count if flows is None else flows,
+                                               self.lane.name, self.skip)
+        return self
+
+    def stop(self):
+        for p in (self.client, self.server):
+            if p:
+                p.stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    # --- verdicts ----------------------------------------------------------------------------
+
+    def assert_carried(self, *whys):
+        """All flows were on the lane's carrier, save for the reasons in <whys>."""
+        off = [f for f in self.log
+               if f["carrier"] != self.lane.carrier and f["why"] not in whys]
+        assert not off, f"{len(off)} of {self.count} not on {self.lane.carrier}: {off[0]}"
+
+    def assert_ends(self, reason):
+        other = [f for f in self.log if f["reason"] != reason]
+        assert not other, f"{len(other)} of {self.count} did not end as {reason}: {other[0]}"
+
+    def assert_peers_content(self):
+        for report in (self.client_report, self.server_report):
+            assert report["exit"] == 0, report
+
+    def assert_identical(self, *whys):
+        """Every byte arrived, both ends closed cleanly, and the log says exactly that."""
+        self.assert_peers_content()
+        c, s = self.client_report, self.server_report
+        assert (c["sent"], c["received"]) == (s["received"], s["sent"]), (c, s)
+        assert c["pairs"] == s["pairs"], "streams were swapped between flows"
+        assert sum(int(f["up"]) for f in self.log) == c["sent"], (self.log[:3], c)
+        assert sum(int(f["down"]) for f in self.log) == c["received"], (self.log[:3], c)
+        self.assert_ends("done")
+        self.assert_carried(*whys)
+
+
+class Lane:
+    def __init__(self, daemon, folder, name, listen, backend, carrier):
+        self.daemon = daemon
+        self.net = daemon.net
+        self.folder = folder
+        self.name = name
+        self.listen = listen
+        self.backend = backend
+        self.carrier = carrier
+
+    def open(self, server=None, client=None, count=1, **both):
+        """Starts an exchange; <both> are options of either end."""
+        return Exchange(self, count, {**both, **(server or {})}, {**both, **(client or {})})
+
+    def run(self, server=None, client=None, count=1, **both):
+        with self.open(server, client, count, **both) as exchange:
+            return exchange.finish()

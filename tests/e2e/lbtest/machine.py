@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""The machine around the tests: kernel complaints, BPF objects, memory, descriptors."""
+import errno
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from .process import run
+
+BPFFS = Path("/sys/fs/bpf")
+PINS = BPFFS / "layer4-lb"
+
+_COMPLAINT = re.compile(
+    r"recvmsg seq #|WARNING:|BUG:|Oops|Call Trace|general protection|refcount_t:|use-after-free"
+    r"|hung task|blocked for more than|soft lockup|segfault|traps:|Out of memory|TCP: .*bug", re.I)
+
+
+class KernelLog:
+    """New lines of the kernel log since the last look."""
+
+    def __init__(self):
+        self.fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.fd, 0, os.SEEK_END)
+
+    def complaints(self):
+        found = []
+        while True:
+            try:
+                record = os.read(self.fd, 8192).decode(errors="replace")
+            except BlockingIOError:
+                return found
+            except OSError as e:
+                # EPIPE: overwritten before we read it; the next read goes on behind the gap.
+                if e.errno != errno.EPIPE:
+                    raise
+                continue
+            text = record.split(";", 1)[-1].strip()
+            if _COMPLAINT.search(text):
+                found.append(text)
+
+    def close(self):
+        os.close(self.fd)
+
+
+def mount_bpffs():
+    """Pins need a BPF file system. One that stays mounted hurts nobody."""
+    if not os.path.ismount(BPFFS):
+        run("mount", "-t", "bpf", "bpf", BPFFS, check=False)
+    return os.path.ismount(BPFFS)
+
+
+def bpf_objects():
+    """{("prog"|"map", id): {"name", "pids", "btf"}} of the whole machine."""
+    found = {}
+    for kind in ("prog", "map"):
+        out = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True,
+                             timeout=20, check=False).stdout
+        for o in json.loads(out or "[]"):
+            found[kind, o["id"]] = {"name": o.get("name", ""), "btf": o.get("btf_id", 0),
+                                    "pids": {p["pid"] for p in o.get("pids", [])}}
+    return found
+
+
+def bpf_orphans(before, pid):
+    """
+    Objects that were not there <before> and that no living process holds, or <pid> does. What
+    other processes of this machine hold is their affair.
+    """
+    return {key: o for key, o in bpf_objects().items()
+            if key not in before and (not o["pids"] or pid in o["pids"])}
+
+
+def process_fds(pid):
+    """{"pipe": n, "other": n}: pipes are pooled by the daemon, nothing else may be."""
+    count = {"pipe": 0, "other": 0}
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            count["pipe" if os.readlink(fd).startswith("pipe:") else "other"] += 1
+        except FileNotFoundError:
+            pass
+    return count
+
+
+def process_rss(pid):
+    """Bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) * 1024
+
+
+def process_cpu(pid):
+    """Seconds of CPU so far, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory():
+    """Bytes that are gone: to anybody, to slabs and to TCP's buffers."""
+    meminfo = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M))
+    tcp = re.search(r"^TCP:.* mem (\d+)", Path("/proc/net/sockstat").read_text(), re.M)
+    return {"used": -int(meminfo["MemAvailable"]) * 1024,
+            "slab": int(meminfo["SUnreclaim"]) * 1024,
+            "tcp": int(tcp.group(1)) * os.sysconf("SC_PAGE_SIZE")}
