@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The configuration as plain immutable structs: what lb.yaml says, with defaults filled in. Field
- * names are the YAML keys. Read-only after lb_config_load(); any thread may read.
+ * The configuration as plain immutable structs: what lb.yaml says, with defaults filled in. One
+ * struct per YAML block; field names are the YAML keys, and docs/configuration.md explains each.
+ * Read-only after lb_config_load(); any thread may read.
+ *
+ * Optional strings are NULL when they are not given. Addresses that are "off" have the family
+ * AF_UNSPEC. Every list has its length in <list>_count and is NULL when that is 0.
  */
 #ifndef LB_CONFIG_CONFIG_H
 #define LB_CONFIG_CONFIG_H
@@ -13,7 +17,14 @@
 
 #include "base/addr.h"
 #include "base/log.h"
+#include "config/config_notices.h"
+#include "config/prefix.h"
 
+enum lb_protocol {
+	LB_PROTOCOL_TCP = 0,
+};
+
+/* GRAFT is accepted and kept, but behaves as AUTO until grafting is in force. */
 enum lb_acceleration {
 	LB_ACCELERATION_AUTO = 0,
 	LB_ACCELERATION_GRAFT,
@@ -21,11 +32,28 @@ enum lb_acceleration {
 	LB_ACCELERATION_RELAY,
 };
 
+/* All but the first are accepted and kept, but behave as it until they are in force. */
 enum lb_balance {
 	LB_BALANCE_WEIGHTED_ROUND_ROBIN = 0,
 	LB_BALANCE_LEAST_CONNECTIONS,
 	LB_BALANCE_RANDOM_TWO,
 	LB_BALANCE_SOURCE_HASH,
+};
+
+enum lb_proxy_protocol {
+	LB_PROXY_PROTOCOL_OFF = 0,
+	LB_PROXY_PROTOCOL_V1,
+	LB_PROXY_PROTOCOL_V2,
+};
+
+enum lb_tls_version {
+	LB_TLS_VERSION_1_2 = 0,
+	LB_TLS_VERSION_1_3,
+};
+
+enum lb_health_check_protocol {
+	LB_HEALTH_CHECK_TCP = 0,
+	LB_HEALTH_CHECK_HTTP,
 };
 
 struct lb_backend_config {
@@ -47,33 +75,183 @@ struct lb_timeouts_config {
 	uint64_t drain_ms;
 };
 
+struct lb_queue_config {
+	uint32_t max; /* 0: no queue */
+	uint64_t timeout_ms;
+};
+
+struct lb_certificate_config {
+	char *cert;
+	char *key;
+};
+
+struct lb_tls_config {
+	bool enabled;
+	char *cert; /* NULL when only <certificates> are given */
+	char *key;
+	struct lb_certificate_config *certificates; /* chosen by SNI */
+	size_t certificates_count;
+	enum lb_tls_version min_version;
+	char *ciphers; /* NULL: the built-in list */
+	char **alpn;
+	size_t alpn_count;
+	char *client_ca; /* NULL: clients need no certificate */
+	bool session_tickets;
+};
+
+struct lb_backend_tls_config {
+	bool enabled;
+	bool ignore_verify;
+	char *ca;   /* NULL: the system's */
+	char *name; /* NULL: the backend's tls_name, else its host */
+	char *client_cert;
+	char *client_key;
+};
+
+struct lb_rate_limit_config {
+	bool enabled;
+	uint32_t requests_per_second; /* new connections per client */
+	uint32_t burst;
+	uint32_t ipv6_prefix; /* bits that make one IPv6 client */
+	bool cluster;
+};
+
+/* Bytes per second; 0: no limit. */
+struct lb_bandwidth_config {
+	uint64_t upload_per_sec;
+	uint64_t download_per_sec;
+};
+
+struct lb_bandwidth_limit_config {
+	bool enabled;
+	struct lb_bandwidth_config client;  /* all connections of one client address together */
+	struct lb_bandwidth_config backend; /* all connections to one backend together */
+};
+
+struct lb_status_range {
+	uint16_t from, to; /* both included */
+};
+
+struct lb_health_check_config {
+	bool enabled;
+	uint64_t interval_ms;
+	uint64_t timeout_ms;
+	enum lb_health_check_protocol protocol;
+	char *path;
+	char *host;                            /* NULL: the backend's address */
+	uint16_t port;                         /* 0: the backend's */
+	struct lb_status_range *expect_status; /* none: 200-399 */
+	size_t expect_status_count;
+	uint32_t rise;
+	uint32_t fall;
+	bool tls;
+	bool send_proxy;
+	char *send;
+	char *expect;
+	uint64_t slow_start_ms; /* 0: full weight at once */
+};
+
+struct lb_passive_health_config {
+	bool enabled;
+	uint32_t failures;
+	uint64_t window_ms;
+	uint64_t eject_ms;
+	uint32_t max_ejected_percent;
+};
+
+struct lb_sni_config {
+	char **names;
+	size_t names_count;
+	struct lb_backend_config *backends;
+	size_t backends_count;
+};
+
 struct lb_rule_config {
 	char *name;
 	struct lb_addr listen;
+	enum lb_protocol protocol;
 	struct lb_backend_config *backends;
 	size_t backends_count;
 	enum lb_balance balance;
 	enum lb_acceleration acceleration; /* the rule's own, else the top level's */
 	struct lb_timeouts_config timeouts;
-	uint32_t retries; /* backends tried in all: 1 + further tries (see schema help) */
-	/* further blocks: one struct per YAML block, named after it */
+	uint32_t retries; /* further backends tried after the first one failed */
+	struct lb_queue_config queue;
+	uint32_t backend_connection_limit;       /* per backend; 0: no limit */
+	uint32_t client_connection_limit;        /* per client address; 0: no limit */
+	enum lb_proxy_protocol proxy_protocol;   /* what we send to backends */
+	struct lb_prefix *accept_proxy_protocol; /* from whom we take a header */
+	size_t accept_proxy_protocol_count;
+	struct lb_tls_config tls;
+	struct lb_backend_tls_config backend_tls;
+	struct lb_sni_config *sni;
+	size_t sni_count;
+	struct lb_rate_limit_config rate_limit;
+	struct lb_bandwidth_limit_config bandwidth_limit;
+	struct lb_health_check_config health_check;
+	struct lb_passive_health_config passive_health;
+	struct lb_prefix *allow_list; /* none: everyone */
+	size_t allow_list_count;
+	struct lb_prefix *deny_list; /* wins over allow_list */
+	size_t deny_list_count;
 };
 
 struct lb_access_log_config {
 	char *path; /* NULL: off; "stdout", "stderr" or a file */
 };
 
+struct lb_admin_config {
+	char *socket; /* NULL: off */
+};
+
+struct lb_cluster_config {
+	bool enabled;
+	struct lb_addr bind_addr;
+	struct lb_addr advertise_addr; /* AF_UNSPEC: bind_addr */
+	char **peers;                  /* "host:port" */
+	size_t peers_count;
+	char *key_file;
+	bool insecure;
+};
+
 struct lb_config {
-	char *path;
+	char *path; /* NULL when it came from memory */
 	struct lb_rule_config *rules;
 	size_t rules_count;
 	enum lb_log_level log_level;
 	uint32_t workers; /* 0: one per core */
 	enum lb_acceleration acceleration;
+	char **interfaces; /* none: chosen automatically */
+	size_t interfaces_count;
 	struct lb_access_log_config access_log;
+	struct lb_admin_config admin;
 	bool metrics_enabled;
 	struct lb_addr metrics_addr;
-	/* further blocks */
+	struct lb_cluster_config cluster;
 };
+
+/*
+ * Reads and judges the file at <path>. <notices> starts from zeros, belongs to the caller and gets
+ * everything there is to say, on success (warnings) and on failure (at least one error, except when
+ * memory runs out). When the file has no `workers`, the environment's NUM_ACCEPTORS counts.
+ *
+ * 0 with *ret to be freed by lb_config_free(); -EINVAL when the file is not acceptable; -ENOMEM; or
+ * what reading it said (-ENOENT, -EISDIR, -EFBIG ..). *ret is untouched on failure. A configuration
+ * that loads may still have to be refused: lb_config_notices_refuse(). Blocks; any thread.
+ */
+int lb_config_load(struct lb_config **ret, const char *path, struct lb_config_notices *notices);
+
+/* The same for bytes in memory, without looking at the environment. Pure: any thread, any time. */
+int lb_config_parse(struct lb_config **ret, const char *data, size_t size,
+		    struct lb_config_notices *notices);
+
+/*
+ * Writes the canonical form: every key that is in effect, defaults filled in, numbers in base
+ * units. Loading and printing it again gives the same text. Errors are those of <out>.
+ */
+void lb_config_print(const struct lb_config *config, FILE *out);
+
+/* NULL inside is fine. *config becomes NULL. Nobody may still be reading it. */
+void lb_config_free(struct lb_config **config);
 
 #endif

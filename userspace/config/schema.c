@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Decides which keys lb.yaml has, and nothing else: the one table behind reading, printing and the
+ * documentation. Rows stand in the order of the canonical form. Code must never appear here that
+ * treats one key differently from another; rules that join several keys are in config_check.c.
+ */
+#include "config/schema.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "config/config.h"
+
+/* offsetof() that does not compile when the field is not what the row's type writes. */
+#define CHECK(cond) (0 * sizeof(char[(cond) ? 1 : -1]))
+#define FIELD(s, f, T)           \
+	(offsetof(struct s, f) + \
+	 CHECK(__builtin_types_compatible_p(__typeof__(((struct s *)0)->f), T)))
+
+#define BOOL(s, f)     .type = LB_SCHEMA_BOOL, .offset = FIELD(s, f, bool)
+#define NUMBER(s, f)   .type = LB_SCHEMA_NUMBER, .offset = FIELD(s, f, uint32_t)
+#define PORT(s, f)     .type = LB_SCHEMA_PORT, .offset = FIELD(s, f, uint16_t)
+#define MS(s, f)       .type = LB_SCHEMA_MS, .offset = FIELD(s, f, uint64_t)
+#define BYTES(s, f)    .type = LB_SCHEMA_BYTES, .offset = FIELD(s, f, uint64_t)
+#define STRING(s, f)   .type = LB_SCHEMA_STRING, .offset = FIELD(s, f, char *)
+#define TEXT(s, f)     .type = LB_SCHEMA_TEXT, .offset = FIELD(s, f, char *)
+#define ADDRESS(s, f)  .type = LB_SCHEMA_ADDRESS, .offset = FIELD(s, f, struct lb_addr)
+#define BLOCK(s, f, b) .type = LB_SCHEMA_BLOCK, .offset = offsetof(struct s, f), .block = &(b)
+/* A mapping whose fields are members of the enclosing struct. */
+#define SAME_STRUCT(b) .type = LB_SCHEMA_BLOCK, .offset = 0, .block = &(b)
+#define WORD(s, f, w)                         \
+	.type = LB_SCHEMA_WORD, .words = (w), \
+	.offset = offsetof(struct s, f) + CHECK(sizeof(((struct s *)0)->f) == sizeof(int))
+#define LIST(s, f, T)                                                                          \
+	.list = true, .offset = FIELD(s, f, T *), .count_offset = FIELD(s, f##_count, size_t), \
+	.item_size = sizeof(T)
+#define RANGE(lo, hi) .min = (lo), .max = (hi)
+#define ITEMS(lo, hi) .items_min = (lo), .items_max = (hi)
+#define KEYS(array)   .keys = (array), .count = LB_ARRAY_SIZE(array)
+
+#define NOT_YET  .status = LB_SCHEMA_NOT_YET
+#define PROTECTS .status = LB_SCHEMA_PROTECTS
+#define REQUIRED .required = true
+
+#define SECOND      1000ull
+#define HOUR        (3600ull * SECOND)
+#define DAY         (24ull * HOUR)
+#define TIB         (1ull << 40)
+#define PATH_BYTES  4095
+#define ITEMS_ACL   262144
+#define CONNECTIONS 100000000
+
+static const struct lb_schema_word protocol_words[] = {
+	{"tcp", LB_PROTOCOL_TCP},
+	{0},
+};
+
+static const struct lb_schema_word acceleration_words[] = {
+	{"auto", LB_ACCELERATION_AUTO},
+	{"graft", LB_ACCELERATION_GRAFT, "auto"},
+	{"sockmap", LB_ACCELERATION_SOCKMAP},
+	{"relay", LB_ACCELERATION_RELAY},
+	{0},
+};
+
+static const struct lb_schema_word balance_words[] = {
+	{"weighted_round_robin", LB_BALANCE_WEIGHTED_ROUND_ROBIN},
+	{"least_connections", LB_BALANCE_LEAST_CONNECTIONS, "weighted_round_robin"},
+	{"random_two", LB_BALANCE_RANDOM_TWO, "weighted_round_robin"},
+	{"source_hash", LB_BALANCE_SOURCE_HASH, "weighted_round_robin"},
+	{0},
+};
+
+static const struct lb_schema_word proxy_protocol_words[] = {
+	{"off", LB_PROXY_PROTOCOL_OFF}, {"false", LB_PROXY_PROTOCOL_OFF},
+	{"v1", LB_PROXY_PROTOCOL_V1},   {"v2", LB_PROXY_PROTOCOL_V2},
+	{"true", LB_PROXY_PROTOCOL_V2}, {0},
+};
+
+static const struct lb_schema_word tls_version_words[] = {
+	{"1.2", LB_TLS_VERSION_1_2},
+	{"1.3", LB_TLS_VERSION_1_3},
+	{0},
+};
+
+static const struct lb_schema_word health_check_words[] = {
+	{"tcp", LB_HEALTH_CHECK_TCP},
+	{"http", LB_HEALTH_CHECK_HTTP},
+	{0},
+};
+
+static const struct lb_schema_word log_level_words[] = {
+	{"error", LB_LOG_ERROR},
+	{"warn", LB_LOG_WARN},
+	{"warning", LB_LOG_WARN},
+	{"info", LB_LOG_INFO},
+	{"debug", LB_LOG_DEBUG},
+	{"trace", LB_LOG_DEBUG},
+	{0},
+};
+
+static const struct lb_schema_key backend_keys[] = {
+	{"addr", .type = LB_SCHEMA_BACKEND, .offset = FIELD(lb_backend_config, addr, char *),
+	 REQUIRED, .help = "Where to connect: address or host name, and port."},
+	{"weight", NUMBER(lb_backend_config, weight), RANGE(1, 256), .def = "1",
+	 .help = "Share of new connections, relative to the other backends of the rule."},
+	{"drain", BOOL(lb_backend_config, drain), .def = "false",
+	 .help = "No new connections; those it has live on."},
+	{"backup", BOOL(lb_backend_config, backup), .def = "false", NOT_YET,
+	 .help = "Used only while no other backend is up."},
+	{"max_connections", NUMBER(lb_backend_config, max_connections), RANGE(0, CONNECTIONS),
+	 .def = "0", PROTECTS,
+	 .help = "Connections it gets at once, over all workers. 0: no limit."},
+	{"tls_name", STRING(lb_backend_config, tls_name), RANGE(1, 253), PROTECTS,
+	 .otherwise = "its host",
+	 .help = "Name asked for and verified when `backend_tls` is enabled."},
+};
+static const struct lb_schema_block backend_block = {KEYS(backend_keys), .shorthand = "addr"};
+
+#define BACKENDS(s)                                                   \
+	"backends", .type = LB_SCHEMA_BLOCK, .block = &backend_block, \
+		    LIST(s, backends, struct lb_backend_config), ITEMS(1, 4096), REQUIRED
+
+static const struct lb_schema_key timeouts_keys[] = {
+	{"connect_ms", MS(lb_timeouts_config, connect_ms), RANGE(1, HOUR), .def = "5s",
+	 .help = "A backend that has not answered by then has failed; the next one is tried."},
+	{"idle_ms", MS(lb_timeouts_config, idle_ms), RANGE(0, 365 * DAY), .def = "10min",
+	 .help = "A flow without a byte either way for so long is closed. 0: never."},
+	{"handshake_ms", MS(lb_timeouts_config, handshake_ms), RANGE(1, HOUR), .def = "10s",
+	 NOT_YET, .help = "For the client's TLS handshake and PROXY header."},
+	{"max_lifetime_ms", MS(lb_timeouts_config, max_lifetime_ms), RANGE(0, 365 * DAY),
+	 .def = "0", .help = "A flow older than this is closed. 0: never."},
+	{"drain_ms", MS(lb_timeouts_config, drain_ms), RANGE(0, 7 * DAY), .def = "30s",
+	 .help = "What a stop leaves living flows to end by themselves."},
+};
+static const struct lb_schema_block timeouts_block = {KEYS(timeouts_keys)};
+
+static const struct lb_schema_key queue_keys[] = {
+	{"max", NUMBER(lb_queue_config, max), RANGE(0, 1000000), .def = "0", NOT_YET,
+	 .help = "Clients that may wait when every backend is at its limit. 0: none."},
+	{"timeout_ms", MS(lb_queue_config, timeout_ms), RANGE(1, HOUR), .def = "10s", NOT_YET,
+	 .help = "How long each may wait."},
+};
+static const struct lb_schema_block queue_block = {KEYS(queue_keys)};
+
+static const struct lb_schema_key certificate_keys[] = {
+	{"cert", STRING(lb_certificate_config, cert), RANGE(1, PATH_BYTES), REQUIRED,
+	 .help = "PEM file: certificate and chain."},
+	{"key", STRING(lb_certificate_config, key), RANGE(1, PATH_BYTES), REQUIRED,
+	 .help = "PEM file: its private key."},
+};
+static const struct lb_schema_block certificate_block = {KEYS(certificate_keys)};
+
+static const struct lb_schema_key tls_keys[] = {
+	{"enabled", BOOL(lb_tls_config, enabled), .def = "false", REQUIRED,
+	 .help = "Speak TLS with clients."},
+	{"cert", STRING(lb_tls_config, cert), RANGE(1, PATH_BYTES),
+	 .help = "PEM file: the default certificate and its chain."},
+	{"key", STRING(lb_tls_config, key), RANGE(1, PATH_BYTES),
+	 .help = "PEM file: the private key of `cert`."},
+	{"certificates", .type = LB_SCHEMA_BLOCK, .block = &certificate_block,
+	 LIST(lb_tls_config, certificates, struct lb_certificate_config), ITEMS(0, 4096),
+	 .help = "Further certificates, chosen by the name the client asks for (SNI)."},
+	{"min_version", WORD(lb_tls_config, min_version, tls_version_words), .def = "1.2",
+	 .help = "Oldest TLS version spoken."},
+	{"ciphers", STRING(lb_tls_config, ciphers), RANGE(1, 4096),
+	 .otherwise = "a modern selection", .help = "OpenSSL cipher list."},
+	{"alpn", .type = LB_SCHEMA_STRING, LIST(lb_tls_config, alpn, char *), ITEMS(0, 16),
+	 RANGE(1, 255), .help = "Protocols offered, best first."},
+	{"client_ca", STRING(lb_tls_config, client_ca), RANGE(1, PATH_BYTES),
+	 .help = "PEM file: clients must show a certificate signed by one of these."},
+	{"session_tickets", BOOL(lb_tls_config, session_tickets), .def = "true",
+	 .help = "Let clients resume sessions."},
+};
+static const struct lb_schema_block tls_block = {KEYS(tls_keys)};
+
+static const struct lb_schema_key backend_tls_keys[] = {
+	{"enabled", BOOL(lb_backend_tls_config, enabled), .def = "false", REQUIRED,
+	 .help = "Speak TLS with backends."},
+	{"ignore_verify", BOOL(lb_backend_tls_config, ignore_verify), .def = "false",
+	 .help = "Accept any certificate. Only for tests."},
+	{"ca", STRING(lb_backend_tls_config, ca), RANGE(1, PATH_BYTES), .otherwise = "the system's",
+	 .help = "PEM file: who may sign for backends."},
+	{"name", STRING(lb_backend_tls_config, name), RANGE(1, 253),
+	 .otherwise = "each backend's host", .help = "Name asked for and verified."},
+	{"client_cert", STRING(lb_backend_tls_config, client_cert), RANGE(1, PATH_BYTES),
+	 .help = "PEM file: our certificate."},
+	{"client_key", STRING(lb_backend_tls_config, client_key), RANGE(1, PATH_BYTES),
+	 .help = "PEM file: its private key."},
+};
+static const struct lb_schema_block backend_tls_block = {KEYS(backend_tls_keys)};
+
+static const struct lb_schema_key sni_keys[] = {
+	{"names", .type = LB_SCHEMA_STRING, LIST(lb_sni_config, names, char *), ITEMS(1, 1024),
+	 RANGE(1, 253), REQUIRED, .help = "Names a client may ask for: exact, or `*.example.org`."},
+	{BACKENDS(lb_sni_config), .help = "Where those clients go."},
+};
+static const struct lb_schema_block sni_block = {KEYS(sni_keys)};
+
+static const struct lb_schema_key rate_limit_keys[] = {
+	{"enabled", BOOL(lb_rate_limit_config, enabled), .def = "false", REQUIRED,
+	 .help = "Limit new connections per client address."},
+	{"requests_per_second", NUMBER(lb_rate_limit_config, requests_per_second),
+	 RANGE(1, 100000000), REQUIRED, .help = "New connections per second and client."},
+	{"burst", NUMBER(lb_rate_limit_config, burst), RANGE(1, 100000000),
+	 .otherwise = "`requests_per_second`", .help = "How many may come at once after a pause."},
+	{"ipv6_prefix", NUMBER(lb_rate_limit_config, ipv6_prefix), RANGE(1, 128), .def = "64",
+	 .help = "IPv6 addresses that share so many leading bits are one client."},
+	{"cluster", BOOL(lb_rate_limit_config, cluster), .def = "false",
+	 .help = "One limit over all nodes of the cluster."},
+};
+static const struct lb_schema_block rate_limit_block = {KEYS(rate_limit_keys)};
+
+static const struct lb_schema_key bandwidth_keys[] = {
+	{"upload_per_sec", BYTES(lb_bandwidth_config, upload_per_sec), RANGE(0, TIB), .def = "0",
+	 .help = "Bytes per second from clients to backends. 0: no limit."},
+	{"download_per_sec", BYTES(lb_bandwidth_config, download_per_sec), RANGE(0, TIB),
+	 .def = "0", .help = "Bytes per second from backends to clients. 0: no limit."},
+};
+static const struct lb_schema_block bandwidth_block = {KEYS(bandwidth_keys)};
+
+static const struct lb_schema_key bandwidth_limit_keys[] = {
+	{"enabled", BOOL(lb_bandwidth_limit_config, enabled), .def = "false", REQUIRED,
+	 .help = "Limit the bytes per second."},
+	{"client", BLOCK(lb_bandwidth_limit_config, client, bandwidth_block),
+	 .help = "All connections of one client address together."},
+	{"backend", BLOCK(lb_bandwidth_limit_config, backend, bandwidth_block),
+	 .help = "All connections to one backend together."},
+};
+static const struct lb_schema_block bandwidth_limit_block = {KEYS(bandwidth_limit_keys)};
+
+static const struct lb_schema_key health_check_keys[] = {
+	{"enabled", BOOL(lb_health_check_config, enabled), .def = "false", REQUIRED,
+	 .help = "Ask backends regularly whether they are well."},
+	{"interval_ms", MS(lb_health_check_config, interval_ms), RANGE(10, DAY), .def = "5s",
+	 .help = "Time between two checks of a backend."},
+	{"timeout_ms", MS(lb_health_check_config, timeout_ms), RANGE(1, HOUR), .def = "1s",
+	 .help = "An answer later than this is a failure."},
+	{"protocol", WORD(lb_health_check_config, protocol, health_check_words), .def = "tcp",
+	 .help = "A connect is enough (tcp), or a good status is needed (http)."},
+	{"path", STRING(lb_health_check_config, path), RANGE(1, 2048), .def = "/",
+	 .help = "http: what to ask for."},
+	{"host", STRING(lb_health_check_config, host), RANGE(1, 255), .otherwise = "the backend's",
+	 .help = "http: the Host header."},
+	{"port", PORT(lb_health_check_config, port), RANGE(0, 65535), .def = "0",
+	 .help = "Port to check. 0: the one that gets the traffic."},
+	{"expect_status", .type = LB_SCHEMA_STATUS, ITEMS(0, 64), .otherwise = "200-399",
+	 LIST(lb_health_check_config, expect_status, struct lb_status_range),
+	 .help = "http: good answers."},
+	{"rise", NUMBER(lb_health_check_config, rise), RANGE(1, 100), .def = "2",
+	 .help = "Successes in a row that bring a backend up."},
+	{"fall", NUMBER(lb_health_check_config, fall), RANGE(1, 100), .def = "3",
+	 .help = "Failures in a row that take it down."},
+	{"tls", BOOL(lb_health_check_config, tls), .def = "false", .help = "Check over TLS."},
+	{"send_proxy", BOOL(lb_health_check_config, send_proxy), .def = "false",
+	 .help = "Start with a PROXY header."},
+	{"send", TEXT(lb_health_check_config, send), RANGE(1, 4096),
+	 .help = "tcp: what to send first."},
+	{"expect", TEXT(lb_health_check_config, expect), RANGE(1, 4096),
+	 .help = "tcp: what a good answer starts with."},
+	{"slow_start_ms", MS(lb_health_check_config, slow_start_ms), RANGE(0, HOUR), .def = "0",
+	 .help = "A backend that came up reaches its weight over this time."},
+};
+static const struct lb_schema_block health_check_block = {KEYS(health_check_keys)};
+
+static const struct lb_schema_key passive_health_keys[] = {
+	{"enabled", BOOL(lb_passive_health_config, enabled), .def = "false", REQUIRED,
+	 .help = "Learn from the traffic itself which backends fail."},
+	{"failures", NUMBER(lb_passive_health_config, failures), RANGE(1, 10000), .def = "5",
+	 .help = "So many failures take a backend out."},
+	{"window_ms", MS(lb_passive_health_config, window_ms), RANGE(100, DAY), .def = "10s",
+	 .help = "The time in which they must happen."},
+	{"eject_ms", MS(lb_passive_health_config, eject_ms), RANGE(100, DAY), .def = "10s",
+	 .help = "How long it stays out the first time."},
+	{"max_ejected_percent", NUMBER(lb_passive_health_config, max_ejected_percent),
+	 RANGE(0, 100), .def = "50", .help = "Never take out more of the rule's backends."},
+};
+static const struct lb_schema_block passive_health_block = {KEYS(passive_health_keys)};
+
+static const struct lb_schema_key rule_keys[] = {
+	{"name", STRING(lb_rule_config, name), RANGE(1, 128), REQUIRED,
+	 .help = "How logs, metrics and lbctl call the rule; unique."},
+	{"listen", ADDRESS(lb_rule_config, listen), REQUIRED,
+	 .help = "Where clients connect. An IPv6 address takes IPv6 clients only."},
+	{"protocol", WORD(lb_rule_config, protocol, protocol_words), .def = "tcp",
+	 .help = "The transport."},
+	{BACKENDS(lb_rule_config),
+	 .help = "Where they are sent. An entry may be just the address: `- \"10.0.0.1:80\"`."},
+	{"balance", WORD(lb_rule_config, balance, balance_words), .def = "weighted_round_robin",
+	 .help = "How a backend is chosen."},
+	{"acceleration", WORD(lb_rule_config, acceleration, acceleration_words),
+	 .otherwise = "as at the top level", .help = "Which carrier moves the bytes."},
+	{"timeouts", BLOCK(lb_rule_config, timeouts, timeouts_block),
+	 .help = "Times for its flows."},
+	{"retries", NUMBER(lb_rule_config, retries), RANGE(0, 255), .def = "2",
+	 .help = "Further backends tried after the first one failed to connect."},
+	{"queue", BLOCK(lb_rule_config, queue, queue_block),
+	 .help = "Waiting room for clients that no backend has room for."},
+	{"backend_connection_limit", NUMBER(lb_rule_config, backend_connection_limit),
+	 RANGE(0, CONNECTIONS), .def = "0", PROTECTS,
+	 .help = "Connections each backend gets at once, over all workers. 0: no limit."},
+	{"client_connection_limit", NUMBER(lb_rule_config, client_connection_limit),
+	 RANGE(0, CONNECTIONS), .def = "0", PROTECTS,
+	 .help = "Connections each client address may have at once. 0: no limit."},
+	{"proxy_protocol", WORD(lb_rule_config, proxy_protocol, proxy_protocol_words), .def = "off",
+	 PROTECTS, .help = "Header that tells backends the client's address; `true` means v2."},
+	{"accept_proxy_protocol", .type = LB_SCHEMA_PREFIX, PROTECTS, ITEMS(0, 4096),
+	 LIST(lb_rule_config, accept_proxy_protocol, struct lb_prefix),
+	 .help = "Peers whose PROXY header is required and believed."},
+	{"tls", BLOCK(lb_rule_config, tls, tls_block), PROTECTS, .help = "TLS towards clients."},
+	{"backend_tls", BLOCK(lb_rule_config, backend_tls, backend_tls_block), PROTECTS,
+	 .help = "TLS towards backends."},
+	{"sni", .type = LB_SCHEMA_BLOCK, .block = &sni_block, PROTECTS, ITEMS(0, 1024),
+	 LIST(lb_rule_config, sni, struct lb_sni_config),
+	 .help = "Other backends for TLS clients that ask for certain names; nothing is "
+		 "decrypted."},
+	{"rate_limit", BLOCK(lb_rule_config, rate_limit, rate_limit_block), PROTECTS,
+	 .help = "New connections per client."},
+	{"bandwidth_limit", BLOCK(lb_rule_config, bandwidth_limit, bandwidth_limit_block), PROTECTS,
+	 .help = "Bytes per second."},
+	{"health_check", BLOCK(lb_rule_config, health_check, health_check_block), NOT_YET,
+	 .help = "Active checks of the backends."},
+	{"passive_health", BLOCK(lb_rule_config, passive_health, passive_health_block), NOT_YET,
+	 .help = "Backends that fail under traffic."},
+	{"allow_list", .type = LB_SCHEMA_PREFIX, PROTECTS, ITEMS(0, ITEMS_ACL),
+	 LIST(lb_rule_config, allow_list, struct lb_prefix),
+	 .help = "Only these clients are served. Empty: everyone."},
+	{"deny_list", .type = LB_SCHEMA_PREFIX, PROTECTS, ITEMS(0, ITEMS_ACL),
+	 LIST(lb_rule_config, deny_list, struct lb_prefix),
+	 .help = "These clients are not served; wins over `allow_list`."},
+};
+static const struct lb_schema_block rule_block = {KEYS(rule_keys)};
+
+static const struct lb_schema_key log_keys[] = {
+	{"level", WORD(lb_config, log_level, log_level_words), .def = "info",
+	 .help = "How much the daemon says on standard error."},
+};
+static const struct lb_schema_block log_block = {KEYS(log_keys)};
+
+static const struct lb_schema_key admin_keys[] = {
+	{"socket", STRING(lb_config, admin.socket), RANGE(1, 107), .nothing = "off",
+	 .def = "/run/layer4-lb/admin.sock", NOT_YET, .help = "Unix socket that lbctl talks to."},
+	{"metrics", ADDRESS(lb_config, metrics_addr), .nothing = "off", .def = "127.0.0.1:9091",
+	 .help = "Where Prometheus reads `/metrics`."},
+};
+static const struct lb_schema_block admin_block = {KEYS(admin_keys)};
+
+static const struct lb_schema_key cluster_keys[] = {
+	{"enabled", BOOL(lb_cluster_config, enabled), .def = "false", REQUIRED,
+	 .help = "Join other nodes."},
+	{"bind_addr", ADDRESS(lb_cluster_config, bind_addr), REQUIRED,
+	 .help = "UDP address for gossip."},
+	{"advertise_addr", ADDRESS(lb_cluster_config, advertise_addr), .otherwise = "`bind_addr`",
+	 .help = "Where other nodes reach this one."},
+	{"peers", .type = LB_SCHEMA_ENDPOINT, LIST(lb_cluster_config, peers, char *),
+	 ITEMS(0, 1024), .help = "Nodes to join through."},
+	{"key_file", STRING(lb_cluster_config, key_file), RANGE(1, PATH_BYTES),
+	 .help = "Keys that seal the gossip."},
+	{"insecure", BOOL(lb_cluster_config, insecure), .def = "false",
+	 .help = "Run without a key. Only for tests."},
+};
+static const struct lb_schema_block cluster_block = {KEYS(cluster_keys)};
+
+static const struct lb_schema_key root_keys[] = {
+	{"log", SAME_STRUCT(log_block), .help = "The daemon's own log."},
+	{"access_log", STRING(lb_config, access_log.path), RANGE(1, PATH_BYTES), .nothing = "off",
+	 .def = "off", .help = "One line per ended flow: `stdout`, `stderr` or a file."},
+	{"workers", NUMBER(lb_config, workers), RANGE(0, 256),
+	 .otherwise = "`NUM_ACCEPTORS` of the environment, else 0",
+	 .help = "Threads that carry flows. 0: one per core."},
+	{"acceleration", WORD(lb_config, acceleration, acceleration_words), .def = "auto",
+	 .help = "Which carrier moves the bytes, for rules that do not say."},
+	{"interfaces", .type = LB_SCHEMA_STRING, LIST(lb_config, interfaces, char *), RANGE(1, 15),
+	 ITEMS(0, 256), .nothing = "auto", NOT_YET,
+	 .help = "Interfaces whose packets the kernel part may see."},
+	{"admin", SAME_STRUCT(admin_block), .help = "How the daemon is watched and steered."},
+	{"cluster", BLOCK(lb_config, cluster, cluster_block), PROTECTS,
+	 .help = "Nodes that know of each other."},
+	{"rules", .type = LB_SCHEMA_BLOCK, .block = &rule_block, ITEMS(1, 4096), REQUIRED,
+	 LIST(lb_config, rules, struct lb_rule_config),
+	 .help = "What is balanced: one entry per listening address."},
+};
+const struct lb_schema_block lb_schema_root = {KEYS(root_keys)};
+
+const struct lb_schema_key *lb_schema_find(const struct lb_schema_block *block, const char *name)
+{
+	for (size_t i = 0; i < block->count; i++) {
+		if (strcmp(block->keys[i].name, name) == 0)
+			return &block->keys[i];
+	}
+	return NULL;
+}
+
+bool lb_schema_is_disabled(const struct lb_schema_block *block, const void *base)
+{
+	const struct lb_schema_key *key = lb_schema_find(block, "enabled");
+
+	return key && !*(const bool *)((const char *)base + key->offset);
+}
+
+size_t lb_schema_list_count(const struct lb_schema_key *key, const void *base)
+{
+	return *(const size_t *)(const void *)((const char *)base + key->count_offset);
+}
+
+void *lb_schema_list_item(const struct lb_schema_key *key, const void *base, size_t i)
+{
+	char *items;
+
+	/* The field is a pointer to something else; only its bytes may be read as a char *. */
+	memcpy(&items, (const char *)base + key->offset, sizeof(items));
+	return items + i * key->item_size;
+}
