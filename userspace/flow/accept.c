@@ -133,10 +133,11 @@ void lb_accept_drain(struct lb_acceptor *a)
 
 void lb_accept_stop(struct lb_acceptor *a)
 {
-	if (a->watch.fd < 0)
+	int fd = a->watch.fd;
+
+	if (fd < 0)
 		return;
 	lb_timer_stop(a->env->carrier.loop, &a->retry);
 	lb_watch_remove(a->env->carrier.loop, &a->watch, true);
-	close(a->watch.fd);
-	a->watch.fd = -1;
+	close(fd);
 }

@@ -31,16 +31,16 @@ static void backend_take(struct lb_session *s, struct lb_backend *b)
 static void backend_drop(struct lb_session *s)
 {
 	struct lb_leg *leg = &s->pair.leg[LB_LEG_BACKEND];
+	int fd = leg->watch.fd;
 
 	lb_count(&s->env->counters[s->rule->index].connect_failures, 1);
 	__atomic_fetch_add(&s->backend->connect_failures, 1, __ATOMIC_RELAXED);
 	__atomic_fetch_sub(&s->backend->active, 1, __ATOMIC_RELAXED);
 	s->backend = NULL;
-	if (leg->watch.fd < 0)
+	if (fd < 0)
 		return;
 	lb_watch_remove(s->env->carrier.loop, &leg->watch, true);
-	close(leg->watch.fd);
-	leg->watch.fd = -1;
+	close(fd);
 }
 
 /* Begins to connect to s->backend. 0 when an event or the timer will tell; -errno. */
@@ -63,7 +63,7 @@ static int start_connect(struct lb_session *s)
 	err = lb_watch_add(loop, &leg->watch, fd, LB_LEG_EVENTS, s->pair.on_event);
 	if (err)
 		return err;
-	leg->watch.fd = LB_TAKE_FD(fd);
+	(void)LB_TAKE_FD(fd); /* the watch names it now */
 	lb_timer_start(loop, &s->timer, s->rule->config->timeouts.connect_ms);
 	return 0;
 }

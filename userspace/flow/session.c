@@ -148,7 +148,7 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 
 	leg = &s->pair.leg[LB_LEG_CLIENT];
 	if (lb_watch_add(env->carrier.loop, &leg->watch, fd, LB_LEG_EVENTS, on_leg_event)) {
-		leg->watch.fd = fd;
+		close(fd);
 		lb_session_close(s, LB_REASON_FULL, false);
 		return;
 	}
@@ -165,14 +165,14 @@ static void release(struct lb_task *t)
 static void close_leg(struct lb_session *s, struct lb_leg *leg, bool clean)
 {
 	const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	int fd = leg->watch.fd;
 
-	if (leg->watch.fd < 0)
+	if (fd < 0)
 		return;
 	if (!clean)
-		(void)setsockopt(leg->watch.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	lb_watch_remove(s->env->carrier.loop, &leg->watch, true);
-	close(leg->watch.fd);
-	leg->watch.fd = -1;
+	close(fd);
 }
 
 void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)

@@ -91,7 +91,8 @@ int lb_watch_modify(struct lb_loop *loop, struct lb_watch *w, uint32_t events);
 /*
  * Stops callbacks (I2). With <keep_epoll> the kernel registration is left to the coming close(2) of
  * the descriptor, which saves a system call; the caller must close it before this turn ends, and
- * must hold its only copy. Harmless on a watch that is not registered.
+ * must hold its only copy. Forgets the descriptor (w->fd = -1). Harmless on a watch that is not
+ * registered.
  */
 void lb_watch_remove(struct lb_loop *loop, struct lb_watch *w, bool keep_epoll);
 
