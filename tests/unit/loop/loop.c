@@ -111,6 +111,30 @@ static void deferred_call_that_defers_runs_once_a_turn_without_sleep(void **stat
 	assert_string_equal(b->notes, "aaa");
 }
 
+static void stop_at_the_third(struct thing *t)
+{
+	if (t->b->notes_len >= 5)
+		lb_loop_stop(t->b->loop);
+}
+
+static void defer_until_notes_are_many(struct thing *t)
+{
+	if (t->b->notes_len < 20)
+		lb_loop_defer(t->b->loop, &t->task, on_task);
+}
+
+static void deferred_call_does_not_keep_the_turn_alive(void **state)
+{
+	struct bench *b = *state;
+
+	watch_ready(&b->things[0]);
+	b->things[0].then = stop_at_the_third;
+	b->things[1].then = defer_until_notes_are_many;
+	lb_loop_defer(b->loop, &b->things[1].task, on_task);
+	assert_int_equal(lb_loop_run(b->loop), 0);
+	assert_memory_equal(b->notes, "ababab", 6);
+}
+
 static void again_wakes_the_next_turn_without_sleep(void **state)
 {
 	struct bench *b = *state;
@@ -308,10 +332,12 @@ static void watch_that_cannot_be_added_stays_unregistered(void **state)
 
 /* --- I3: timers ------------------------------------------------------------------------------- */
 
+/* In a loop that never sleeps, for a wait of whole milliseconds would hide the last fraction. */
 static void timer_never_fires_early(void **state)
 {
 	struct bench *b = *state;
 
+	watch_ready(&b->things[1]);
 	b->things[0].then = stop;
 	for (uint64_t delay_ms = 1; delay_ms <= 5; delay_ms++) {
 		uint64_t started_ns = lb_clock_ns();
@@ -396,6 +422,7 @@ int main(void)
 		bench_test(again_task_does_not_keep_the_turn_alive),
 		bench_test(timer_of_delay_0_does_not_keep_the_turn_alive),
 		bench_test(deferred_call_that_defers_runs_once_a_turn_without_sleep),
+		bench_test(deferred_call_does_not_keep_the_turn_alive),
 		bench_test(again_wakes_the_next_turn_without_sleep),
 		bench_test(task_queued_twice_runs_once),
 		bench_test(cancelled_task_does_not_run),

@@ -88,12 +88,27 @@ static void note_p(void *arg)
 	note(arg, 'p');
 }
 
-static void *post_and_stop(void *arg)
+static void post_and_stop(struct thing *t)
+{
+	lb_loop_post(t->b->loop, note_p, t->b);
+	lb_loop_stop(t->b->loop);
+}
+
+static void post_in_the_last_turn_has_run_when_run_returns(void **state)
+{
+	struct bench *b = *state;
+
+	b->things[0].then = post_and_stop;
+	lb_loop_again(b->loop, &b->things[0].task, on_task);
+	assert_int_equal(lb_loop_run(b->loop), 0);
+	assert_string_equal(b->notes, "ap");
+}
+
+static void *post_and_stop_from_thread(void *arg)
 {
 	struct bench *b = arg;
 
-	lb_loop_post(b->loop, note_p, b);
-	lb_loop_stop(b->loop);
+	post_and_stop(&b->things[0]);
 	return NULL;
 }
 
@@ -104,7 +119,7 @@ static void post_before_a_stop_has_run_when_run_returns(void **state)
 	for (size_t i = 1; i <= 100; i++) {
 		pthread_t thread;
 
-		assert_int_equal(pthread_create(&thread, NULL, post_and_stop, b), 0);
+		assert_int_equal(pthread_create(&thread, NULL, post_and_stop_from_thread, b), 0);
 		assert_int_equal(lb_loop_run(b->loop), 0);
 		pthread_join(thread, NULL);
 		assert_int_equal(b->notes_len, i);
@@ -163,6 +178,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		bench_test(post_from_many_threads_runs_each_once_and_in_order),
+		bench_test(post_in_the_last_turn_has_run_when_run_returns),
 		bench_test(post_before_a_stop_has_run_when_run_returns),
 		bench_test(stop_before_run_is_not_lost_and_counts_once),
 		bench_test(free_drops_posts_that_have_not_run),
