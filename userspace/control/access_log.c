@@ -332,7 +332,7 @@ static void *writer_main(void *arg)
 		if (stop) {
 			if (!give_up_ms)
 				give_up_ms = lb_clock_ms() + GIVE_UP_MS;
-			/* A slow reader gets time. What is broken will not heal for the last lines. */
+			/* A slow reader gets time. What is broken will not heal now. */
 			if (err != -EAGAIN || lb_clock_ms() >= give_up_ms)
 				break;
 		}

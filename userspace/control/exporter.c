@@ -151,8 +151,8 @@ int lb_exporter_open(struct lb_exporter **ret, const struct lb_addr *addr,
 	if (fd < 0)
 		return fd;
 	/*
-	 * On some of its failures the library has closed <fd>, on others not. Closing it again could
-	 * hit a stranger's descriptor, so the rarer evil is to leave it open.
+	 * On some of its failures the library has closed <fd>, on others not. Closing it again
+	 * could hit a stranger's descriptor, so the lesser evil is to leave it open.
 	 */
 	e->daemon = start_daemon(e, fd);
 	if (!e->daemon)
