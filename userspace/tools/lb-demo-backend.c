@@ -20,15 +20,14 @@ static const char usage[] =
 	"usage: lb-demo-backend [--name NAME] [--http ADDR:PORT]... [--echo ADDR:PORT]...\n"
 	"\n"
 	"A backend to try a load balancer on; at least one --http or --echo, each up to 32 times.\n"
-	"  --http ADDR:PORT   HTTP/1.1: / /health /bytes/N /slow/MS /status/NNN /close; a "
-	"request's\n"
-	"                     body is read and counted; every answer carries X-Backend: NAME\n"
+	"  --http ADDR:PORT   HTTP/1.1: / /health /bytes/N /slow/MS /status/NNN /close; bodies "
+	"are\n"
+	"                     read and counted; every answer carries X-Backend: NAME\n"
 	"  --echo ADDR:PORT   sends every byte back\n"
 	"  --name NAME        what the answers call this backend (default: demo)\n"
 	"  --help\n"
 	"\n"
-	"SIGINT or SIGTERM ends it. Exit codes: 0 ended by signal, 2 usage, 3 refused by the "
-	"system.\n";
+	"SIGINT or SIGTERM ends it. Exit codes: 0 ended by signal, 2 usage, 3 system error.\n";
 
 struct options {
 	const char *name;

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HTTP: every answer says which backend gave it. libmicrohttpd parses, keeps alive and pipelines;
- * this file decides what the paths answer, and drives the library from our loop: its epoll
- * descriptor is one watch, its timeout one timer.
+ * HTTP: every answer says which backend gave it. libmicrohttpd parses, keeps alive and pipelines in
+ * a thread of its own; this file decides what the paths answer. The library polls: in its epoll
+ * mode (seen with 0.9.75) it forgets a FIN that comes together with the last bytes of a request,
+ * and a client that half-closes would wait for ever.
  *
- * Must never call MHD_run() from inside an answer (the library is not re-entrant): whatever makes
- * work for it asks for a turn with lb_loop_again().
+ * Two threads: the library's calls everything from "what the library calls" on up, the loop's owns
+ * the timers of slow answers. They share the list of suspended requests, under http->lock.
  */
 #include <errno.h>
-#include <limits.h>
 #include <microhttpd.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,11 +32,10 @@ struct lb_demo_http {
 	struct lb_loop *loop;
 	const char *name;
 	struct MHD_Daemon *daemon;
-	struct lb_watch watch;
-	struct lb_timer timer; /* the library's own timeouts */
-	struct lb_task turn;
-	struct lb_list slow; /* suspended requests */
 	unsigned long long requests;
+	pthread_mutex_t lock;
+	struct lb_list slow; /* under lock: suspended requests */
+	bool stopping;       /* under lock: nothing is suspended any more */
 };
 
 struct connection {
@@ -46,55 +46,57 @@ struct connection {
 struct request {
 	struct lb_demo_http *http;
 	struct MHD_Connection *conn;
-	struct lb_list node; /* of http->slow while suspended */
-	struct lb_timer timer;
+	struct lb_list node;   /* of http->slow while suspended */
+	struct lb_timer timer; /* the loop's thread */
+	uint64_t slow_ms;
 	unsigned long long of_connection, of_backend; /* which request it is, from 1 */
 	unsigned long long body_bytes;
 	bool too_long;
 	bool waited;
 };
 
-/* --- the library on our loop ------------------------------------------------------------------ */
+/* --- slow answers ----------------------------------------------------------------------------- */
 
-static void turn(struct lb_demo_http *h)
-{
-	MHD_UNSIGNED_LONG_LONG ms;
-
-	(void)MHD_run(h->daemon);
-	lb_timer_stop(h->loop, &h->timer);
-	if (MHD_get_timeout(h->daemon, &ms) == MHD_YES)
-		lb_timer_start(h->loop, &h->timer, ms);
-}
-
-static void on_ready(struct lb_watch *w, uint32_t events)
-{
-	turn(lb_container_of(w, struct lb_demo_http, watch));
-}
-
-static void on_timeout(struct lb_timer *t)
-{
-	turn(lb_container_of(t, struct lb_demo_http, timer));
-}
-
-static void on_turn(struct lb_task *t)
-{
-	turn(lb_container_of(t, struct lb_demo_http, turn));
-}
-
+/* Under lock, from either thread. */
 static void resume(struct request *rq)
 {
-	lb_timer_stop(rq->http->loop, &rq->timer);
 	lb_list_remove(&rq->node);
 	rq->waited = true;
 	MHD_resume_connection(rq->conn);
 }
 
+/* The loop's thread. */
 static void on_slow_over(struct lb_timer *t)
 {
 	struct request *rq = lb_container_of(t, struct request, timer);
+	struct lb_demo_http *h = rq->http;
 
+	pthread_mutex_lock(&h->lock);
 	resume(rq);
-	lb_loop_again(rq->http->loop, &rq->http->turn, on_turn);
+	pthread_mutex_unlock(&h->lock);
+}
+
+/* The loop's thread. A suspended request lives at least until it is resumed. */
+static void start_timer(void *arg)
+{
+	struct request *rq = arg;
+
+	lb_timer_start(rq->http->loop, &rq->timer, rq->slow_ms);
+}
+
+/* The library's thread: the answer is asked for again when the request has been resumed. */
+static enum MHD_Result wait_first(struct request *rq, uint64_t ms)
+{
+	struct lb_demo_http *h = rq->http;
+
+	rq->slow_ms = ms;
+	pthread_mutex_lock(&h->lock);
+	lb_list_append(&h->slow, &rq->node);
+	MHD_suspend_connection(rq->conn);
+	if (h->stopping || lb_loop_post(h->loop, start_timer, rq) < 0)
+		resume(rq);
+	pthread_mutex_unlock(&h->lock);
+	return MHD_YES;
 }
 
 /* --- answers ---------------------------------------------------------------------------------- */
@@ -165,14 +167,6 @@ static enum MHD_Result send_bytes(struct request *rq, uint64_t bytes)
 	if (response)
 		(void)MHD_add_response_header(response, "Content-Type", "application/octet-stream");
 	return send_response(rq, MHD_HTTP_OK, response, false);
-}
-
-static enum MHD_Result wait_first(struct request *rq, uint64_t ms)
-{
-	lb_list_append(&rq->http->slow, &rq->node);
-	lb_timer_start(rq->http->loop, &rq->timer, ms);
-	MHD_suspend_connection(rq->conn);
-	return MHD_YES;
 }
 
 static enum MHD_Result answer(struct request *rq, const char *url, const char *method)
@@ -270,13 +264,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
 static void on_completed(void *cls, struct MHD_Connection *conn, void **context,
 			 enum MHD_RequestTerminationCode code)
 {
-	struct request *rq = *context;
-
-	if (!rq)
-		return;
-	lb_timer_stop(rq->http->loop, &rq->timer);
-	lb_list_remove(&rq->node);
-	free(rq);
+	free(*context);
 	*context = NULL;
 }
 
@@ -284,27 +272,26 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **context,
 
 static struct MHD_Daemon *start(struct lb_demo_http *h, int fd)
 {
-	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request,
-				h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-				(size_t)CONN_MEMORY, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
-				MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-				MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL,
-				MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+	return MHD_start_daemon(
+		MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request,
+		h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t)CONN_MEMORY, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
+		MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION,
+		on_connection, NULL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 }
 
 int lb_demo_http_new(struct lb_demo_http **ret, struct lb_loop *loop, const struct lb_addr *addr,
 		     const char *name)
 {
 	LB_AUTO_FREE struct lb_demo_http *h = calloc(1, sizeof(*h));
-	const union MHD_DaemonInfo *info;
-	int fd, r;
+	int fd;
 
 	if (!h)
 		return -ENOMEM;
 	h->loop = loop;
 	h->name = name;
 	lb_list_init(&h->slow);
-	lb_timer_init(&h->timer, on_timeout);
+	pthread_mutex_init(&h->lock, NULL);
 	fd = lb_tool_listen(addr);
 	if (fd < 0)
 		return fd;
@@ -312,12 +299,6 @@ int lb_demo_http_new(struct lb_demo_http **ret, struct lb_loop *loop, const stru
 	h->daemon = start(h, fd);
 	if (!h->daemon)
 		return -ENOMEM;
-	info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-	r = info ? lb_watch_add(loop, &h->watch, info->epoll_fd, EPOLLIN, on_ready) : -ENOTSUP;
-	if (r < 0) {
-		MHD_stop_daemon(h->daemon);
-		return r;
-	}
 	*ret = LB_TAKE_PTR(h);
 	return 0;
 }
@@ -326,13 +307,17 @@ void lb_demo_http_free(struct lb_demo_http *h)
 {
 	if (!h)
 		return;
-	lb_watch_remove(h->loop, &h->watch, false);
-	lb_timer_stop(h->loop, &h->timer);
-	lb_loop_again_cancel(h->loop, &h->turn);
 	/* The library aborts the process when it is stopped with a suspended connection. */
-	while (!lb_list_empty(&h->slow))
-		resume(lb_container_of(h->slow.next, struct request, node));
-	(void)MHD_run(h->daemon);
+	pthread_mutex_lock(&h->lock);
+	h->stopping = true;
+	while (!lb_list_empty(&h->slow)) {
+		struct request *rq = lb_container_of(h->slow.next, struct request, node);
+
+		lb_timer_stop(h->loop, &rq->timer);
+		resume(rq);
+	}
+	pthread_mutex_unlock(&h->lock);
 	MHD_stop_daemon(h->daemon);
+	pthread_mutex_destroy(&h->lock);
 	free(h);
 }
