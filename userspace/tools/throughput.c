@@ -17,6 +17,7 @@
 #define CONNECTIONS_MAX    15000u
 #define SECONDS_MAX        86400u
 #define SECONDS_BY_DEFAULT 10u
+#define STALL_S_BY_DEFAULT 30u
 
 static const char usage[] =
 	"usage: throughput sink ADDR:PORT [--json]\n"
@@ -27,15 +28,23 @@ static const char usage[] =
 	"  --seconds S       for so long (default 10), or\n"
 	"  --bytes SIZE      so many on each connection: 4096, 64KiB, 20MB, 1GiB\n"
 	"  --reverse         the sink sends, the source receives\n"
-	"  --echo            the other end is an echo service: send, receive and compare the "
-	"count\n"
+	"  --echo            the other end is an echo service: all must come back\n"
 	"  --verify          compare every byte, not only their number\n"
+	"  --stall S         give up when no byte moved for so long (default 30)\n"
 	"  --json            one JSON object at the end instead of a line every second\n"
 	"\n"
-	"Exit codes: 0 all bytes moved, 1 bytes wrong or missing, 2 usage, 3 refused by the "
-	"system.\n";
+	"Exit codes: 0 all bytes moved, 1 bytes wrong or missing, 2 usage, 3 system error.\n";
 
-enum { OPT_CONNECTIONS = 256, OPT_SECONDS, OPT_BYTES, OPT_REVERSE, OPT_ECHO, OPT_VERIFY, OPT_JSON };
+enum {
+	OPT_CONNECTIONS = 256,
+	OPT_SECONDS,
+	OPT_BYTES,
+	OPT_REVERSE,
+	OPT_ECHO,
+	OPT_STALL,
+	OPT_VERIFY,
+	OPT_JSON
+};
 
 static const struct option source_options[] = {
 	{"connections", required_argument, NULL, OPT_CONNECTIONS},
@@ -43,6 +52,7 @@ static const struct option source_options[] = {
 	{"bytes", required_argument, NULL, OPT_BYTES},
 	{"reverse", no_argument, NULL, OPT_REVERSE},
 	{"echo", no_argument, NULL, OPT_ECHO},
+	{"stall", required_argument, NULL, OPT_STALL},
 	{"verify", no_argument, NULL, OPT_VERIFY},
 	{"json", no_argument, NULL, OPT_JSON},
 	{0},
@@ -76,6 +86,10 @@ static int take_option(int option, struct lb_throughput_opts *o)
 	case OPT_BYTES:
 		if (lb_tool_parse_size(optarg, &o->bytes) < 0)
 			return refuse("--bytes: expected a size like 4096, 64KiB or 20MB");
+		return 0;
+	case OPT_STALL:
+		if (lb_tool_parse_number(optarg, 1, SECONDS_MAX, &o->stall_s) < 0)
+			return refuse("--stall: expected 1 to 86400");
 		return 0;
 	case OPT_REVERSE:
 		o->reverse = true;
@@ -118,7 +132,7 @@ static int parse_options(int argc, char **argv, bool source, struct lb_throughpu
 
 int main(int argc, char **argv)
 {
-	struct lb_throughput_opts o = {.connections = 1};
+	struct lb_throughput_opts o = {.connections = 1, .stall_s = STALL_S_BY_DEFAULT};
 	const char *role = argc > 1 ? argv[1] : "";
 	bool source = strcmp(role, "source") == 0;
 

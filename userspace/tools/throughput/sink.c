@@ -72,6 +72,12 @@ static void conn_close(struct conn *c)
 	lb_loop_defer(c->sink->loop, &c->free, conn_free);
 }
 
+static void count(struct conn *c, size_t bytes)
+{
+	c->bytes += bytes;
+	c->sink->rate.bytes += bytes;
+}
+
 /* The functions of a state return 0, -ENODATA when the connection is complete, or what broke it. */
 
 static int send_trailer(struct conn *c)
@@ -103,7 +109,7 @@ static int start_transfer(struct conn *c)
 
 	if (be64toh(hello.magic) != LB_THROUGHPUT_MAGIC) {
 		c->state = DISCARD;
-		c->bytes = sizeof(hello);
+		count(c, sizeof(hello));
 		return 0;
 	}
 	c->phase = be32toh(hello.phase);
@@ -122,8 +128,10 @@ static int receive_hello(struct conn *c)
 
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-	if (n == 0)
+	if (n == 0) {
+		count(c, c->wire_at); /* a client without a hello, and a short one */
 		return -ENODATA;
+	}
 	c->wire_at += (size_t)n;
 	return c->wire_at == sizeof(c->wire.raw) ? start_transfer(c) : 0;
 }
@@ -153,8 +161,7 @@ static int receive(struct conn *c)
 		if (n == 0)
 			return c->state == DISCARD ? -ENODATA : start_trailer(c);
 		judge(c, (size_t)n);
-		c->bytes += (size_t)n;
-		c->sink->rate.bytes += (size_t)n;
+		count(c, (size_t)n);
 	}
 	return 0;
 }
@@ -173,8 +180,7 @@ static int transmit(struct conn *c, uint32_t events)
 			 rest < sizeof(chunk) ? (size_t)rest : sizeof(chunk), MSG_NOSIGNAL);
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-		c->bytes += (size_t)n;
-		c->sink->rate.bytes += (size_t)n;
+		count(c, (size_t)n);
 	}
 	return 0;
 }

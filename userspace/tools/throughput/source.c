@@ -4,7 +4,7 @@
  * decides the exit code: every connection must have ended with the count of bytes it should have,
  * and with --verify each byte must be the right one.
  *
- * Must never wait for ever: no byte moved for LB_THROUGHPUT_STALL_S is the end.
+ * Must never wait for ever: no byte moved for `stall_s` is the end.
  */
 #include <endian.h>
 #include <errno.h>
@@ -44,7 +44,7 @@ struct source {
 	struct lb_timer tick, deadline;
 	struct lb_rate rate;
 	unsigned int open, completed, refused, broken;
-	unsigned int stalled_s;
+	uint64_t stalled_s;
 	bool over; /* the time is up */
 	uint64_t confirmed;
 	int64_t wrong_conn; /* -1: none */
@@ -140,8 +140,7 @@ static void conn_finish(struct conn *c)
 	conn_close(c);
 }
 
-/* --- bytes
- * ---------------------------------------------------------------------------------------- */
+/* --- bytes ------------------------------------------------------------------------------------ */
 
 /* <len> bytes of the stream are in <chunk>: judge all but the last, which may be the trailer. */
 static void take(struct conn *c, size_t len)
@@ -283,8 +282,7 @@ static void on_conn(struct lb_watch *w, uint32_t events)
 		conn_fail(c, strerror(-r));
 }
 
-/* --- time
- * ----------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------- */
 
 static void on_deadline(struct lb_timer *t)
 {
@@ -312,7 +310,7 @@ static void on_tick(struct lb_timer *t)
 	} else {
 		lb_rate_print(&s->rate, lb_clock_ns(), s->open);
 	}
-	if (s->stalled_s < LB_THROUGHPUT_STALL_S) {
+	if (s->stalled_s < s->o->stall_s) {
 		lb_timer_start(s->loop, t, 1000);
 		return;
 	}
@@ -322,8 +320,7 @@ static void on_tick(struct lb_timer *t)
 	}
 }
 
-/* --- life
- * ----------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static int conn_open(struct source *s, uint32_t i)
 {

@@ -21,7 +21,6 @@
 
 #define LB_THROUGHPUT_MAGIC   0x4c344c4254505554ull /* "L4LBTPUT" */
 #define LB_THROUGHPUT_MATCHED UINT64_MAX
-#define LB_THROUGHPUT_STALL_S 30 /* a source that moves no byte for this long gives up */
 /* Bytes moved by one system call, and how many calls before the other connections have a turn. */
 #define LB_THROUGHPUT_CHUNK (128u * 1024u)
 #define LB_THROUGHPUT_BATCH 4
@@ -53,6 +52,7 @@ struct lb_throughput_opts {
 	uint32_t connections;
 	uint64_t seconds; /* 0: by bytes */
 	uint64_t bytes;   /* of each connection; 0: by seconds */
+	uint64_t stall_s; /* a source gives up when no byte moved for so long */
 	bool reverse, echo, verify, json;
 };
 
