@@ -42,10 +42,11 @@ class Daemon:
         self.folder = Path(folder)
         self.name = f"daemon{number}"
         self.instance = instance or f"l4e{os.getpid()}n{number}"
+        self.pin_dir = machine.BPFFS / f"layer4-lb-{self.instance}"
         self.metrics_addr = ("127.0.0.1", 19000 + number)
         self.access_log = self.folder / f"{self.name}.access"
         config = {
-            "access_log": {"path": str(self.access_log)},
+            "access_log": str(self.access_log),
             "admin": {"metrics": "%s:%d" % self.metrics_addr},
             **config,
         }
@@ -173,10 +174,10 @@ class Daemon:
         return names
 
     def pins(self):
-        """Everything below the directory of our pins that names this instance."""
-        if not machine.PINS.exists():
+        """What is pinned for this instance, its directory included."""
+        if not self.pin_dir.exists():
             return []
-        return [str(p) for p in machine.PINS.rglob("*") if self.instance in str(p)]
+        return [str(self.pin_dir), *map(str, self.pin_dir.rglob("*"))]
 
     # --- what it says ------------------------------------------------------------------------
 

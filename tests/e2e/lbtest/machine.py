@@ -10,7 +10,6 @@ from pathlib import Path
 from .process import run
 
 BPFFS = Path("/sys/fs/bpf")
-PINS = BPFFS / "layer4-lb"
 
 _COMPLAINT = re.compile(
     r"recvmsg seq #|WARNING:|BUG:|Oops|Call Trace|general protection|refcount_t:|use-after-free"

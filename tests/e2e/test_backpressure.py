@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""Who does not read is not sent to: a slow end stalls the fast one and costs bounded memory."""
+import pytest
+
+from lbtest import machine
+from lbtest.process import wait_until
+
+FLOWS = 4
+LIMIT = 16 << 20  # per flow: everything between the two programs
+TRIES = 3         # other processes use the same memory
+
+FAST = {"send": 1 << 30, "hold": 1, "quiet_ms": 1500, "expect": "any", "start_delay_ms": 20}
+NEVER = {"rx": "never", "hold": 1, "expect": "any"}
+
+
+def growth(lane, server, client):
+    """(reports, {kind of memory: growth in bytes}) at the moment when nothing moves any more."""
+    before = machine.memory()
+    rss = machine.process_rss(lane.daemon.pid)
+    with lane.open(server, client, count=FLOWS) as exchange:
+        exchange.wait_holding()
+        after = machine.memory()
+        grown = {kind: after[kind] - before[kind] for kind in before}
+        grown["process"] = machine.process_rss(lane.daemon.pid) - rss
+        assert lane.daemon.process.alive()
+        exchange.release()
+        exchange.finish()
+    return exchange, grown
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_reader_that_never_reads_stalls_the_sender_within_bounded_memory(lane, direction):
+    reader = {**NEVER, "hold": 0, "end": "keep"}
+    server, client = (reader, FAST) if direction == "up" else (FAST, reader)
+    for attempt in range(TRIES):
+        exchange, grown = growth(lane, server, client)
+        sender = exchange.client_report if direction == "up" else exchange.server_report
+        # Exact, whoever else uses the machine: nobody read a byte, so all that was sent is stored.
+        assert sender["sends"] == {"timeout": FLOWS}, sender
+        assert sender["sent"] < LIMIT * FLOWS, f"{sender['sent'] / FLOWS} bytes per flow"
+        if grown["used"] < LIMIT * FLOWS:
+            break
+    assert grown["used"] < LIMIT * FLOWS, grown
+    assert grown["process"] < LIMIT * FLOWS, grown
+    # Nothing is left in the kernel's hands once the flows are gone.
+    wait_until(lambda: not lane.net.tcp_flows("lb", "dport", "=", f":{lane.backend[1]}"), 5,
+               "the flows are gone")
+
+
+def test_a_flow_that_stalled_goes_on_when_its_reader_does(lane):
+    size = 24 << 20
+    options = {"send": size, "recv": size, "patient": 1, "start_delay_ms": 20,
+               "end_delay_ms": 10}
+    # Half a second without reading after every eighth of the stream: buffers fill each time.
+    lane.run({**options, "stall_every": size // 8, "stall_ms": 250}, options,
+             count=2).assert_identical()
+
+
+def test_a_stalled_flow_does_not_hold_up_another(lane_of):
+    stalled, other = lane_of("v4n0"), lane_of("v4n1")
+    with stalled.open({"rx": "never", "end": "keep", "expect": "any"}, FAST, count=8) as jam:
+        jam.wait_holding()
+        options = {"send": 4 << 20, "recv": 4 << 20, "patient": 1, "start_delay_ms": 20,
+                   "end_delay_ms": 10, "deadline_ms": 10000}
+        other.run(options, options, count=8).assert_identical()
+        jam.release()
+        jam.finish()
