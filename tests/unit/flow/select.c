@@ -20,8 +20,7 @@ static void setup(struct fixture *f, const uint32_t *weights, uint32_t n)
 	for (uint32_t i = 0; i < n; i++)
 		f->backends[i] = (struct lb_backend){
 			.index = i, .weight = weights[i], .eligible = weights[i] != 0};
-	assert_int_equal(
-		lb_select_new(&f->select, &f->pool, LB_BALANCE_WEIGHTED_ROUND_ROBIN), 0);
+	assert_int_equal(lb_select_new(&f->select, &f->pool, LB_BALANCE_WEIGHTED_ROUND_ROBIN), 0);
 }
 
 static void draining_backends_are_never_picked(void **state)
@@ -66,8 +65,8 @@ static void no_eligible_backend_gives_none(void **state)
 	lb_select_free(&f.select);
 }
 
-#define THREADS	      4
-#define PICKS_EACH    17500
+#define THREADS    4
+#define PICKS_EACH 17500
 static uint64_t picked[8];
 
 static void *pick_many(void *arg)

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+#include "flow/account.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "flow/session.h"
+
+struct fixture {
+	struct lb_flow_env env;
+	struct lb_counters counters[1];
+	struct lb_rule_config config;
+	struct lb_backend_config backend_config;
+	struct lb_rule rule;
+	struct lb_backend backend;
+	struct lb_session session;
+};
+
+static struct fixture fx;
+
+static int setup(void **state)
+{
+	struct lb_session *s = &fx.session;
+
+	memset(&fx, 0, sizeof(fx));
+	assert_int_equal(lb_loop_new(&fx.env.carrier.loop), 0);
+	fx.env.counters = fx.counters;
+	fx.config.name = (char *)"web";
+	fx.backend_config.addr = (char *)"10.0.0.1:80";
+	fx.rule.config = &fx.config;
+	fx.backend.config = &fx.backend_config;
+	s->env = &fx.env;
+	s->rule = &fx.rule;
+	s->backend = &fx.backend;
+	s->tries = 1;
+	s->accept_ns = s->try_ns = lb_loop_now_ns(fx.env.carrier.loop);
+	s->connected_ns = s->try_ns + 2500000;
+	assert_int_equal(lb_addr_parse("192.0.2.1:4711", &s->client), 0);
+	lb_carrier_init(&s->pair, &fx.env.carrier, LB_ACCELERATION_RELAY);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	lb_loop_free(fx.env.carrier.loop);
+	return 0;
+}
+
+static void a_line_tells_who_how_and_why(void **state)
+{
+	char line[512];
+
+	fx.session.carrying = true;
+	fx.session.pair.dir[0].bytes = 78;
+	fx.session.pair.dir[1].bytes = 153;
+	assert_int_equal(lb_account_format(&fx.session, LB_REASON_DONE, line, sizeof(line)),
+			 strlen(line));
+	assert_non_null(strstr(line, " rule=web client=192.0.2.1:4711 backend=10.0.0.1:80 "
+				     "carrier=relay why=configured reason=done up=78 down=153 "));
+	assert_non_null(strstr(line, " connect_ms=2.5 tries=1"));
+}
+
+static void a_flow_that_never_connected_says_so(void **state)
+{
+	char line[512];
+
+	fx.session.backend = NULL;
+	fx.session.connected_ns = 0;
+	lb_account_format(&fx.session, LB_REASON_CONNECT_FAILED, line, sizeof(line));
+	assert_non_null(strstr(line, " backend=- carrier=- why=- reason=connect_failed "));
+	assert_non_null(strstr(line, " connect_ms=- "));
+}
+
+static void a_name_with_spaces_or_quotes_stays_one_word(void **state)
+{
+	char line[512];
+
+	fx.config.name = (char *)"my \"web\" \\ rule";
+	lb_account_format(&fx.session, LB_REASON_DONE, line, sizeof(line));
+	assert_non_null(strstr(line, " rule=\"my \\\"web\\\" \\\\ rule\" client="));
+}
+
+static void a_line_too_long_is_cut_not_overrun(void **state)
+{
+	char line[64 + 1];
+
+	line[64] = 'x';
+	assert_int_equal(lb_account_format(&fx.session, LB_REASON_DONE, line, 64), 63);
+	assert_int_equal(strlen(line), 63);
+	assert_int_equal(line[64], 'x');
+}
+
+static void bytes_are_counted_once_however_often_they_are_folded(void **state)
+{
+	struct lb_session *s = &fx.session;
+
+	s->carrying = true;
+	s->pair.dir[0].bytes = 100;
+	lb_account_fold(s);
+	lb_account_fold(s);
+	s->pair.dir[0].bytes = 150;
+	s->pair.dir[1].bytes = 7;
+	s->closed = true;
+	lb_account_end(s, LB_REASON_IDLE);
+	assert_int_equal(fx.counters[0].bytes[0], 150);
+	assert_int_equal(fx.counters[0].bytes[1], 7);
+	assert_int_equal(fx.counters[0].carrier_bytes[LB_CARRIER_RELAY], 157);
+	assert_int_equal(fx.counters[0].ends[LB_REASON_IDLE], 1);
+	assert_int_equal(fx.counters[0].flows[LB_CARRIER_RELAY], 1);
+	assert_int_equal(fx.counters[0].whys[LB_WHY_CONFIGURED], 1);
+}
+
+static void sums_are_sums(void **state)
+{
+	struct lb_counters a = {.connections = 1, .duration_sum_ms = 5};
+	const struct lb_counters b = {.connections = 2, .duration_sum_ms = 6, .active = 3};
+
+	lb_account_add(&a, &b);
+	assert_int_equal(a.connections, 3);
+	assert_int_equal(a.duration_sum_ms, 11);
+	assert_int_equal(a.active, 3);
+}
+
+static void every_reason_has_a_word_of_its_own(void **state)
+{
+	for (int i = 0; i < LB_REASON_MAX_; i++) {
+		assert_true(*lb_reason_word((enum lb_reason)i) &&
+			    *lb_reason_help((enum lb_reason)i));
+		for (int j = 0; j < i; j++)
+			assert_string_not_equal(lb_reason_word((enum lb_reason)i),
+						lb_reason_word((enum lb_reason)j));
+	}
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(a_line_tells_who_how_and_why),
+		TEST(a_flow_that_never_connected_says_so),
+		TEST(a_name_with_spaces_or_quotes_stays_one_word),
+		TEST(a_line_too_long_is_cut_not_overrun),
+		TEST(bytes_are_counted_once_however_often_they_are_folded),
+		TEST(sums_are_sums),
+		TEST(every_reason_has_a_word_of_its_own),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
