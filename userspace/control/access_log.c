@@ -30,7 +30,7 @@
 
 #define LINGER_MS  50 /* while there is traffic the writer looks this often by itself */
 #define RETRY_MS   1000
-#define GIVE_UP_MS 2000 /* after the stop */
+#define GIVE_UP_MS 3000 /* after the stop */
 
 /*
  * Values of wake_at: how full a ring must be for its worker to wake the writer.

@@ -42,8 +42,9 @@ uint64_t lb_access_log_dropped(const struct lb_access_log *log);
 int lb_access_log_reopen(struct lb_access_log *log);
 
 /*
- * Writes out what is queued, ends the thread, sets *log to NULL. No worker may write any more. An
- * output that takes nothing for two seconds loses the rest, with a line in the daemon's log.
+ * Writes out what is queued, ends the thread, sets *log to NULL. No worker may write any more. What
+ * a pipe has not taken within three seconds, or a broken output at once, is lost, with a line in
+ * the daemon's log.
  */
 void lb_access_log_close(struct lb_access_log **log);
 
