@@ -53,12 +53,13 @@ static int teardown(void **state)
 static void a_line_tells_who_how_and_why(void **state)
 {
 	char line[512];
+	size_t len;
 
 	fx.session.carrying = true;
 	fx.session.pair.dir[0].bytes = 78;
 	fx.session.pair.dir[1].bytes = 153;
-	assert_int_equal(lb_account_format(&fx.session, LB_REASON_DONE, line, sizeof(line)),
-			 strlen(line));
+	len = lb_account_format(&fx.session, LB_REASON_DONE, line, sizeof(line));
+	assert_int_equal(len, strlen(line));
 	assert_non_null(strstr(line, " rule=web client=192.0.2.1:4711 backend=10.0.0.1:80 "
 				     "carrier=relay why=configured reason=done up=78 down=153 "));
 	assert_non_null(strstr(line, " connect_ms=2.5 tries=1"));
