@@ -107,7 +107,7 @@ static void bad_options_are_refused(void **state)
 	}
 }
 
-/* --- nothing is left behind --------------------------------------------------------------------- */
+/* --- nothing is left behind ---------------------------------------------------------------- */
 
 static __u32 id_of(int fd, bool prog)
 {
@@ -211,7 +211,7 @@ static void wherever_descriptors_run_out_nothing_is_left(void **state)
 	assert_true(whys[LB_WHY_SELFTEST]);
 }
 
-/* --- pins ------------------------------------------------------------------------------------------ */
+/* --- pins ---------------------------------------------------------------------------------- */
 
 static bool die_in_service(void)
 {
@@ -275,7 +275,7 @@ static void without_a_bpf_file_system_it_is_in_service_without_pins(void **state
 	assert_true(in_child(in_service_without_pins));
 }
 
-/* --- rights ------------------------------------------------------------------------------------------- */
+/* --- rights -------------------------------------------------------------------------------- */
 
 static bool refused_without_rights(void)
 {
@@ -366,14 +366,6 @@ static void sockets_are_inserted_and_pins_removed_without_the_rest(void **state)
 	assert_true(in_child(works_after_drop));
 }
 
-static int setup(void **state)
-{
-	if (room_enter(state) || room_missing[0])
-		return 0;
-	/* Of this mount namespace only. */
-	return mount("bpf", LB_PIN_ROOT, "bpf", 0, "mode=0700");
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -391,5 +383,5 @@ int main(void)
 		cmocka_unit_test(sockets_are_inserted_and_pins_removed_without_the_rest),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return cmocka_run_group_tests(tests, room_enter, NULL);
 }

@@ -33,6 +33,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/pin.h"
 #include "kernel/probe.h"
 
 /* "" when the tests can run. */
@@ -54,7 +55,7 @@ static inline int room_loopback_up(void)
 	return fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) ? -errno : 0;
 }
 
-/* Group setup. Nothing mounted or sent from here on can be seen from outside. */
+/* Group setup. Nothing mounted, pinned or sent from here on can be seen from outside. */
 static inline int room_enter(void **state)
 {
 	struct lb_probe probe;
@@ -64,7 +65,8 @@ static inline int room_enter(void **state)
 	if (lb_probe_judge(&probe, room_missing, sizeof(room_missing)) != LB_WHY_NONE)
 		return 0;
 	if (unshare(CLONE_NEWNS | CLONE_NEWNET) ||
-	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || room_loopback_up())
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("bpf", LB_PIN_ROOT, "bpf", 0, "mode=0700") || room_loopback_up())
 		snprintf(room_missing, sizeof(room_missing), "no namespaces of our own: %s",
 			 strerror(errno));
 	return 0;

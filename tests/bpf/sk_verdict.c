@@ -1,64 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * sk_verdict: the credit gate between real sockets, through the table that the flows use.
- *
- *	client ~~~> leg 0 ==sk_verdict==> leg 1 ~~~> server
- *
  * The test plays the daemon: it reads what is passed and publishes user_done.
  */
-#include <stdlib.h>
-
 #include <bpf/bpf.h>
 
-#include "kernel/handle.h"
-#include "room.h"
+#include "flow.h"
 
-#define WORKERS      2
-#define LEG0         0u
-#define LEG1         1u
-#define BUFFER_BYTES (256 * 1024)
-#define PATIENCE_MS  5000
-
-static struct lb_kernel *kernel;
-
-struct events {
-	unsigned int count;
-	struct lb_event last;
-};
-
-/* A flow on pair 0; -1 where a socket is closed. Bytes are counted from its first. */
-struct flow {
-	int client, leg0, leg1, server;
-	uint64_t cookie[2];
-	uint64_t sent, received; /* client -> server */
-	struct lb_gate *up, *down;
-	unsigned char held[65536]; /* passed bytes the daemon has and has not written */
-	size_t held_bytes, held_done;
-};
-
-/* --- the daemon's side ------------------------------------------------------------------------ */
-
-static void count_event(void *arg, const struct lb_event *e)
-{
-	struct events *events = arg;
-
-	events->count++;
-	events->last = *e;
-}
-
-static struct events drain_ring(uint32_t worker)
-{
-	struct events events = {};
-
-	assert_false(lb_ring_consume(kernel, worker, count_event, &events));
-	return events;
-}
-
-/* The program runs on other CPUs. */
-static uint64_t seen(const __u64 *counter)
-{
-	return __atomic_load_n(counter, __ATOMIC_ACQUIRE);
-}
+/* --- the daemon's side --------------------------------------------------------------------- */
 
 static uint32_t mode(const struct lb_gate *gate)
 {
@@ -74,93 +23,7 @@ static bool sink_is_drained(const struct flow *f)
 	return written == seen(&f->up->redirected) + f->up->user_done;
 }
 
-static void insert(struct flow *f, uint32_t index, int fd)
-{
-	struct lb_gate *gate = lb_table_gate(kernel, index);
-
-	*gate = (struct lb_gate){};
-	f->cookie[index] = room_cookie(fd);
-	assert_int_equal(lb_table_insert(kernel, index, fd, f->cookie[index]), 0);
-}
-
-/* --- the ends of the flow ------------------------------------------------------------------------ */
-
-static struct flow flow_open(void)
-{
-	struct flow f = {.up = lb_table_gate(kernel, LEG0), .down = lb_table_gate(kernel, LEG1)};
-
-	room_connect(BUFFER_BYTES, &f.client, &f.leg0);
-	room_connect(BUFFER_BYTES, &f.leg1, &f.server);
-	return f;
-}
-
-static struct flow flow_open_inserted(void)
-{
-	struct flow f = flow_open();
-
-	insert(&f, LEG1, f.leg1);
-	insert(&f, LEG0, f.leg0);
-	return f;
-}
-
-static void flow_close(struct flow *f)
-{
-	lb_cleanup_close(&f->client);
-	lb_cleanup_close(&f->leg0);
-	lb_cleanup_close(&f->leg1);
-	lb_cleanup_close(&f->server);
-	for (uint32_t i = 0; i < 2; i++)
-		if (f->cookie[i])
-			lb_table_forget(kernel, f->cookie[i]);
-	drain_ring(0);
-}
-
-static unsigned char pattern(uint64_t position)
-{
-	return (unsigned char)((position * 0x9e3779b97f4a7c15ull) >> 56);
-}
-
-static void fill(unsigned char *buf, size_t len, uint64_t position)
-{
-	for (size_t i = 0; i < len; i++)
-		buf[i] = pattern(position + i);
-}
-
-static void check(const unsigned char *buf, size_t len, uint64_t position)
-{
-	for (size_t i = 0; i < len; i++)
-		if (buf[i] != pattern(position + i))
-			fail_msg("byte %llu differs", (unsigned long long)(position + i));
-}
-
-/* Sends <len> bytes of the pattern and waits for them at the other end. */
-static void carry(int from, int to, size_t len, uint64_t position)
-{
-	unsigned char out[4096], in[4096];
-	size_t got = 0;
-
-	assert_true(len <= sizeof(out));
-	fill(out, len, position);
-	assert_int_equal(send(from, out, len, MSG_NOSIGNAL), len);
-	while (got < len) {
-		ssize_t n;
-
-		if (!room_readable(to, PATIENCE_MS))
-			fail_msg("only %zu of %zu bytes arrived", got, len);
-		n = recv(to, in + got, len - got, 0);
-		assert_true(n > 0);
-		got += (size_t)n;
-	}
-	check(in, len, position);
-}
-
-static void assert_nothing_to_read(int fd)
-{
-	char byte;
-
-	assert_int_equal(recv(fd, &byte, 1, MSG_DONTWAIT), -1);
-	assert_int_equal(errno, EAGAIN);
-}
+/* --- the ends of the flow ------------------------------------------------------------------ */
 
 /* The client sends until everything between it and the server is full. */
 static void send_until_stalled(struct flow *f)
@@ -177,7 +40,7 @@ static void send_until_stalled(struct flow *f)
 			f->sent += (uint64_t)n;
 		else
 			assert_int_equal(errno, EAGAIN);
-		if (f->sent > 64u * BUFFER_BYTES)
+		if (f->sent > 64u * FLOW_BUFFER)
 			fail_msg("the client never stalled");
 	} while (poll(&p, 1, 300) == 1);
 }
@@ -232,7 +95,7 @@ static void deliver_everything(struct flow *f)
 	assert_nothing_to_read(f->server);
 }
 
-/* --- in the kernel --------------------------------------------------------------------------------- */
+/* --- in the kernel ------------------------------------------------------------------------- */
 
 static void a_stream_crosses_both_ways_in_the_kernel(void **state)
 {
@@ -298,7 +161,7 @@ static void a_bare_fin_is_seen_by_the_daemon_and_harms_no_sink(void **state)
 	flow_close(&f);
 }
 
-/* --- the slow reader ------------------------------------------------------------------------------- */
+/* --- the slow reader ----------------------------------------------------------------------- */
 
 static void a_sink_that_does_not_read_closes_the_gate_once(void **state)
 {
@@ -320,7 +183,7 @@ static void a_sink_that_does_not_read_closes_the_gate_once(void **state)
 	assert_int_equal(seen(&f.up->redirected) + seen(&f.up->passed),
 			 room_tcp_info(f.leg0).tcpi_bytes_received);
 	assert_true(seen(&f.up->redirected) > 0);
-	assert_true(seen(&f.up->redirected) <= 4u * BUFFER_BYTES);
+	assert_true(seen(&f.up->redirected) <= 4u * FLOW_BUFFER);
 	assert_true(seen(&f.up->passed) > 0);
 	flow_close(&f);
 }
@@ -415,7 +278,7 @@ static void a_lost_record_is_told_once(void **state)
 	assert_int_equal(lb_load_set_ring(&kernel->load, worker, lb_ring_fd(kernel, worker)), 0);
 }
 
-/* --- nobody there -------------------------------------------------------------------------------------- */
+/* --- nobody there -------------------------------------------------------------------------- */
 
 static void without_a_peer_bytes_are_passed_not_dropped(void **state)
 {
@@ -477,133 +340,6 @@ static void an_unknown_cookie_is_passed_and_not_counted(void **state)
 	flow_close(&f);
 }
 
-/* --- the table ------------------------------------------------------------------------------------------- */
-
-static void assert_cookie_is_unknown(uint64_t cookie)
-{
-	uint32_t index;
-
-	assert_int_equal(bpf_map_lookup_elem(kernel->load.cookies_fd, &cookie, &index), -ENOENT);
-}
-
-static void a_leg_that_is_closing_is_refused_without_a_trace(void **state)
-{
-	uint64_t cookie;
-	struct flow f;
-	char byte;
-
-	room_required();
-	f = flow_open();
-	cookie = room_cookie(f.leg0);
-	assert_int_equal(shutdown(f.client, SHUT_WR), 0);
-	assert_int_equal(recv(f.leg0, &byte, 1, 0), 0);
-	assert_int_equal(lb_table_insert(kernel, LEG0, f.leg0, cookie), -EOPNOTSUPP);
-	assert_cookie_is_unknown(cookie);
-	flow_close(&f);
-}
-
-static void a_slot_that_is_taken_keeps_its_socket(void **state)
-{
-	uint64_t cookie;
-	struct flow f;
-
-	room_required();
-	f = flow_open_inserted();
-	cookie = room_cookie(f.server);
-	assert_int_equal(lb_table_insert(kernel, LEG0, f.server, cookie), -EEXIST);
-	assert_cookie_is_unknown(cookie);
-	carry(f.client, f.server, 100, 0);
-	assert_int_equal(seen(&f.up->redirected), 100);
-	flow_close(&f);
-}
-
-static void closing_a_socket_empties_its_slot(void **state)
-{
-	room_required();
-	for (int i = 0; i < 3; i++) {
-		struct flow f = flow_open_inserted();
-
-		flow_close(&f);
-		assert_cookie_is_unknown(f.cookie[LEG0]);
-	}
-}
-
-static void what_does_not_fit_is_refused_as_full(void **state)
-{
-	uint32_t beyond;
-	struct flow f;
-
-	room_required();
-	beyond = lb_kernel_pairs(kernel) * 2;
-	f = flow_open();
-	assert_int_equal(lb_table_insert(kernel, beyond, f.leg0, room_cookie(f.leg0)), -ENOSPC);
-	assert_cookie_is_unknown(room_cookie(f.leg0));
-	assert_int_equal(lb_table_insert(kernel, beyond - 1, f.leg0, room_cookie(f.leg0)), 0);
-	f.cookie[0] = room_cookie(f.leg0);
-	flow_close(&f);
-}
-
-/* --- for whoever looks with bpftool ------------------------------------------------------------------------ */
-
-static void the_program_has_a_name_and_btf(void **state)
-{
-	struct bpf_prog_info info = {};
-	__u32 len = sizeof(info);
-	struct lb_load_object objects[LB_LOAD_OBJECTS_MAX];
-	size_t n;
-
-	room_required();
-	n = lb_load_objects(&kernel->load, objects);
-	assert_string_equal(objects[n - 1].name, "sk_verdict");
-	assert_int_equal(bpf_obj_get_info_by_fd(objects[n - 1].fd, &info, &len), 0);
-	assert_string_equal(info.name, "sk_verdict");
-	assert_int_equal(info.type, BPF_PROG_TYPE_SK_SKB);
-	assert_true(info.btf_id > 0);
-}
-
-static void every_map_has_its_name_and_what_can_have_btf_has_it(void **state)
-{
-	static const struct {
-		const char *name;
-		bool btf; /* libbpf gives none to maps of sockets and of maps */
-	} maps[] = {
-		{"lb_socks", false}, {"lb_cookies", true},    {"lb_gates", true},
-		{"lb_rings", false}, {"lb_ring_state", true},
-	};
-	struct lb_load_object objects[LB_LOAD_OBJECTS_MAX];
-
-	room_required();
-	lb_load_objects(&kernel->load, objects);
-	for (size_t i = 0; i < LB_ARRAY_SIZE(maps); i++) {
-		struct bpf_map_info info = {};
-		__u32 len = sizeof(info);
-
-		assert_int_equal(bpf_obj_get_info_by_fd(objects[i].fd, &info, &len), 0);
-		assert_string_equal(info.name, maps[i].name);
-		assert_int_equal(info.btf_id > 0, maps[i].btf);
-	}
-}
-
-static int setup(void **state)
-{
-	struct lb_kernel_opts opts = {.instance = "test", .pairs = 4, .workers = WORKERS};
-	struct lb_kernel_report report;
-
-	if (room_enter(state) || room_missing[0])
-		return 0;
-	if (lb_kernel_open(&kernel, &opts, &report)) {
-		print_error("%s: %s\n", lb_why_word(report.why), report.detail);
-		return -1;
-	}
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	lb_kernel_close(kernel);
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -620,13 +356,7 @@ int main(void)
 		cmocka_unit_test(when_the_peer_goes_the_daemon_is_told_and_gets_the_bytes),
 		cmocka_unit_test(a_sink_that_was_shut_down_takes_nothing_more),
 		cmocka_unit_test(an_unknown_cookie_is_passed_and_not_counted),
-		cmocka_unit_test(a_leg_that_is_closing_is_refused_without_a_trace),
-		cmocka_unit_test(a_slot_that_is_taken_keeps_its_socket),
-		cmocka_unit_test(closing_a_socket_empties_its_slot),
-		cmocka_unit_test(what_does_not_fit_is_refused_as_full),
-		cmocka_unit_test(the_program_has_a_name_and_btf),
-		cmocka_unit_test(every_map_has_its_name_and_what_can_have_btf_has_it),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, flow_setup, flow_teardown);
 }
