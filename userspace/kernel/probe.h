@@ -35,7 +35,7 @@ enum lb_why lb_probe_judge(const struct lb_probe *p, char *detail, size_t size);
 /* Pure: the capabilities are enough, whether or not bpf(2) then agrees. */
 bool lb_probe_may_use_bpf(const struct lb_probe *p);
 
-/* Writes the names of <caps> (enum lb_probe_cap), "CAP_BPF, CAP_PERFMON", into buf. Returns buf. */
-const char *lb_probe_cap_names(unsigned int caps, char *buf, size_t size);
+/* Writes the names of <set> (enum lb_probe_cap), "CAP_BPF, CAP_PERFMON", into buf. Returns buf. */
+const char *lb_probe_cap_names(unsigned int set, char *buf, size_t size);
 
 #endif

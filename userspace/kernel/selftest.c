@@ -141,7 +141,7 @@ static int listen_loopback(sa_family_t family, int *ret, struct lb_addr *addr)
 	return 0;
 }
 
-/* A pair of sockets; the accepting end has a fixed receive buffer: hosts tune theirs differently. */
+/* Two ends; the accepting one has a fixed receive buffer: hosts tune theirs differently. */
 static int connect_pair(struct trial *t, sa_family_t family, int *active, int *passive)
 {
 	LB_AUTO_CLOSE int listener = -1, a = -1, p = -1;
