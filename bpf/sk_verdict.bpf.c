@@ -4,8 +4,8 @@
  * kernel (redirect) or the daemon (pass).
  *
  * A redirect has no backpressure of its own: the skb is charged to nobody and the sender's window
- * stays open (net/core/skmsg.c, sk_psock_verdict_apply -> tcp_eat_skb). So the credit gate redirects
- * only what the sink's send buffer can take now, counting what is still on its way there:
+ * stays open (net/core/skmsg.c, sk_psock_verdict_apply -> tcp_eat_skb). So the credit gate
+ * redirects only what the sink's send buffer can take now, counting what is still on its way there:
  *
  *	in flight = (redirected + user_done) - (write_seq - base)
  *

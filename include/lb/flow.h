@@ -35,12 +35,13 @@ enum lb_gate_mode {
 struct lb_gate {
 	/* Written by the program only (zeroed by the daemon before the leg is inserted). */
 	__u64 redirected; /* handed to the sink's socket in the kernel */
-	__u64 passed;	  /* left to the daemon's recv(2) */
-	__u64 last_ns;	  /* CLOCK_MONOTONIC of the last skb, jiffy resolution */
-	__u32 mode;	  /* enum lb_gate_mode */
-	__u32 base;	  /* sink's write_seq - (u32)(redirected + user_done), at the last flip to KERNEL */
-	__u32 episodes;	  /* changes from KERNEL to USER */
-	__u32 worker;	  /* whose ring hears of them; set by the daemon before insertion */
+	__u64 passed;     /* left to the daemon's recv(2) */
+	__u64 last_ns;    /* CLOCK_MONOTONIC of the last skb, jiffy resolution */
+	__u32 mode;       /* enum lb_gate_mode */
+	/* sink's write_seq - (u32)(redirected + user_done), at the last flip to KERNEL */
+	__u32 base;
+	__u32 episodes; /* changes from KERNEL to USER */
+	__u32 worker;   /* whose ring hears of them; set by the daemon before insertion */
 	__u8 pad0[24];
 	/* Written by the daemon only, on a cache line of its own. */
 	__u64 user_done; /* of <passed>: written to the sink */

@@ -77,7 +77,7 @@ static uint32_t heap_pop(struct heap *h)
 	return top;
 }
 
-/* Fills <picks>[0..cycle). <released> holds, per slot, the first backend whose job appears there. */
+/* Fills <picks>[0..cycle). <released> holds, per slot, the first backend released there. */
 static void schedule(uint32_t *picks, uint32_t cycle, struct job *jobs, uint32_t *released,
 		     struct heap *ready)
 {
@@ -88,7 +88,9 @@ static void schedule(uint32_t *picks, uint32_t cycle, struct job *jobs, uint32_t
 		for (backend = released[slot]; backend != LB_SELECT_NONE; backend = next) {
 			next = jobs[backend].next;
 			job = &jobs[backend];
+			/* Only backends with a weight are ever released. */
 			ready->deadline[backend] =
+				/* NOLINTNEXTLINE(clang-analyzer-core.DivideZero) */
 				((job->done + 1) * cycle + job->weight - 1) / job->weight;
 			heap_push(ready, backend);
 		}
@@ -139,6 +141,8 @@ int lb_select_round_robin_new(struct lb_round_robin **ret, const uint32_t *weigh
 	for (size_t i = n; sum && i-- > 0;) {
 		if (!weights[i])
 			continue;
+		/* Weights that are not 0 have a divisor. */
+		/* NOLINTNEXTLINE(clang-analyzer-core.DivideZero) */
 		jobs[i].weight = weights[i] / divisor;
 		jobs[i].next = released[0];
 		released[0] = (uint32_t)i;
