@@ -103,6 +103,7 @@ int lb_schema_value_parse(const struct lb_schema_key *key, const char *text, boo
 bool lb_schema_value_is_text(const struct lb_schema_key *key, const struct lb_yaml_node *node);
 /* What the key accepts: "a number from 1 to 256". Returns <buf>. */
 const char *lb_schema_value_expected(const struct lb_schema_key *key, char *buf, size_t size);
+const char *lb_schema_block_expected(const struct lb_schema_block *block, char *buf, size_t size);
 /* As it stands in the canonical form. */
 void lb_schema_value_print(const struct lb_schema_key *key, const void *field, FILE *out);
 bool lb_schema_value_equal(const struct lb_schema_key *key, const void *a, const void *b);
@@ -115,8 +116,8 @@ bool lb_schema_value_is_nothing(const struct lb_schema_key *key, const void *fie
 
 /*
  * Fills the zeroed struct at <base> from <node>, defaults included. Everything that is wrong or not
- * in force goes to <notices>; go on only if there is no error among them. 0 or -ENOMEM. Whatever the
- * result, release what hangs off <base> with lb_schema_free().
+ * in force goes to <notices>; go on only if no error is among them. 0 or -ENOMEM. Whatever it
+ * returns, release what hangs off <base> with lb_schema_free().
  */
 int lb_schema_read(const struct lb_schema_block *block, const struct lb_yaml_node *node, void *base,
 		   struct lb_config_notices *notices);

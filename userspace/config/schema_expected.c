@@ -37,6 +37,20 @@ static void describe_bytes(const struct lb_schema_key *key, char *buf, size_t si
 		 lb_units_format_bytes(key->max, hi));
 }
 
+static void describe(const struct lb_schema_key *key, char *buf, size_t size);
+
+const char *lb_schema_block_expected(const struct lb_schema_block *block, char *buf, size_t size)
+{
+	size_t used = 0;
+
+	if (block->shorthand) {
+		describe(lb_schema_find(block, block->shorthand), buf, size);
+		used = strlen(buf);
+	}
+	snprintf(buf + used, size - used, "%sa mapping", used ? "; or " : "");
+	return buf;
+}
+
 static void describe(const struct lb_schema_key *key, char *buf, size_t size)
 {
 	switch (key->type) {
@@ -79,7 +93,7 @@ static void describe(const struct lb_schema_key *key, char *buf, size_t size)
 		snprintf(buf, size, "a status or a range like 200-299");
 		break;
 	case LB_SCHEMA_BLOCK:
-		snprintf(buf, size, "a mapping");
+		lb_schema_block_expected(key->block, buf, size);
 		break;
 	}
 }

@@ -107,12 +107,12 @@ static void complain_unknown(struct reader *r, const struct lb_schema_block *blo
 
 	excerpt(key->text, name);
 	used = enter_key(r, name);
-	if (nearest)
-		complain(r, LB_CONFIG_ERROR, key, "unknown key; the nearest known key is %s",
-			 nearest);
-	else if (lb_schema_locate(key->text, home, sizeof(home)))
+	if (lb_schema_locate(key->text, home, sizeof(home)))
 		complain(r, LB_CONFIG_ERROR, key, "unknown key here; it belongs %s%s",
 			 home[0] ? "in " : "at the top level", home);
+	else if (nearest)
+		complain(r, LB_CONFIG_ERROR, key, "unknown key; the nearest known key is %s",
+			 nearest);
 	else
 		complain(r, LB_CONFIG_ERROR, key, "unknown key");
 	leave(r, used);
@@ -239,9 +239,9 @@ static void read_absent(struct reader *r, const struct lb_schema_key *key,
 	char expected[192];
 
 	if (active && key->required)
-		complain(r, LB_CONFIG_ERROR, block_node, "missing; expected %s%s",
-			 key->list ? "a list of entries, each " : "",
-			 lb_schema_value_expected(key, expected, sizeof(expected)));
+		complain(r, LB_CONFIG_ERROR, block_node, "missing; expected %s",
+			 key->list ? "a list"
+				   : lb_schema_value_expected(key, expected, sizeof(expected)));
 	else if (key->type == LB_SCHEMA_BLOCK && !key->list)
 		read_block(r, key->block, NULL, at(base, key->offset), false);
 	else
@@ -277,12 +277,14 @@ static void read_shorthand(struct reader *r, const struct lb_schema_block *block
 static void read_block(struct reader *r, const struct lb_schema_block *block,
 		       const struct lb_yaml_node *node, void *base, bool active)
 {
+	char buf[192];
+
 	if (node && block->shorthand && node->kind == LB_YAML_SCALAR && !is_null(node)) {
 		read_shorthand(r, block, node, base, active);
 		return;
 	}
 	if (node && node->kind != LB_YAML_MAPPING) {
-		complain_found(r, node, "a mapping");
+		complain_found(r, node, lb_schema_block_expected(block, buf, sizeof(buf)));
 		return;
 	}
 	if (is_switched_off(block, node))

@@ -76,9 +76,10 @@ static int fail_in_libyaml(struct parser *p)
 		return fail(p, mark_of_offset(p, y->problem_offset), "not text: %s",
 			    y->problem ? y->problem : "unreadable byte");
 	default:
-		return fail(p, y->problem_mark, "not YAML: %s%s%s",
-			    y->problem ? y->problem : "syntax error", y->context ? " " : "",
-			    y->context ? y->context : "");
+		if (!y->context)
+			return fail(p, y->problem_mark, "not YAML: %s", y->problem);
+		return fail(p, y->problem_mark, "not YAML: %s %s (begun in line %zu)", y->problem,
+			    y->context, y->context_mark.line + 1);
 	}
 }
 
