@@ -168,7 +168,8 @@ def describe(opt, peers, background):
         "CPU": f"{bench_cpu.CORES} cores, {model}" +
                (", virtual machine" if " hypervisor" in text else ""),
         "threads or workers of every path": opt.workers,
-        "idle machine": f"{background:.3f} of a core, subtracted",
+        "idle machine": f"{background:.3f} of a core, subtracted" if background is not None
+                        else "it was not idle before the run; nothing subtracted",
         "clients": ", ".join([bench_peers.first_line(["wrk", "-v"]).split(" Copyright")[0],
                               bench_peers.first_line(["iperf3", "-v"])]),
     }
@@ -196,11 +197,10 @@ def main():
     get_ready(opt.out)
     peers, skipped = prepare(opt)
     loads = {key: bench_loads.LOADS[key] for key in opt.workloads}
-    # The least of several: what the machine uses when nobody else asks it for anything.
-    background = min(bench_cpu.busy_share(1.0) for _ in range(4))
-    print(f"  idle machine: {background:.3f} cores busy", flush=True)
-
-    cells, failed = measure_all(opt, peers, loads, background)
+    background = bench_cpu.idle_background()
+    print("  the machine is not idle, nothing will be subtracted" if background is None
+          else f"  idle machine: {background:.3f} of a core busy", flush=True)
+    cells, failed = measure_all(opt, peers, loads, background or 0.0)
     run = bench_report.Run(peers, loads, cells)
     facts = describe(opt, peers, background)
     report = bench_report.markdown(run, facts, skipped, failed)

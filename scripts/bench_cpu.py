@@ -78,6 +78,18 @@ def busy_share(seconds):
     return (read_stat()[0] - before) / (time.monotonic() - start)
 
 
+def idle_background(seconds=20.0, most=0.1):
+    """
+    Busy cores of the idle machine, the least of several looks. A machine that is never idle has no
+    background that could be subtracted: then None, after this many seconds of waiting.
+    """
+    deadline = time.monotonic() + seconds
+    looks = [busy_share(1.0)]
+    while len(looks) < 4 or (min(looks) > most and time.monotonic() < deadline):
+        looks.append(busy_share(1.0))
+    return min(looks) if min(looks) <= most else None
+
+
 def settle(background, seconds=6.0):
     """Waits for the machine to calm down; returns the busy cores it ended with above background."""
     deadline = time.monotonic() + seconds

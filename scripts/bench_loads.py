@@ -201,7 +201,8 @@ def measure(peer, load, options, background, run_dir, seconds):
         for started in net.started:
             if started in (proc, behind) and started.poll() is not None:
                 raise RuntimeError(f"{started.label} died: {bench_net.tail(started.log_path)}")
+        carriers = peer.carriers(net)
         dropped = sum(bench_cpu.tcp_trouble(p.pid) for p in (proc, behind) if p)
     figures.update(wall=w.wall, busy=w.busy, steal=w.steal, restless=restless, dropped=dropped,
-                   foreign=w.foreign / (w.wall * bench_cpu.CORES))
+                   carriers=carriers, foreign=w.foreign / (w.wall * bench_cpu.CORES))
     return figures

@@ -10,6 +10,7 @@ Must never touch a namespace, an interface or a process it did not make itself.
 """
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -175,8 +176,10 @@ def listening(pid):
 
 
 def said(path, word):
+    """Has a line of the log begun with this word, after the time and the level if it has them?"""
+    start = re.compile(rf"(\S+ \w+ +)?{re.escape(word)}\b")
     with open(path, encoding="utf-8", errors="replace") as log:
-        return any(line.startswith(word) for line in log)
+        return any(start.match(line) for line in log)
 
 
 def tail(path):

@@ -7,6 +7,7 @@ raises Unavailable with a sentence; nothing here may stand in for it silently.
 """
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -15,6 +16,7 @@ import bench_net
 # service -> (port the balancer listens on, port of the backend)
 SERVICES = {"http": (7080, 8080), "iperf": (7201, 5201), "echo": (7007, 9007)}
 NGINX_PID = "nginx.pid"  # below the prefix of the measurement; nginx unlinks it when it ends
+METRICS = "127.0.0.1:9091"  # of layer4-lb, inside the lb namespace; read after a measurement only
 MAXCONN = 7000  # above what `idle` opens, and with two descriptors and some pipes each below 20000
 
 
@@ -53,6 +55,10 @@ class Peer:
 
     def prepare(self):
         pass
+
+    def carriers(self, net):
+        """Carrier -> bytes, of a path that has a choice."""
+        return {}
 
     def target(self, service):
         """Where the client connects to: address, port."""
@@ -272,12 +278,27 @@ class Layer4Lb(Peer):
         return f"""workers: {self.options.workers}
 access_log: off
 admin:
-  metrics: off
+  metrics: {METRICS}
 rules:{rules}
 """
 
     def await_ready(self, net, proc):
         net.await_listen(proc, [listen for listen, _ in SERVICES.values()], word="ready")
+
+    def carriers(self, net):
+        """
+        Payload bytes by what carried them. A flow may fall back to relay for good reasons, and a
+        figure of relay under the name of sockmap would be a lie.
+        """
+        text = net.run(bench_net.LB, ["curl", "-fsS", f"http://{METRICS}/metrics"], 10)
+        found = {}
+        for line in text.splitlines():
+            match = re.match(r'l4lb_carrier_bytes_total\{.*carrier="(\w+)".*\} (\S+)', line)
+            if match:
+                found[match[1]] = found.get(match[1], 0) + float(match[2])
+        if not found:
+            raise RuntimeError("layer4-lb's metrics do not say what carried the bytes")
+        return found
 
 
 PEERS = {

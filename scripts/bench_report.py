@@ -84,6 +84,21 @@ def table(run, key):
     return lines
 
 
+def carried(run):
+    """For each path of ours that has a choice: the share of the bytes the kernel carried."""
+    names = [name for name in OURS if name in run.peers and name != "relay"]
+    lines = ["| workload | " + " | ".join(run.peers[name].title for name in names) + " |",
+             "|---" + "|---:" * len(names) + "|"]
+    for key in run.loads:
+        row = []
+        for name in names:
+            shares = [1 - found.get("relay", 0) / sum(found.values())
+                      for found in run.series(key, name, "carriers") if sum(found.values())]
+            row.append(f"{statistics.median(shares):.0%}" if shares else "-")
+        lines.append(f"| {key} | " + " | ".join(row) + " |")
+    return lines if names else []
+
+
 def losses(run):
     """Sentences: every figure in which a path of ours is behind one that people run today."""
     out = []
@@ -158,6 +173,9 @@ def markdown(run, facts, skipped, failed):
     for key, load in run.loads.items():
         if any(run.series(key, name, metric) for name in run.peers for metric in load.metrics):
             lines += ["", f"### {load.title}", "", *table(run, key)]
+    choice = carried(run)
+    if choice:
+        lines += ["", "### Share of the bytes that the kernel carried", "", *choice]
     reached = goals(run)
     if reached:
         lines += ["", "### Goals", "", "| goal | measured | |", "|---|---:|---|"]
