@@ -131,7 +131,7 @@ static void on_wake(struct lb_watch *w, uint32_t events)
 
 int lb_loop_new(struct lb_loop **ret)
 {
-	LB_AUTO(lb_cleanup_free) struct lb_loop *loop = NULL;
+	LB_AUTO_FREE struct lb_loop *loop = NULL;
 	LB_AUTO_CLOSE int epoll_fd = -1;
 	LB_AUTO_CLOSE int wake_fd = -1;
 	int err;

@@ -393,7 +393,7 @@ static void stuck_output_costs_lines_but_no_worker_time(void **state)
 	dropped = lb_access_log_dropped(log);
 	assert_in_range(dropped, 1, WORKERS * LINES);
 
-	/* The reader comes back to life: what was kept is whole, and only what was counted lacks. */
+	/* The reader is back: what was kept is whole, and only what was counted lacks. */
 	assert_int_equal(pthread_create(&closer, NULL, close_log, &log), 0);
 	while ((len = read_some(p->fifo_fd, buf, sizeof(buf))))
 		check_bytes(&r, buf, len);
