@@ -14,9 +14,11 @@
  * sk_data_ready), hence is serialised per direction; that is what makes the flips race-free.
  *
  * It must never
- *  - redirect a zero-length skb (a bare FIN): the sink would get EPIPE (sk_psock_backlog takes the
- *    0 of skb_send_sock for an error),
- *  - return SK_DROP: the bytes were already acknowledged to the sender,
+ *  - let a zero-length skb (a bare FIN) into a queue: redirected, the sink would get EPIPE;
+ *    passed while redirected bytes of the other direction wait in the source's own queue, the
+ *    source would (sk_psock_backlog takes a length of 0 for a failure). The FIN itself is already
+ *    in the socket's state (tcp_fin runs before sk_data_ready), so nothing is lost by dropping it,
+ *  - drop anything else: the bytes were already acknowledged to the sender,
  *  - redirect behind bytes the daemon has been passed and not yet written.
  */
 #include <linux/bpf.h>
@@ -133,7 +135,7 @@ int sk_verdict(struct __sk_buff *skb)
 	__u32 *index;
 
 	if (!len)
-		return SK_PASS;
+		return SK_DROP;
 	cookie = bpf_get_socket_cookie(skb);
 	index = bpf_map_lookup_elem(&lb_cookies, &cookie);
 	if (!index)
