@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+#
+# `make fuzz`: every tests/fuzz/NAME.c is a target over untrusted input and NAME.seeds/ holds inputs
+# to start from; below, a line each says which sources it is linked with and which words it knows.
+# Each target runs for FUZZ_SECONDS under AddressSanitizer and UBSan; an input that breaks it stays
+# in $(O)/fuzz/NAME.found/ and fails the run.
+#
+#   make fuzz FUZZ_SECONDS=600 FUZZ_TARGETS=config
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
+FUZZ_CFLAGS  := -std=gnu11 -g -O1 -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \
+	-fno-sanitize-recover=undefined $(WARN)
+
+FUZZ_DICT_config := $(O)/fuzz/config.dict
+FUZZ_OBJ_config  := $(patsubst %.c,$(O)/fuzz/%.o,$(wildcard userspace/config/*.c) \
+	userspace/base/addr.c userspace/base/log.c)
+$(O)/fuzz/config: $(FUZZ_OBJ_config)
+
+FUZZ_BIN := $(FUZZ_TARGETS:%=$(O)/fuzz/%)
+FUZZ_OBJ := $(sort $(FUZZ_TARGETS:%=$(O)/fuzz/tests/fuzz/%.o) $(foreach t,$(FUZZ_TARGETS),$(FUZZ_OBJ_$t)))
+
+$(FUZZ_OBJ): $(O)/fuzz/%.o: %.c $(STAMP)
+	$(call msg,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(CPPFLAGS) $(FUZZ_CFLAGS) -MMD -MP -c $< -o $@
+
+$(FUZZ_BIN): $(O)/fuzz/%: $(O)/fuzz/tests/fuzz/%.o
+	$(call msg,FUZZ,$@)
+	$(Q)$(CLANG) $(FUZZ_CFLAGS) -o $@ $^ $(LDLIBS)
+
+# Keys and words of the schema save the fuzzer from spelling them letter by letter.
+$(O)/fuzz/config.dict: userspace/config/schema.c
+	@mkdir -p $(@D)
+	$(Q)grep -o '{"[a-z0-9_.]*"' $< | sort -u | sed 's/^{//' > $@
+
+.PHONY: fuzz
+fuzz: $(FUZZ_TARGETS:%=fuzz-%) ## fuzz every untrusted input for FUZZ_SECONDS each
+
+# The corpus grows in the output folder; the seeds stay as they are.
+.PHONY: $(FUZZ_TARGETS:%=fuzz-%)
+$(FUZZ_TARGETS:%=fuzz-%): fuzz-%: $(O)/fuzz/%
+	@mkdir -p $(O)/fuzz/$*.corpus $(O)/fuzz/$*.found
+	$(Q)$(O)/fuzz/$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=8192 \
+		-print_final_stats=1 -artifact_prefix=$(O)/fuzz/$*.found/ \
+		$(FUZZ_DICT_$*:%=-dict=%) $(O)/fuzz/$*.corpus tests/fuzz/$*.seeds
+
+$(foreach t,$(FUZZ_TARGETS),$(eval fuzz-$t: $(FUZZ_DICT_$t)))
+-include $(FUZZ_OBJ:.o=.d)
