@@ -36,9 +36,10 @@ int selftest(struct __sk_buff *skb)
 {
 	__u32 len = skb->len;
 
+	/* As sk_verdict does. */
 	if (!len) {
 		empty++;
-		return SK_PASS;
+		return SK_DROP;
 	}
 	if (skbs++ == 1) {
 		if (lose_second) {

@@ -7,9 +7,8 @@
  * Two loopback connections, a small send buffer at the sink and a reader that does not read: the
  * sink fills up, and everything behind it has to survive partial sends (kernels before the floor
  * send the part twice). Then the reader drains and compares. At the end the sender closes, which
- * hands a zero-length skb to the program; passing it must be seen as end of file by the source and
- * leave the sink alive. (That *redirecting* one kills the sink is a rule of sk_verdict, not a
- * question to the kernel.)
+ * hands a zero-length skb to the program; dropping it, as sk_verdict does, must be seen as end of
+ * file by the source and leave the sink alive.
  *
  * It must never wait without a bound, and never leave a socket, a map or a program behind.
  */
@@ -319,7 +318,7 @@ static int step_drain(struct trial *t)
 	return 0;
 }
 
-/* The bare FIN reaches the program, is passed, and harms nobody. */
+/* The bare FIN reaches the program, its skb is dropped, and the end is seen all the same. */
 static int step_fin(struct trial *t)
 {
 	char byte;
@@ -412,13 +411,13 @@ int lb_selftest_run(unsigned int deadline_ms, enum lb_selftest_sabotage sabotage
 		.sink = -1,
 		.reader = -1,
 		.deadline_ns = start_ns + (deadline_ms ? deadline_ms : DEADLINE_MS) * 1000000ull,
-		.detail = ret->detail,
-		.detail_size = sizeof(ret->detail),
 	};
 	int r;
 
 	lb_libbpf_log_start();
 	*ret = (struct lb_selftest){};
+	t.detail = ret->detail;
+	t.detail_size = sizeof(ret->detail);
 	r = run_steps(&t, sabotage);
 	trial_fini(&t);
 	ret->ms = (double)(lb_clock_ns() - start_ns) / 1e6;
