@@ -14,7 +14,7 @@
 
 #include "base/log.h"
 
-static __thread char last_warning[256];
+static __thread char first_warning[256];
 
 static int print(enum libbpf_print_level level, const char *fmt, va_list args)
 {
@@ -25,7 +25,9 @@ static int print(enum libbpf_print_level level, const char *fmt, va_list args)
 	vsnprintf(line, sizeof(line), fmt, args);
 	line[strcspn(line, "\n")] = '\0';
 	if (level == LIBBPF_WARN) {
-		snprintf(last_warning, sizeof(last_warning), "%.255s", line);
+		/* What follows the first only tells which steps failed because of it. */
+		if (!first_warning[0])
+			snprintf(first_warning, sizeof(first_warning), "%.255s", line);
 		lb_info("%s", line);
 	} else {
 		lb_debug("%s", line);
@@ -35,11 +37,11 @@ static int print(enum libbpf_print_level level, const char *fmt, va_list args)
 
 void lb_libbpf_log_start(void)
 {
-	last_warning[0] = '\0';
+	first_warning[0] = '\0';
 	libbpf_set_print(print);
 }
 
-const char *lb_libbpf_log_last(void)
+const char *lb_libbpf_log_cause(void)
 {
-	return last_warning;
+	return first_warning;
 }

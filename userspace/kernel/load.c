@@ -136,7 +136,7 @@ static void explain(int err, const char *log, char *detail, size_t size)
 {
 	lb_load_last_line(log, detail, size);
 	if (!detail[0])
-		snprintf(detail, size, "%s", lb_libbpf_log_last());
+		snprintf(detail, size, "%s", lb_libbpf_log_cause());
 	if (!detail[0])
 		snprintf(detail, size, "cannot load sk_verdict: %s", strerror(-err));
 }

@@ -35,7 +35,7 @@ struct lb_load_object {
 /*
  * <pairs> is 1..LB_SOCKMAP_PAIRS_MAX, <workers> 1..LB_WORKERS_MAX. On success *ret owns it all.
  * Otherwise -errno, *ret untouched, nothing loaded, and <detail> holds the reason: the verifier's
- * last line or libbpf's last complaint. RLIMIT_MEMLOCK does not matter: every kernel above the
+ * last line or libbpf's first complaint. RLIMIT_MEMLOCK does not matter: every kernel above the
  * floor charges BPF memory to the memory control group.
  */
 int lb_load_open(struct lb_load *ret, uint32_t pairs, uint32_t workers, char *detail, size_t size);

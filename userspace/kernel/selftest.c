@@ -212,7 +212,7 @@ static int step_load(struct trial *t, enum lb_selftest_sabotage sabotage)
 	t->skel->rodata->hold_second = sabotage == LB_SELFTEST_HOLD;
 	r = selftest__load(t->skel);
 	if (r)
-		return fail(t, r, "%s", lb_libbpf_log_last());
+		return fail(t, r, "%s", lb_libbpf_log_cause());
 	r = bpf_prog_attach(bpf_program__fd(t->skel->progs.selftest),
 			    bpf_map__fd(t->skel->maps.lb_test_socks), BPF_SK_SKB_STREAM_VERDICT, 0);
 	if (r)
