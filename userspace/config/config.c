@@ -167,6 +167,7 @@ int lb_config_load(struct lb_config **ret, const char *path, struct lb_config_no
 		r = parse(&config, data, size, getenv("NUM_ACCEPTORS"), notices);
 	if (r)
 		return r;
+
 	config->path = strdup(path);
 	if (!config->path)
 		return -ENOMEM;

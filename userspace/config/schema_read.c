@@ -273,7 +273,7 @@ static void read_shorthand(struct reader *r, const struct lb_schema_block *block
 	}
 }
 
-/* <node> NULL: the block is not there, and <active> is false. */
+/* <node> NULL: the block is not there; defaults only. */
 static void read_block(struct reader *r, const struct lb_schema_block *block,
 		       const struct lb_yaml_node *node, void *base, bool active)
 {
@@ -287,7 +287,7 @@ static void read_block(struct reader *r, const struct lb_schema_block *block,
 		complain_found(r, node, lb_schema_block_expected(block, buf, sizeof(buf)));
 		return;
 	}
-	if (is_switched_off(block, node))
+	if (!node || is_switched_off(block, node))
 		active = false;
 	for (size_t i = 0; node && i < node->count; i++) {
 		if (!lb_schema_find(block, node->keys[i]->text))

@@ -34,10 +34,10 @@ struct parser {
 static int parse_node(struct parser *p, yaml_event_t *event, uint32_t depth,
 		      struct lb_yaml_node **ret);
 
-static int fail(struct parser *p, yaml_mark_t mark, const char *fmt, ...)
+static void set_error(struct parser *p, yaml_mark_t mark, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-static int fail(struct parser *p, yaml_mark_t mark, const char *fmt, ...)
+static void set_error(struct parser *p, yaml_mark_t mark, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -46,8 +46,10 @@ static int fail(struct parser *p, yaml_mark_t mark, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(p->error->text, sizeof(p->error->text), fmt, ap);
 	va_end(ap);
-	return -EINVAL;
 }
+
+/* To be returned. */
+#define fail(p, mark, ...) (set_error(p, mark, __VA_ARGS__), -EINVAL)
 
 /* libyaml reports a byte it cannot decode by offset only. */
 static yaml_mark_t mark_of_offset(const struct parser *p, size_t offset)

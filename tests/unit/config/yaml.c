@@ -102,14 +102,11 @@ static void an_alias_shares_the_anchored_node(void **state)
 
 static void depth_is_bounded_exactly(void **state)
 {
-	LB_AUTO_FREE char *fits = NULL, *deep = NULL;
+	LB_AUTO_FREE char *fits = NULL, *deep = NULL, *closing = NULL;
 	LB_AUTO(lb_yaml_free) struct lb_yaml *doc = NULL;
 
-	fits = repeated("", "[", LB_YAML_DEPTH_MAX, "");
-	fits = realloc(fits, LB_YAML_DEPTH_MAX * 2 + 1);
-	assert_non_null(fits);
-	memset(fits + LB_YAML_DEPTH_MAX, ']', LB_YAML_DEPTH_MAX);
-	fits[LB_YAML_DEPTH_MAX * 2] = '\0';
+	closing = repeated("", "]", LB_YAML_DEPTH_MAX, "");
+	fits = repeated("", "[", LB_YAML_DEPTH_MAX, closing);
 	doc = parsed(fits);
 	deep = repeated("", "[", LB_YAML_DEPTH_MAX + 1, "");
 	check_refused(deep, strlen(deep), 1, LB_YAML_DEPTH_MAX + 1, "nested");
