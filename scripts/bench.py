@@ -182,6 +182,7 @@ def describe(opt, peers, background):
 
 
 def publish(report):
+    """Replaces what stands between the two marks of the document, and nothing else of it."""
     with open(DOCUMENT, encoding="utf-8") as old:
         text = old.read()
     head, _, rest = text.partition(MARKS[0])
@@ -224,4 +225,7 @@ def medians(run):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
