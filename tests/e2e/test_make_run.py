@@ -78,7 +78,7 @@ def test_once_shows_the_spread_by_weight_and_the_carriers():
     assert not any(map(running, pids(done.stdout))) and len(pids(done.stdout)) == 6
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stays_up_until_a_signal_and_then_all_is_gone(up, number, temporary):
     assert len(pids(up.stdout)) == 6 and all(map(running, pids(up.stdout)))
     answer = run("nsenter", f"--net=/proc/{up.pid}/ns/net", "--",
