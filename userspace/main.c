@@ -117,7 +117,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 	return 0;
 }
 
-/* --- running ------------------------------------------------------------------------------------ */
+/* --- running ---------------------------------------------------------------------------------- */
 
 /* Before any thread exists: all of them inherit the mask, main() alone waits for signals. */
 static void block_signals(sigset_t *set)

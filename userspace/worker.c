@@ -122,7 +122,7 @@ int lb_worker_start(struct lb_worker *w)
 	return 0;
 }
 
-/* --- messages ----------------------------------------------------------------------------------- */
+/* --- messages --------------------------------------------------------------------------------- */
 
 static void stop_listening(struct lb_worker *w)
 {
@@ -250,7 +250,7 @@ int lb_worker_collect(struct lb_worker *w, struct lb_counters *sums)
 	return done ? 0 : -ETIMEDOUT;
 }
 
-/* --- the end ------------------------------------------------------------------------------------ */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 static void do_stop(void *arg)
 {

@@ -257,7 +257,8 @@ def test_garbage_is_refused_and_the_backend_lives(demo):
     samples = [bytes(rnd.randrange(256) for _ in range(rnd.randrange(1, 3000))) + b"\r\n\r\n"
                for _ in range(100)]
     samples += [b"\r\n\r\n\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0" * 4000,
-                b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+                b"GET / HTTP/1.1\r\n\r\n",
+                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
                 b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
                 b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"]
     for sample in samples:

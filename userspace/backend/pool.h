@@ -30,8 +30,9 @@ struct lb_pool {
 };
 
 /*
- * Resolves names (blocking; main thread, before workers run). <rule> must outlive the pool. 0 or -errno: -EADDRNOTAVAIL when a name has no address; *bad then names the
- * backend (borrowed from <rule>).
+ * Resolves names (blocking; main thread, before workers run). <rule> must outlive the pool. 0 or
+ * -errno: -EADDRNOTAVAIL when a name has no address; *bad then names the backend (borrowed from
+ * <rule>).
  */
 int lb_pool_new(struct lb_pool **ret, const struct lb_rule_config *rule, const char **bad);
 /* NULL is fine. No worker may use it any more. */

@@ -34,7 +34,7 @@ struct lb_service {
 	bool *cut; /* by rule: its flows have been cut */
 };
 
-/* --- limits ------------------------------------------------------------------------------------- */
+/* --- limits ----------------------------------------------------------------------------------- */
 
 static uint32_t count_cores(void)
 {
@@ -48,8 +48,8 @@ static uint32_t count_cores(void)
 }
 
 /*
- * Every flow needs two descriptors; the rest (listeners, loops, rings, pipes in use) gets a reserve.
- * Pipes have a fallback, so they need no guarantee.
+ * Every flow needs two descriptors; the rest (listeners, loops, rings, pipes in use) gets a
+ * reserve. Pipes have a fallback, so they need no guarantee.
  */
 static void set_limits(struct lb_service *s)
 {
@@ -66,7 +66,7 @@ static void set_limits(struct lb_service *s)
 	s->limits.sessions_max = limit.rlim_cur > reserve + 2 ? (limit.rlim_cur - reserve) / 2 : 1;
 }
 
-/* --- coming up ---------------------------------------------------------------------------------- */
+/* --- coming up -------------------------------------------------------------------------------- */
 
 static int build_rules(struct lb_service *s)
 {
@@ -285,7 +285,7 @@ int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 	return 0;
 }
 
-/* --- going down --------------------------------------------------------------------------------- */
+/* --- going down ------------------------------------------------------------------------------- */
 
 uint64_t lb_service_flows(const struct lb_service *s)
 {
@@ -336,7 +336,7 @@ void lb_service_stop(struct lb_service **ps)
 	free(s);
 }
 
-/* --- reports ------------------------------------------------------------------------------------ */
+/* --- reports ---------------------------------------------------------------------------------- */
 
 size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules)
 {

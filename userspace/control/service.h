@@ -23,8 +23,8 @@ struct lb_service_opts {
 
 /*
  * Brings <config> (borrowed until the service is freed) into force. On failure -errno, everything
- * undone, and what was wrong is in the log. Privileges are dropped on the way, after what needs them
- * and before the first client is accepted.
+ * undone, and what was wrong is in the log. Privileges are dropped on the way, after what needs
+ * them and before the first client is accepted.
  */
 int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 		     const struct lb_service_opts *opts);

@@ -72,7 +72,7 @@ void lb_account_end(struct lb_session *s, enum lb_reason reason)
 		s->env->log_line(s->env, line, lb_account_format(s, reason, line, sizeof(line)));
 }
 
-/* --- the line ----------------------------------------------------------------------------------- */
+/* --- the line --------------------------------------------------------------------------------- */
 
 struct text {
 	char *at;

@@ -12,8 +12,8 @@
  * Invariants
  *  C1  A byte is counted (lb_direction.bytes) when the sink's socket has accepted it.
  *  C2  pair->end is called at most once, and the pair is not touched after it returned.
- *  C3  A clean FIN is passed on only after every byte read before it was accepted by the sink. Where
- *      bytes were or may have been lost, both legs end with RST.
+ *  C3  A clean FIN is passed on only after every byte read before it was accepted by the sink.
+ *      Where bytes were or may have been lost, both legs end with RST.
  */
 #ifndef LB_FLOW_CARRIER_H
 #define LB_FLOW_CARRIER_H

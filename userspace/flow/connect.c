@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The select and connect stages: asks select.c for a backend, connects, and on failure asks for
- * another one until the rule's tries are used up. The client notices nothing but the time; its early
- * bytes wait in its socket. Must never read from the client.
+ * another one until the rule's tries are used up. The client notices nothing but the time; its
+ * early bytes wait in its socket. Must never read from the client.
  */
 #include "flow/connect.h"
 

@@ -177,7 +177,7 @@ static bool holds_nothing(const struct lb_direction *dir)
 	return !dir->held && !dir->piped;
 }
 
-/* Nothing readable, nothing held, no end in sight: the point where another carrier may take over. */
+/* Nothing readable, nothing held, no end in sight: here another carrier may take over. */
 static bool is_quiet(const struct lb_pair *p)
 {
 	for (unsigned int i = 0; i < 2; i++)

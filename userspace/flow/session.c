@@ -2,15 +2,16 @@
 /*
  * THE LIFE OF A FLOW
  *
- *   stage     file             what it does                              may end with
- *   accept    accept.c         takes the client's connection             (kept in the backlog when full)
- *   select    select.c         picks a backend by weight                 no_backend
- *   connect   connect.c        connects, next backend on failure         connect_failed, connect_timeout,
- *                                                                        reset_by_client, full
- *   carry     carrier.c        relay, promotes to sockmap when earned    done, idle, reset_by_client,
- *             relay.c sockmap.c                                          reset_by_backend, max_lifetime,
- *                                                                        drained, full
- *   account   account.c        counters, one access-log line
+ *   stage    file             what it does                            may end with
+ *   accept   accept.c         takes the client's connection           (waits in the backlog)
+ *   select   select.c         picks a backend by weight               no_backend
+ *   connect  connect.c        connects, next backend on failure       connect_failed,
+ *                                                                     connect_timeout,
+ *                                                                     reset_by_client, full
+ *   carry    carrier.c        relay, promotes to sockmap when earned  done, idle, reset_by_client,
+ *            relay.c sockmap.c                                        reset_by_backend,
+ *                                                                     max_lifetime, drained, full
+ *   account  account.c        counters, one access-log line
  *
  * This file knows the order and nothing of what the stages do; stages never call each other. A
  * stage answers NEXT, WAIT or CLOSE, and only step() below acts on it. lb_session_close() is the
@@ -64,7 +65,7 @@ static void on_timer(struct lb_timer *t)
 	step(s, stages[s->stage].timeout(s));
 }
 
-/* --- carry -------------------------------------------------------------------------------------- */
+/* --- carry ------------------------------------------------------------------------------------ */
 
 static void on_pair_end(struct lb_pair *p, enum lb_reason reason, bool clean)
 {
@@ -119,7 +120,7 @@ static enum lb_step carry_timeout(struct lb_session *s)
 	return LB_STEP_WAIT;
 }
 
-/* --- birth and death --------------------------------------------------------------------------- */
+/* --- birth and death -------------------------------------------------------------------------- */
 
 void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 		    const struct lb_addr *client)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The sockmap carrier's worker side: which indexes of the kernel's tables belong to this worker, and
- * which pair sits on each. Worker's thread only.
+ * The sockmap carrier's worker side: which indexes of the kernel's tables belong to this worker,
+ * and which pair sits on each. Worker's thread only.
  */
 #ifndef LB_FLOW_SOCKMAP_H
 #define LB_FLOW_SOCKMAP_H
