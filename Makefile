@@ -12,8 +12,8 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
-# One job per core unless the caller said otherwise.
-ifeq ($(filter -j%,$(MAKEFLAGS)),)
+# One job per core unless the caller said otherwise; makes below share the jobs of the first.
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
