@@ -23,7 +23,8 @@ struct sock {
 };
 
 struct tcp_sock {
-	__u32 write_seq; /* one past the last byte in the send queue */
+	__u32 copied_seq; /* first byte nobody has read yet */
+	__u32 write_seq;  /* one past the last byte in the send queue */
 };
 
 #pragma clang attribute pop

@@ -19,7 +19,13 @@
  *    source would (sk_psock_backlog takes a length of 0 for a failure). The FIN itself is already
  *    in the socket's state (tcp_fin runs before sk_data_ready), so nothing is lost by dropping it,
  *  - drop anything else: the bytes were already acknowledged to the sender,
- *  - redirect behind bytes the daemon has been passed and not yet written.
+ *  - redirect behind bytes the daemon has been passed and not yet written,
+ *  - pass while the source's own psock queue holds redirected bytes of the other direction, if it can
+ *    be helped: the skb would wait behind them, and the kernel's worker would then charge it to the
+ *    socket without the socket's lock (sk_psock_backlog -> skb_set_owner_r), which loses count of
+ *    sk_forward_alloc. So a direction looks for a moment when that queue is empty from half a send
+ *    buffer on and redirects until seven eighths of it; and while one direction is with the daemon,
+ *    the other one goes there too.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -77,44 +83,54 @@ struct {
 	__type(value, struct lb_ring_state);
 } lb_ring_state SEC(".maps");
 
-/* What the sink can take, read in one go. */
-struct sink {
+/* One socket of the flow, read in one go. */
+struct end {
 	__u32 write_seq;
 	__u32 queued;
-	__u32 limit;
+	__u32 sndbuf;
 	bool open;
 };
 
+static __always_inline void end_read(const struct tcp_sock *tp, struct end *e)
+{
+	const struct sock *sk = (const struct sock *)tp;
+	__u8 state = sk->__sk_common.skc_state;
+
+	e->write_seq = tp->write_seq;
+	e->queued = sk->sk_wmem_queued;
+	e->sndbuf = sk->sk_sndbuf;
+	e->open = (state == LB_TCP_ESTABLISHED || state == LB_TCP_CLOSE_WAIT) && !sk->sk_err &&
+		  !(sk->sk_shutdown & LB_SEND_SHUTDOWN);
+}
+
 /* False when the slot is empty: the other leg is gone or not yet inserted. */
-static __always_inline bool sink_read(__u32 index, struct sink *s)
+static __always_inline bool sink_read(__u32 index, struct end *e)
 {
 	struct bpf_sock *sk = bpf_map_lookup_elem(&lb_socks, &index);
 	struct tcp_sock *tp;
-	bool found = false;
 
 	if (!sk)
 		return false;
 	tp = bpf_skc_to_tcp_sock(sk);
-	if (tp) {
-		struct sock *base = (struct sock *)tp;
-		__u8 state = base->__sk_common.skc_state;
-
-		s->write_seq = tp->write_seq;
-		s->queued = base->sk_wmem_queued;
-		/* An eighth stays free: skb overhead is charged too, and a full buffer makes the
-		 * kernel's worker poll every jiffy. */
-		s->limit = base->sk_sndbuf - (base->sk_sndbuf >> 3);
-		s->open = (state == LB_TCP_ESTABLISHED || state == LB_TCP_CLOSE_WAIT) &&
-			  !base->sk_err && !(base->sk_shutdown & LB_SEND_SHUTDOWN);
-		found = true;
-	}
+	if (tp)
+		end_read(tp, e);
 	bpf_sk_release(sk);
-	return found;
+	return tp != NULL;
 }
 
-static __always_inline void tell_worker(__u32 worker, __u32 index)
+/* Bytes of <gate>'s direction that are still in the psock queue of its sink, whose write_seq this is. */
+static __always_inline __u32 in_flight(const struct lb_gate *gate, __u64 user_done, __u32 write_seq)
+{
+	__s32 n = (__u32)(gate->redirected + user_done) - (write_seq - gate->base);
+
+	/* Less than nothing: the daemon has written and not yet published. */
+	return gate->redirected && n > 0 ? (__u32)n : 0;
+}
+
+static __always_inline void tell_worker(struct lb_gate *gate, __u32 index)
 {
 	struct lb_event e = {.kind = LB_EVENT_GATE_USER, .index = index};
+	__u32 worker = gate->worker;
 	void *ring = bpf_map_lookup_elem(&lb_rings, &worker);
 	struct lb_ring_state *state;
 
@@ -123,58 +139,119 @@ static __always_inline void tell_worker(__u32 worker, __u32 index)
 	state = bpf_map_lookup_elem(&lb_ring_state, &worker);
 	if (state)
 		__sync_fetch_and_add(&state->lost, 1);
+	/* The worker may have emptied the ring and looked at <lost> in between; then there is room
+	 * now. If there still is none, it has yet to look. */
+	if (ring)
+		bpf_ringbuf_output(ring, &e, sizeof(e), 0);
+}
+
+/* bpf_skb_adjust_room() takes at most this many bytes at a time; an skb is at most 64 KB. */
+#define TRIM_STEP  0xfffu
+#define TRIM_STEPS 17
+
+/*
+ * A retransmission that was cut differently may begin with bytes we have seen. recvmsg(2) skips
+ * them by copied_seq, but tcp_read_skb() hands over the whole skb: cut them off, else they would
+ * travel twice. cb[0] is TCP_SKB_CB(skb)->seq. 0, or -1 when the kernel has no memory to do it.
+ */
+static __always_inline int trim(struct __sk_buff *skb, struct lb_gate *gate,
+				const struct tcp_sock *source)
+{
+	__u32 seq = skb->cb[0], end = seq + skb->len, old;
+
+	if (!gate->judged) {
+		gate->next_seq = source->copied_seq;
+		gate->judged = 1;
+	}
+	old = gate->next_seq - seq;
+	gate->next_seq = end;
+	if (__builtin_expect((__s32)old <= 0, 1))
+		return 0;
+	for (int i = 0; i < TRIM_STEPS && old; i++) {
+		__u32 step = old < TRIM_STEP ? old : TRIM_STEP;
+
+		if (bpf_skb_adjust_room(skb, -(__s32)step, 0, 0))
+			return -1;
+		old -= step;
+	}
+	return old ? -1 : 0;
+}
+
+/* True when the skb was handed to the sink; false when the daemon must carry it. */
+static __always_inline bool redirect(struct __sk_buff *skb, struct lb_gate *gate, __u32 index,
+				     __u32 own_write_seq)
+{
+	__u32 sink_index = index ^ 1, len = skb->len, load;
+	__u64 user_done, other_done;
+	struct lb_gate *other;
+	struct end sink = {};
+	bool wants_daemon;
+
+	/* Before the sink's write_seq: what <user_done> says is written must be in it. */
+	user_done = *(volatile __u64 *)&gate->user_done;
+	other = bpf_map_lookup_elem(&lb_gates, &sink_index);
+	if (!other || !sink_read(sink_index, &sink) || !sink.open)
+		return false;
+	if (gate->mode == LB_GATE_USER && user_done != gate->passed)
+		return false;
+
+	load = sink.queued + in_flight(gate, user_done, sink.write_seq) + len;
+	/* An eighth stays free: skb overhead is charged too, and a full buffer makes the kernel's
+	 * worker poll every jiffy. */
+	if (load > sink.sndbuf - (sink.sndbuf >> 3))
+		return false;
+	other_done = *(volatile __u64 *)&other->user_done;
+	wants_daemon = load > sink.sndbuf >> 1 || other->passed != other_done;
+	if (wants_daemon && !in_flight(other, other_done, own_write_seq))
+		return false;
+
+	if (gate->mode == LB_GATE_USER) {
+		/* The daemon holds nothing of ours, and the sink's queue held nothing when it wrote
+		 * (it checks): write_seq is exactly this far. */
+		gate->base = sink.write_seq - (__u32)(gate->redirected + user_done);
+		gate->mode = LB_GATE_KERNEL;
+	}
+	/* SK_DROP when the slot emptied meanwhile. */
+	if (bpf_sk_redirect_map(skb, &lb_socks, sink_index, 0) != SK_PASS)
+		return false;
+	gate->redirected += len;
+	return true;
 }
 
 SEC("sk_skb/stream_verdict")
 int sk_verdict(struct __sk_buff *skb)
 {
-	__u32 len = skb->len, sink_index, in_flight;
-	__u64 cookie, user_done;
-	struct sink sink = {};
+	struct tcp_sock *source;
 	struct lb_gate *gate;
+	__u64 cookie;
 	__u32 *index;
 
-	if (!len)
+	if (!skb->len)
 		return SK_DROP;
 	cookie = bpf_get_socket_cookie(skb);
 	index = bpf_map_lookup_elem(&lb_cookies, &cookie);
-	if (!index)
-		return SK_PASS;
-	gate = bpf_map_lookup_elem(&lb_gates, index);
-	if (!gate)
+	gate = index ? bpf_map_lookup_elem(&lb_gates, index) : NULL;
+	source = skb->sk ? bpf_skc_to_tcp_sock(skb->sk) : NULL;
+	if (!gate || !source)
 		return SK_PASS;
 	gate->last_ns = bpf_ktime_get_coarse_ns();
-
-	/* Before the sink's write_seq: what <user_done> says is written must be in it. */
-	user_done = *(volatile __u64 *)&gate->user_done;
-	sink_index = *index ^ 1;
-	if (!sink_read(sink_index, &sink))
-		goto pass;
-
-	if (gate->mode == LB_GATE_USER) {
-		if (user_done != gate->passed)
-			goto pass;
-		/* The daemon holds nothing of ours and the sink's queue held nothing when it wrote
-		 * (it checks), so write_seq is exactly this far. */
-		gate->base = sink.write_seq - (__u32)(gate->redirected + user_done);
-		gate->mode = LB_GATE_KERNEL;
+	if (trim(skb, gate, source)) {
+		/* The stream cannot be kept whole: the daemon resets the flow. */
+		gate->broken = 1;
+		tell_worker(gate, *index);
+		return SK_DROP;
 	}
+	if (redirect(skb, gate, *index, source->write_seq))
+		return SK_PASS;
 
-	in_flight = (__u32)(gate->redirected + user_done) - (sink.write_seq - gate->base);
-	if (!sink.open || sink.queued + in_flight + len > sink.limit)
-		goto pass;
-	/* SK_DROP when the slot emptied meanwhile. */
-	if (bpf_sk_redirect_map(skb, &lb_socks, sink_index, 0) != SK_PASS)
-		goto pass;
-	gate->redirected += len;
-	return SK_PASS;
-
-pass:
-	gate->passed += len;
-	if (gate->mode == LB_GATE_KERNEL) {
+	/* The daemon watches while it owes us bytes; otherwise it has to be told. */
+	if (gate->mode == LB_GATE_KERNEL || gate->passed == *(volatile __u64 *)&gate->user_done) {
 		gate->mode = LB_GATE_USER;
 		gate->episodes++;
-		tell_worker(gate->worker, *index);
+		gate->passed += skb->len;
+		tell_worker(gate, *index);
+	} else {
+		gate->passed += skb->len;
 	}
 	return SK_PASS;
 }

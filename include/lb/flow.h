@@ -42,7 +42,10 @@ struct lb_gate {
 	__u32 base;
 	__u32 episodes; /* changes from KERNEL to USER */
 	__u32 worker;   /* whose ring hears of them; set by the daemon before insertion */
-	__u8 pad0[24];
+	__u32 next_seq; /* of the source: behind the last byte judged (see <judged>) */
+	__u32 judged;   /* there was one */
+	__u32 broken;   /* the stream could not be kept whole: reset the flow */
+	__u8 pad0[12];
 	/* Written by the daemon only, on a cache line of its own. */
 	__u64 user_done; /* of <passed>: written to the sink */
 	__u8 pad1[56];

@@ -29,7 +29,9 @@
 #include "base/cleanup.h"
 
 /* setsockopt doubles it. What the gate may have on its way to a sink; also its send queue. */
-#define SNDBUF_BYTES          (2 * 1024 * 1024)
+#define SNDBUF_BYTES (2 * 1024 * 1024)
+/* The most a source is promised. */
+#define WINDOW_BYTES          (4 * 1024 * 1024)
 #define ROUNDS                8
 #define TCP_STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
 #define POLL_MIN_MS           1u
@@ -121,7 +123,7 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 {
 	struct lb_leg *leg = &p->leg[i];
 	socklen_t len = sizeof(leg->cookie);
-	int sndbuf = SNDBUF_BYTES;
+	int sndbuf = SNDBUF_BYTES, window = WINDOW_BYTES;
 	struct tcp_info info;
 	struct lb_gate *gate;
 	int err;
@@ -137,6 +139,9 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 	/* Best effort: with a smaller buffer the gate goes to USER earlier, no more. */
 	if (setsockopt(leg->watch.fd, SOL_SOCKET, SO_SNDBUFFORCE, &sndbuf, sizeof(sndbuf)))
 		(void)setsockopt(leg->watch.fd, SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof(sndbuf));
+	/* Bytes taken by the gate look like bytes read to the kernel's auto-tuning: the receive
+	 * buffer would grow to tcp_rmem's maximum, and a sink that stalls would then fill it. */
+	(void)setsockopt(leg->watch.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &window, sizeof(window));
 	/* <i> is the sink of the other direction. */
 	p->dir[i ^ 1].written0 = written(&info);
 	gate = gate_of(p, i);
@@ -359,6 +364,10 @@ static void service(struct lb_pair *p)
 {
 	bool poll = false, again = false;
 
+	if (load32(&gate_of(p, 0)->broken) || load32(&gate_of(p, 1)->broken)) {
+		p->end(p, LB_REASON_FULL, false);
+		return;
+	}
 	for (unsigned int d = 0; d < 2; d++) {
 		struct lb_direction *dir = &p->dir[d];
 		enum carried carried;
