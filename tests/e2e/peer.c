@@ -7,8 +7,8 @@
  * connection is one thread (two, when it sends and receives at once): the scenarios are orders of
  * blocking steps, and read best as such.
  *
- * Output: `listening` (server, when it is), `holding` (when all connections reached their hold),
- * at the end one line of JSON. Exit: 0 every connection was as expected, 1 not, 2 usage or setup.
+ * Output: `listening` (server, when it is), `waiting` and `holding` (when all connections wait for
+ * the go, or reached their hold), at the end one line of JSON. Exit: 0 every connection was as expected, 1 not, 2 usage or setup.
  */
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -23,8 +23,8 @@
 #define FAILURES_SHOWN 8
 
 static struct peer_flow *flows;
-static atomic_ulong started, done, holding;
-static volatile sig_atomic_t stopping;
+static atomic_ulong started, done, waiting, holding;
+static volatile sig_atomic_t stopping, gone;
 
 /* --- one connection -------------------------------------------------------------------------- */
 
@@ -38,15 +38,29 @@ static void await_received(const struct peer_flow *f)
 		pause_ms(p, 2);
 }
 
+/* Says <word> when all connections have come to the same point. */
+static void announce(atomic_ulong *arrived, const char *word)
+{
+	if (atomic_fetch_add(arrived, 1) + 1 == plan.count) {
+		printf("%s\n", word);
+		fflush(stdout);
+	}
+}
+
+/* Until SIGUSR1, or the deadline. */
+static void await_go(const struct peer_flow *f)
+{
+	announce(&waiting, "waiting");
+	while (!gone && left_ms(f->plan))
+		pause_ms(f->plan, 2);
+}
+
 /* Until standard input closes, the connection fails, or the deadline. */
 static void hold(const struct peer_flow *f)
 {
 	struct pollfd p[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = f->fd}};
 
-	if (atomic_fetch_add(&holding, 1) + 1 == plan.count) {
-		printf("holding\n");
-		fflush(stdout);
-	}
+	announce(&holding, "holding");
 	poll(p, 2, left_ms(f->plan));
 }
 
@@ -131,7 +145,8 @@ static void flow_run(struct peer_flow *f)
 {
 	pthread_t sender;
 
-	pause_ms(f->plan, f->plan->start_delay_ms);
+	if (f->plan->go)
+		await_go(f);
 	switch (f->plan->order) {
 	case ORDER_SEND:
 		send_all(f);
@@ -291,9 +306,12 @@ static void run_client(const struct addrinfo *to, const struct addrinfo *from)
 	free(ids);
 }
 
-static void on_stop(int sig)
+static void on_signal(int sig)
 {
-	stopping = sig;
+	if (sig == SIGUSR1)
+		gone = 1;
+	else
+		stopping = 1;
 }
 
 static void run_server(const struct addrinfo *at, uint64_t room)
@@ -419,12 +437,13 @@ static bool report(uint64_t n, uint64_t ms)
 int main(int argc, char **argv)
 {
 	uint64_t begin = now_ms(), room;
-	struct addrinfo *at, *from;
+	static struct addrinfo *at, *from; /* static: nobody frees what lives as long as we do */
 	char port[8];
 
 	options_parse(argc, argv);
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGTERM, on_stop);
+	signal(SIGTERM, on_signal);
+	signal(SIGUSR1, on_signal);
 	plan.deadline = begin + plan.deadline_ms;
 	/* Last resort: a wait without a bound would be a bug of this program. */
 	alarm((unsigned)(plan.deadline_ms / 1000) + 10);

@@ -39,8 +39,9 @@ struct peer_plan {
 	uint64_t pause_every, pause_ms; /* sender */
 	uint64_t stall_every, stall_ms; /* receiver */
 	uint64_t rst_after;             /* reset after so many received bytes */
-	uint64_t start_delay_ms, patient, end_delay_ms;
-	uint64_t hold; /* stay open until standard input closes */
+	uint64_t go;                    /* wait for SIGUSR1 before the first byte */
+	uint64_t patient, end_delay_ms; /* what our end waits for */
+	uint64_t hold;                  /* stay open until standard input closes */
 	uint64_t deadline_ms, quiet_ms, accept_delay_ms, backlog;
 	uint64_t rcvbuf, sndbuf, mptcp;
 	unsigned order, end, tx, rx, expect;

@@ -50,7 +50,7 @@ static const struct option {
 	{"stall_every", .number = &plan.stall_every, .help = "receiver rests every so many bytes"},
 	{"stall_ms", .number = &plan.stall_ms, .help = "so long"},
 	{"rst_after", .number = &plan.rst_after, .help = "reset after so many received bytes"},
-	{"start_delay_ms", .number = &plan.start_delay_ms, .help = "rest before the first byte"},
+	{"go", .number = &plan.go, .help = "1: no byte before SIGUSR1"},
 	{"patient", .number = &plan.patient, .help = "1: end only when recv bytes arrived"},
 	{"end_delay_ms", .number = &plan.end_delay_ms, .help = "and so much later"},
 	{"hold", .number = &plan.hold, .help = "1: after sending wait until stdin closes"},

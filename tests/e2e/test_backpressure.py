@@ -9,7 +9,7 @@ FLOWS = 4
 LIMIT = 16 << 20  # per flow: everything between the two programs
 TRIES = 3         # other processes use the same memory
 
-FAST = {"send": 1 << 30, "hold": 1, "quiet_ms": 1500, "expect": "any", "start_delay_ms": 20}
+FAST = {"send": 1 << 30, "hold": 1, "quiet_ms": 1500, "expect": "any", "go": 1}
 NEVER = {"rx": "never", "hold": 1, "expect": "any"}
 
 
@@ -49,8 +49,7 @@ def test_a_reader_that_never_reads_stalls_the_sender_within_bounded_memory(lane,
 
 def test_a_flow_that_stalled_goes_on_when_its_reader_does(lane):
     size = 24 << 20
-    options = {"send": size, "recv": size, "patient": 1, "start_delay_ms": 20,
-               "end_delay_ms": 10}
+    options = {"send": size, "recv": size, "patient": 1, "go": 1}
     # Half a second without reading after every eighth of the stream: buffers fill each time.
     lane.run({**options, "stall_every": size // 8, "stall_ms": 250}, options,
              count=2).assert_identical()
@@ -60,8 +59,7 @@ def test_a_stalled_flow_does_not_hold_up_another(lane_of):
     stalled, other = lane_of("v4n0"), lane_of("v4n1")
     with stalled.open({"rx": "never", "end": "keep", "expect": "any"}, FAST, count=8) as jam:
         jam.wait_holding()
-        options = {"send": 4 << 20, "recv": 4 << 20, "patient": 1, "start_delay_ms": 20,
-                   "end_delay_ms": 10, "deadline_ms": 10000}
+        options = {"send": 4 << 20, "recv": 4 << 20, "patient": 1, "go": 1, "deadline_ms": 10000}
         other.run(options, options, count=8).assert_identical()
         jam.release()
         jam.finish()

@@ -6,8 +6,8 @@ from lbtest.net import BACKEND
 
 SIZES = [1, *(base + d for base in (4096, 16384, 65536, 1 << 20) for d in (-1, 0, 1))]
 
-# The flow is on its carrier before the first byte and until the last one.
-SETTLED = {"start_delay_ms": 20, "patient": 1, "end_delay_ms": 10}
+# The flow is on its carrier before the first byte.
+SETTLED = {"go": 1}
 
 
 def both(size_up, size_down, **options):
@@ -60,13 +60,13 @@ def test_any_chunk_size_will_do(lane, chunk):
 
 def test_one_byte_ping_pong_is_answered_byte_by_byte(lane):
     server, client = both(2000, 2000, order="pingpong", chunk=1)
-    lane.run(server, {**client, "start_delay_ms": 20}).assert_identical()
+    lane.run(server, {**client, "go": 1}).assert_identical()
 
 
 @pytest.mark.parametrize("message", [100, 5000, 70000])
 def test_ping_pong_of_messages(lane, message):
     server, client = both(message * 200, message * 200, order="pingpong", chunk=message)
-    lane.run(server, {**client, "start_delay_ms": 20}).assert_identical()
+    lane.run(server, {**client, "go": 1}).assert_identical()
 
 
 @pytest.mark.parametrize("tx", ["send", "sendfile", "splice"])

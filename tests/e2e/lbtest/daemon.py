@@ -64,7 +64,7 @@ class Daemon:
 
     def spawn(self):
         """Starts it and returns at once."""
-        self.before = machine.bpf_objects()
+        self.held = {}
         name = f"{self.name}.{self.starts}"
         self.starts += 1
         self.process = self.net.start(LB, name, self.command, self.folder)
@@ -79,6 +79,7 @@ class Daemon:
         except BaseException:
             self.kill()
             raise
+        self.held = machine.bpf_held(self.pid)
         self.fds = machine.process_fds(self.pid)
         self.rss = machine.process_rss(self.pid)
         return self
@@ -127,16 +128,8 @@ class Daemon:
         """After the end: no BPF object, no pin, no sanitizer report."""
         report = _SANITIZER.search(self.log)
         assert not report, self.log[report.start() - 200:][:6000]
-        orphans = {}
-
-        def none_left():
-            orphans.clear()
-            orphans.update(machine.bpf_orphans(self.before, self.pid))
-            return not orphans
-        try:
-            wait_until(none_left, seconds, "BPF objects go with the daemon", every=0.1)
-        except AssertionError:
-            raise AssertionError(f"left behind by the daemon: {orphans}") from None
+        wait_until(lambda: not self.held.keys() & machine.bpf_objects().keys(), seconds,
+                   f"the BPF objects are gone: {list(self.held)}", every=0.1)
         left = self.pins()
         assert not left, f"pins left behind: {left}"
 
@@ -162,6 +155,11 @@ class Daemon:
         time.sleep(seconds)
         used = (machine.process_cpu(self.pid) - cpu) / (time.monotonic() - begin)
         assert used <= share, f"{used * 100:.0f} % of a CPU without work"
+
+    def promoted(self):
+        """Flows that are on the sockmap carrier now: each has both its sockets in the map."""
+        ids = [key[1] for key, o in self.held.items() if o["name"] == "lb_cookies"]
+        return sum(machine.map_entries(i) for i in ids) // 2
 
     def fd_names(self):
         names = {}

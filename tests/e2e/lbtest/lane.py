@@ -4,8 +4,10 @@ A lane is one rule of a running daemon with one backend address: where integrity
 flows. It runs a server and a client, and compares what both saw with what the daemon wrote down.
 """
 import itertools
+import signal
 
 from . import peer
+from .process import wait_until
 
 RELAY, SOCKMAP = "relay", "sockmap"
 CARRIERS = (RELAY, SOCKMAP)
@@ -22,6 +24,8 @@ class Exchange:
         self.lane = lane
         self.count = count
         self.skip = len(lane.daemon.flows(lane.name))
+        self.settle = SOCKMAP == lane.carrier and (server.get("go") or client.get("go"))
+        self.promoted = lane.daemon.promoted() if self.settle else 0
         seed = next(_seeds) << 32
         self.server = self.client = None
         self.server = peer.server(lane.net, lane.folder, host=lane.backend[0],
@@ -29,9 +33,22 @@ class Exchange:
         try:
             self.client = peer.client(lane.net, lane.folder, host=lane.listen[0],
                                       port=lane.listen[1], count=count, seed=seed, **client)
+            if server.get("go") or client.get("go"):
+                self._go()
         except BaseException:
             self.stop()
             raise
+
+    def _go(self):
+        """No byte moves before all flows are connected and on their carrier."""
+        told = [p for p in (self.server, self.client) if p.options.get("go")]
+        for p in told:
+            p.wait_for("waiting")
+        if self.settle:
+            wait_until(lambda: self.lane.daemon.promoted() >= self.promoted + self.count, 5,
+                       f"{self.count} flows are promoted")
+        for p in told:
+            p.process.signal(signal.SIGUSR1)
 
     def wait_holding(self):
         for p in (self.server, self.client):

@@ -51,24 +51,28 @@ def mount_bpffs():
 
 
 def bpf_objects():
-    """{("prog"|"map", id): {"name", "pids", "btf"}} of the whole machine."""
+    """{("prog"|"map", id): what bpftool says of it}, of the whole machine."""
     found = {}
     for kind in ("prog", "map"):
         out = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True,
                              timeout=20, check=False).stdout
-        for o in json.loads(out or "[]"):
-            found[kind, o["id"]] = {"name": o.get("name", ""), "btf": o.get("btf_id", 0),
-                                    "pids": {p["pid"] for p in o.get("pids", [])}}
+        found.update({(kind, o["id"]): o for o in json.loads(out or "[]")})
     return found
 
 
-def bpf_orphans(before, pid):
-    """
-    Objects that were not there <before> and that no living process holds, or <pid> does. What
-    other processes of this machine hold is their affair.
-    """
-    return {key: o for key, o in bpf_objects().items()
-            if key not in before and (not o["pids"] or pid in o["pids"])}
+def bpf_held(pid):
+    """The part of bpf_objects() that a process holds descriptors of."""
+    ids = set()
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        try:
+            ids |= set(re.findall(r"^(prog|map)_id:\s+(\d+)", path.read_text(), re.M))
+        except FileNotFoundError:
+            pass  # closed in between
+    return {key: o for key, o in bpf_objects().items() if (key[0], str(key[1])) in ids}
+
+
+def map_entries(number):
+    return len(json.loads(run("bpftool", "-j", "map", "dump", "id", number).stdout or "[]"))
 
 
 def process_fds(pid):
