@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 
 #include "peer_flow.h"
 #include "peer_options.h"
@@ -24,7 +25,8 @@
 
 static struct peer_flow *flows;
 static atomic_ulong started, done, waiting, holding;
-static volatile sig_atomic_t stopping, gone;
+static volatile sig_atomic_t stopping;
+static int go_fd; /* eventfd: readable after the go, for all threads at once */
 
 /* --- one connection -------------------------------------------------------------------------- */
 
@@ -50,9 +52,10 @@ static void announce(atomic_ulong *arrived, const char *word)
 /* Until SIGUSR1, or the deadline. */
 static void await_go(const struct peer_flow *f)
 {
+	struct pollfd p = {.fd = go_fd, .events = POLLIN};
+
 	announce(&waiting, "waiting");
-	while (!gone && left_ms(f->plan))
-		pause_ms(f->plan, 2);
+	poll(&p, 1, left_ms(f->plan));
 }
 
 /* Until standard input closes, the connection fails, or the deadline. */
@@ -309,7 +312,7 @@ static void run_client(const struct addrinfo *to, const struct addrinfo *from)
 static void on_signal(int sig)
 {
 	if (sig == SIGUSR1)
-		gone = 1;
+		eventfd_write(go_fd, 1);
 	else
 		stopping = 1;
 }
@@ -442,6 +445,7 @@ int main(int argc, char **argv)
 
 	options_parse(argc, argv);
 	signal(SIGPIPE, SIG_IGN);
+	go_fd = eventfd(0, EFD_CLOEXEC);
 	signal(SIGTERM, on_signal);
 	signal(SIGUSR1, on_signal);
 	plan.deadline = begin + plan.deadline_ms;
