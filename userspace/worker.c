@@ -244,10 +244,10 @@ int lb_worker_collect(struct lb_worker *w, struct lb_counters *sums)
 		;
 	done = c->done;
 	pthread_mutex_unlock(&c->lock);
-	for (size_t i = 0; done && i < w->opts.rules_count; i++)
-		lb_account_add(&sums[i], &c->counters[i]);
+	for (size_t i = 0; i < w->opts.rules_count; i++)
+		lb_account_add(&sums[i], done ? &c->counters[i] : &w->env.counters[i]);
 	collect_put(c);
-	return done ? 0 : -ETIMEDOUT;
+	return 0;
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */

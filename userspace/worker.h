@@ -35,7 +35,9 @@ void lb_worker_drain(struct lb_worker *w);
 void lb_worker_cut(struct lb_worker *w, size_t rule);
 /*
  * Adds the worker's counters, living flows included to the byte, to <sums> (by rule). Any thread
- * but the worker's own; waits for the worker, at most a second: -ETIMEDOUT, <sums> unchanged.
+ * but the worker's own; waits for the worker. One that is too busy to answer within a second gives
+ * its counters as they stand: what the kernel carried since the last answer is then still missing.
+ * 0 or -ENOMEM.
  */
 int lb_worker_collect(struct lb_worker *w, struct lb_counters *sums);
 

@@ -82,6 +82,11 @@ static void flows(const struct view *v)
 		for (unsigned int c = 0; c < LB_CARRIER_MAX_; c++)
 			row(v, "l4lb_flows_total", r, "carrier", carriers[c]->name,
 			    v->sums[r].flows[c]);
+	head(v, "l4lb_promotions_total", "counter",
+	     "Flows that went from relay to a kernel carrier.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		row(v, "l4lb_promotions_total", r, "carrier", lb_sockmap.name,
+		    v->sums[r].promotions);
 	head(v, "l4lb_carrier_refusals_total", "counter",
 	     "Flows ended that were not on a faster carrier, by reason.");
 	for (size_t r = 0; r < v->rules_count; r++)

@@ -21,7 +21,7 @@ void lb_account_add(struct lb_counters *to, const struct lb_counters *from)
 	const uint64_t *part = (const uint64_t *)from;
 
 	for (size_t i = 0; i < sizeof(*to) / sizeof(*sum); i++)
-		sum[i] += part[i];
+		sum[i] += lb_count_read(&part[i]);
 }
 
 void lb_account_fold(struct lb_session *s)

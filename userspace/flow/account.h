@@ -26,7 +26,7 @@ struct lb_counters {
 	uint64_t flows[LB_CARRIER_MAX_]; /* ended, by the carrier they ended on */
 	uint64_t whys[LB_WHY_MAX_];      /* ended, by why not on a faster one */
 	uint64_t ends[LB_REASON_MAX_];
-	uint64_t promotions;
+	uint64_t promotions;       /* relay to sockmap */
 	uint64_t connect_failures; /* single tries */
 	uint64_t durations[LB_DURATION_BUCKETS + 1];
 	uint64_t duration_sum_ms;
@@ -42,7 +42,7 @@ static inline uint64_t lb_count_read(const uint64_t *counter)
 	return __atomic_load_n(counter, __ATOMIC_RELAXED);
 }
 
-/* Adds every counter of <from> to <to>. */
+/* Adds every counter of <from>, which may be alive, to <to>. */
 void lb_account_add(struct lb_counters *to, const struct lb_counters *from);
 
 /* Brings the rule's byte counters up to date with a living session. Its worker only. */

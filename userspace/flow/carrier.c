@@ -13,10 +13,15 @@
 #include "base/cleanup.h"
 #include "flow/sockmap.h"
 
-/* `auto`: a flow has earned the price of a promotion (two dozen system calls) when .. */
-#define PROMOTE_BYTES      (256u * 1024u) /* .. it has moved this much, */
-#define PROMOTE_AGE_NS     1000000000ull  /* .. or is this old */
-#define PROMOTE_AGED_BYTES (16u * 1024u)  /* .. and not idle */
+/*
+ * `auto` judges a flow by its last reads: one that talks in small messages is carried by the kernel
+ * at two thirds of relay's cost, one that moves bulk is cheaper in relay, by splice (docs/
+ * benchmarks.md). There is no way back from sockmap, so a flow is watched for a while first.
+ */
+#define JUDGED_READS     64u           /* as many reads are judged together, */
+#define JUDGED_READS_MIN 8u            /* or these when the flow is older than .. */
+#define JUDGED_AGE_NS    1000000000ull /* .. this: the promotion costs two dozen system calls */
+#define MESSAGE_BYTES    (16u * 1024u) /* average read beyond which a flow counts as bulk */
 
 static const char *const reason_words[] = {
 #define LB_REASON(symbol, word, help) #word,
@@ -84,25 +89,35 @@ void lb_carrier_begin(struct lb_pair *p)
 	p->carrier->event(p, 0, 0);
 }
 
-static bool has_earned_it(const struct lb_pair *p)
+/* Judges when there is enough to judge; changes p->why between short and bulk. */
+static bool has_earned_it(struct lb_pair *p)
 {
 	uint64_t moved = p->dir[0].bytes + p->dir[1].bytes;
+	uint64_t average;
 
 	if (p->acceleration == LB_ACCELERATION_SOCKMAP)
 		return true;
-	return moved >= PROMOTE_BYTES ||
-	       (moved >= PROMOTE_AGED_BYTES &&
-		lb_loop_now_ns(p->env->loop) - p->start_ns >= PROMOTE_AGE_NS);
+	if (p->reads < JUDGED_READS_MIN)
+		return false;
+	if (p->reads < JUDGED_READS && lb_loop_now_ns(p->env->loop) - p->start_ns < JUDGED_AGE_NS)
+		return false;
+	average = (moved - p->judged_bytes) / p->reads;
+	p->judged_bytes = moved;
+	p->reads = 0;
+	p->why = average > MESSAGE_BYTES ? LB_WHY_BULK : LB_WHY_SHORT;
+	return p->why == LB_WHY_SHORT;
 }
 
 bool lb_carrier_promote(struct lb_pair *p)
 {
 	/* Once refused (a full table, a leg of the wrong kind), always refused: trying again at
 	 * every quiet point would cost more than it could bring. */
-	if (p->why != LB_WHY_SHORT || !has_earned_it(p))
+	if (p->why != LB_WHY_SHORT && p->why != LB_WHY_BULK)
 		return false;
-	if (lb_sockmap.start(p))
+	if (!has_earned_it(p) || lb_sockmap.start(p))
 		return false;
+	if (p->promoted)
+		p->promoted(p);
 	p->carrier = &lb_sockmap;
 	p->why = p->tethered ? LB_WHY_NOT_ESTABLISHED : LB_WHY_NONE;
 	p->carrier->event(p, 0, 0);

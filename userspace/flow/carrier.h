@@ -112,6 +112,8 @@ struct lb_pair {
 	struct lb_carrier_env *env;
 	/* Called once, from inside the carrier: close both legs, with RST unless <clean>. */
 	void (*end)(struct lb_pair *p, enum lb_reason reason, bool clean);
+	/* Told when another carrier is about to count the bytes. May be NULL. */
+	void (*promoted)(struct lb_pair *p);
 	lb_watch_fn on_event;   /* the owner's, for both legs */
 	struct lb_task again;   /* -> carrier->event(p, .., 0) in the next turn */
 	struct lb_timer poll;   /* the same, later */
@@ -119,6 +121,8 @@ struct lb_pair {
 	uint64_t last_ns;       /* last payload moved by the daemon */
 	uint32_t sockmap_index; /* of leg 0; leg 1 has the next */
 	uint32_t poll_ms;       /* sockmap: the next wait for what makes no event */
+	uint32_t reads;         /* relay: since the last judgement .. */
+	uint64_t judged_bytes;  /* .. when this much had been moved */
 	bool tethered;          /* sockmap: leg 1 was refused, the daemon carries both ways */
 	enum lb_acceleration acceleration;
 	enum lb_why why; /* why it is not on a faster carrier */

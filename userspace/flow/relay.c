@@ -18,7 +18,7 @@
 
 #define RECV_BYTES   (64u * 1024u)
 #define SPLICE_BYTES (1024u * 1024u) /* the pipe's slots are the real limit */
-#define ROUNDS       8               /* reads of one direction in one turn */
+#define ROUNDS       4               /* reads of one direction in one turn */
 #define BULK_READS   2               /* full reads in a row before splice pays */
 #define BULK_MIN     (16u * 1024u)   /* a splice below this counts against it */
 #define BULK_CREDIT  6               /* full_reads never grows beyond this */
@@ -99,6 +99,7 @@ static enum moved move_by_copy(struct lb_pair *p, unsigned int d)
 	n = recv(source->watch.fd, scratch, RECV_BYTES, 0);
 	if (n <= 0)
 		return source_ended(p, d, n);
+	p->reads++;
 	if (n == RECV_BYTES)
 		dir->full_reads++;
 	else
@@ -140,6 +141,7 @@ static enum moved move_by_splice(struct lb_pair *p, unsigned int d)
 		   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	if (n <= 0)
 		return source_ended(p, d, n);
+	p->reads++;
 	dir->piped = (uint32_t)n;
 	if (n < BULK_MIN)
 		dir->full_reads--;

@@ -72,6 +72,14 @@ static void on_pair_end(struct lb_pair *p, enum lb_reason reason, bool clean)
 	lb_session_close(lb_container_of(p, struct lb_session, pair), reason, clean);
 }
 
+static void on_promoted(struct lb_pair *p)
+{
+	struct lb_session *s = lb_container_of(p, struct lb_session, pair);
+
+	lb_account_fold(s);
+	lb_count(&s->env->counters[s->rule->index].promotions, 1);
+}
+
 /* Arms the timer for whichever comes first, idleness counted from <last_ns> or the lifetime. */
 static void arm_carry_timer(struct lb_session *s, uint64_t last_ns)
 {
@@ -142,6 +150,7 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 	lb_timer_init(&s->timer, on_timer);
 	lb_carrier_init(&s->pair, &env->carrier, rule->config->acceleration);
 	s->pair.end = on_pair_end;
+	s->pair.promoted = on_promoted;
 	s->pair.on_event = on_leg_event;
 	lb_list_append(&env->sessions, &s->node);
 	lb_count(&counters->active, 1);
