@@ -37,11 +37,14 @@ def tree(tmp_path_factory):
     return top
 
 
+def clean_env():
+    return {k: v for k, v in os.environ.items() if not k.startswith(("LB_", "MAKE", "MFLAGS"))}
+
+
 def make(top, *args):
     """What was made, as `make` names it."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("LB_", "MAKE", "MFLAGS"))}
-    done = subprocess.run(["make", "all", "tests", *args], cwd=top, env=env, text=True, timeout=120,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(["make", "all", "tests", *args], cwd=top, env=clean_env(), text=True,
+                          timeout=120, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout
     return set(re.findall(r"^  [A-Z]+ +(\S+)$", done.stdout, re.M))
 
@@ -101,3 +104,14 @@ def test_without_tools_make_says_how_to_get_them(tree, tmp_path):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
     assert done.returncode != 0
     assert done.stdout.startswith("Build tools or libraries are missing: scripts/install-deps")
+
+
+def test_a_test_case_that_is_not_registered_does_not_compile(tree):
+    source = tree / "tests/unit/base/forgotten.c"
+    source.write_text("static void forgotten(void **state)\n{\n}\n\nint main(void)\n{\n"
+                      "\treturn 0;\n}\n")
+    done = subprocess.run(["make", "tests"], cwd=tree, env=clean_env(), text=True, timeout=120,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    source.unlink()
+    assert done.returncode != 0
+    assert "defined but not used" in done.stdout
