@@ -156,6 +156,13 @@ class Daemon:
         used = (machine.process_cpu(self.pid) - cpu) / (time.monotonic() - begin)
         assert used <= share, f"{used * 100:.0f} % of a CPU without work"
 
+    def sockmap_refusal(self):
+        """None when sockmap is in service, else the reason's word."""
+        for (name, labels), value in self.metrics().items():
+            if name == "l4lb_sockmap_in_service":
+                return None if value else dict(labels)["reason"]
+        raise AssertionError("l4lb_sockmap_in_service is missing")
+
     def promoted(self):
         """Flows that are on the sockmap carrier now: each has both its sockets in the map."""
         ids = [key[1] for key, o in self.held.items() if o["name"] == "lb_cookies"]

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""What is counted: bytes while a flow lives and after its end, connections, backends."""
+import re
+import urllib.request
+
+from lbtest import lane as lanes
+from lbtest.daemon import rule
+from lbtest.net import LB
+
+SETTLED = {"go": 1}
+
+
+def test_bytes_are_exact_while_a_flow_lives(lane):
+    d, up, down = lane.daemon, 1234567, 7654321
+    directions = {"up": up, "down": down}
+    before = {k: d.metric("l4lb_traffic_bytes_total", rule=lane.name, direction=k)
+              for k in directions}
+    moved = d.metric("l4lb_carrier_bytes_total", rule=lane.name, carrier=lane.carrier)
+    with lane.open({"send": down, "recv": up, "hold": 1, **SETTLED},
+                   {"send": up, "recv": down, "hold": 1, **SETTLED}) as exchange:
+        exchange.wait_holding()
+        for k, size in directions.items():
+            now = d.metric("l4lb_traffic_bytes_total", rule=lane.name, direction=k)
+            assert now - before[k] == size
+        # Every one of them was moved by the carrier the flow is on.
+        now = d.metric("l4lb_carrier_bytes_total", rule=lane.name, carrier=lane.carrier)
+        assert now - moved == up + down
+        assert d.metric("l4lb_active_connections", rule=lane.name) == 1
+        assert d.metric("l4lb_backend_active_connections", rule=lane.name) == 1
+        exchange.release()
+        exchange.finish()
+    exchange.assert_identical()
+    for k, size in directions.items():
+        now = d.metric("l4lb_traffic_bytes_total", rule=lane.name, direction=k)
+        assert now - before[k] == size
+
+
+def test_bytes_grow_while_a_flow_streams(lane):
+    with lane.open({"expect": "any", **SETTLED},
+                   {"send": 1 << 30, "pause_every": 100000, "pause_ms": 10, "expect": "any",
+                    "deadline_ms": 5000, **SETTLED}) as exchange:
+        seen = []
+        for _ in range(200):
+            seen.append(lane.daemon.metric("l4lb_traffic_bytes_total", rule=lane.name))
+            if len(set(seen)) >= 5:
+                break
+        assert seen == sorted(seen) and len(set(seen)) >= 5, seen
+        exchange.stop()
+    lane.daemon.wait_flows(1, lane.name, exchange.skip)
+
+
+def test_connections_and_ends_are_counted(lane):
+    d = lane.daemon
+    names = {"l4lb_connections_total": {}, "l4lb_ends_total": {"reason": "done"},
+             "l4lb_flows_total": {"carrier": lane.carrier},
+             "l4lb_backend_connections_total": {}, "l4lb_connection_duration_seconds_count": {}}
+    before = {n: d.metric(n, rule=lane.name, **labels) for n, labels in names.items()}
+    lane.run({"send": 1000, **SETTLED}, {"send": 1000, **SETTLED}, count=25).assert_identical()
+    for name, labels in names.items():
+        assert d.metric(name, rule=lane.name, **labels) - before[name] == 25, name
+    assert d.metric("l4lb_active_connections", rule=lane.name) == 0
+
+
+def test_bytes_of_a_reset_flow_are_counted(lane):
+    d = lane.daemon
+    before = d.metric("l4lb_traffic_bytes_total", rule=lane.name)
+    exchange = lane.run({"send": 100000, "recv": 50000, "hold": 0, "expect": "rst", **SETTLED},
+                        {"send": 50000, "rst_after": 100000, "expect": "any", "end": "keep",
+                         **SETTLED})
+    logged = int(exchange.log[0]["up"]) + int(exchange.log[0]["down"])
+    assert d.metric("l4lb_traffic_bytes_total", rule=lane.name) - before == logged
+    assert int(exchange.log[0]["down"]) == 100000
+
+
+def test_the_page_is_well_formed_prometheus_text(lane):
+    d = lane.daemon
+
+    def fetch():
+        with urllib.request.urlopen("http://%s:%d/metrics" % d.metrics_addr, timeout=5) as answer:
+            return answer.headers["Content-Type"], answer.read().decode()
+    kind, page = d.net.call(LB, fetch)
+    assert kind.startswith("text/plain"), kind
+    typed, sampled = set(), set()
+    for line in page.splitlines():
+        meta = re.fullmatch(r"# (HELP|TYPE) (l4lb_\w+) .+", line)
+        sample = re.fullmatch(r'(l4lb_\w+?)(_bucket|_sum|_count)?(\{(\w+="[^"\n]*",?)*\})? '
+                              r'-?[0-9.e+]+', line)
+        assert meta or sample, line
+        if meta and meta.group(1) == "TYPE":
+            assert meta.group(2) not in typed, f"{meta.group(2)} is told twice"
+            typed.add(meta.group(2))
+        if sample:
+            sampled.add(sample.group(1))
+    assert sampled <= typed | {n[:-6] for n in typed} | typed, sampled - typed
+    # The names of the original product stay.
+    assert {"l4lb_active_connections", "l4lb_connections_total", "l4lb_traffic_bytes_total",
+            "l4lb_backend_active_connections", "l4lb_backend_health_status",
+            "l4lb_connection_duration_seconds"} <= typed
+    assert page.endswith("\n")
+
+
+def test_auto_promotes_only_what_has_earned_it(net, folder, daemon):
+    listen, back = ("10.81.0.1", 6950), ("10.81.1.2", 7950)
+    rules = [rule("r", "%s:%d" % listen, ["%s:%d" % back], acceleration="auto")]
+    with daemon({"rules": rules}) as d:
+        lanes.skip_without(lanes.SOCKMAP, d)
+        on = lanes.Lane(d, folder, "r", listen, back, lanes.RELAY)
+        short = on.run({"send": 1000}, {"send": 1000, "recv": 1000, "patient": 1})
+        short.assert_identical()
+        assert short.log[0]["why"] == "short", short.log
