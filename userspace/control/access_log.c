@@ -59,6 +59,7 @@ struct lb_access_log {
 	int wake_fd;
 	char *path;
 	pthread_t thread;
+	bool started;
 
 	/* The writer's own. */
 	int fd;
@@ -426,7 +427,7 @@ static struct lb_access_log *alloc_log(const char *path, unsigned workers)
 int lb_access_log_open(struct lb_access_log **ret, const char *path, unsigned workers)
 {
 	LB_AUTO(free_log) struct lb_access_log *log = alloc_log(path, workers);
-	int fd, err;
+	int fd;
 
 	if (!log)
 		return -ENOMEM;
@@ -437,11 +438,19 @@ int lb_access_log_open(struct lb_access_log **ret, const char *path, unsigned wo
 	log->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (log->wake_fd < 0)
 		return -errno;
-	err = start_writer(log);
-	if (err)
-		return err;
 	*ret = LB_TAKE_PTR(log);
 	return 0;
+}
+
+int lb_access_log_start(struct lb_access_log *log)
+{
+	int err;
+
+	if (!log)
+		return 0;
+	err = start_writer(log);
+	log->started = !err;
+	return err;
 }
 
 int lb_access_log_reopen(struct lb_access_log *log)
@@ -464,8 +473,10 @@ void lb_access_log_close(struct lb_access_log **log)
 {
 	if (!*log)
 		return;
-	atomic_store(&(*log)->stop, true);
-	eventfd_write((*log)->wake_fd, 1);
-	pthread_join((*log)->thread, NULL);
+	if ((*log)->started) {
+		atomic_store(&(*log)->stop, true);
+		eventfd_write((*log)->wake_fd, 1);
+		pthread_join((*log)->thread, NULL);
+	}
 	free_log(log);
 }

@@ -26,6 +26,12 @@ struct lb_access_log;
 int lb_access_log_open(struct lb_access_log **ret, const char *path, unsigned workers);
 
 /*
+ * Starts the writing thread, which inherits the caller's capabilities: open first, drop privileges,
+ * then start. Once, before the first line. 0 or -errno.
+ */
+int lb_access_log_start(struct lb_access_log *log);
+
+/*
  * Queues one line, given without its newline. Only the thread of <worker> (0..workers-1) may call.
  * Never blocks. A NULL log is one that is switched off.
  */

@@ -260,6 +260,12 @@ static int bring_up(struct lb_service *s, const char *instance)
 		lb_err("cannot drop privileges: %s", strerror(-err));
 		return err;
 	}
+	/* Threads inherit what the main thread still has: all of them start after the drop. */
+	err = lb_access_log_start(s->access_log);
+	if (err) {
+		lb_err("access_log: cannot start its thread: %s", strerror(-err));
+		return err;
+	}
 	err = open_exporter(s);
 	if (err)
 		return err;

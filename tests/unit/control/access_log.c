@@ -66,6 +66,7 @@ static struct lb_access_log *opened(const char *path, unsigned workers)
 	struct lb_access_log *log = NULL;
 
 	assert_int_equal(lb_access_log_open(&log, path, workers), 0);
+	assert_int_equal(lb_access_log_start(log), 0);
 	return log;
 }
 
