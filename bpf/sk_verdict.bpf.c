@@ -20,10 +20,10 @@
  *    in the socket's state (tcp_fin runs before sk_data_ready), so nothing is lost by dropping it,
  *  - drop anything else: the bytes were already acknowledged to the sender,
  *  - redirect behind bytes the daemon has been passed and not yet written,
- *  - pass while the source's own psock queue holds redirected bytes of the other direction, if it can
- *    be helped: the skb would wait behind them, and the kernel's worker would then charge it to the
- *    socket without the socket's lock (sk_psock_backlog -> skb_set_owner_r), which loses count of
- *    sk_forward_alloc. So a direction looks for a moment when that queue is empty from half a send
+ *  - pass while the source's own psock queue holds redirected bytes of the other direction, if it
+ *    can be helped: the skb would wait behind them, and the kernel's worker would then charge it to
+ *    the socket without the socket's lock (sk_psock_backlog -> skb_set_owner_r), which loses count
+ *    of sk_forward_alloc. So a direction looks for a moment when that queue is empty from half a send
  *    buffer on and redirects until seven eighths of it; and while one direction is with the daemon,
  *    the other one goes there too.
  */
@@ -118,7 +118,7 @@ static __always_inline bool sink_read(__u32 index, struct end *e)
 	return tp != NULL;
 }
 
-/* Bytes of <gate>'s direction that are still in the psock queue of its sink, whose write_seq this is. */
+/* Bytes of <gate>'s direction still in the psock queue of its sink, whose write_seq this is. */
 static __always_inline __u32 in_flight(const struct lb_gate *gate, __u64 user_done, __u32 write_seq)
 {
 	__s32 n = (__u32)(gate->redirected + user_done) - (write_seq - gate->base);

@@ -215,8 +215,8 @@ static bool sink_is_drained(struct lb_pair *p, unsigned int d)
 	if (read_info(p->leg[d ^ 1].watch.fd, &info))
 		return false;
 	taken = written(&info) - dir->written0;
-	/* A local -ENOBUFS counts a segment as sent twice. What is acknowledged cannot lie; it counts
-	 * our own SYN on the leg that we opened. */
+	/* A local -ENOBUFS counts a segment as sent twice. What is acknowledged cannot lie; it
+	 * counts our own SYN on the leg that we opened. */
 	if (taken > handed)
 		taken = info.tcpi_bytes_acked - (d == LB_LEG_CLIENT ? 1 : 0) - dir->written0;
 	if (taken != handed)
@@ -418,7 +418,7 @@ static void gate_event(void *arg, const struct lb_event *e)
 	uint32_t number = e->index / 2 - env->slots->first;
 	struct lb_pair *p = number < env->slots->count ? env->slots->pairs[number] : NULL;
 
-	/* NULL: the flow ended before its record was read. A reused slot gets a look for nothing. */
+	/* NULL: the flow ended before its record was read. A reused slot is looked at in vain. */
 	if (!p || e->kind != LB_EVENT_GATE_USER)
 		return;
 	p->dir[e->index & 1].user = true;
