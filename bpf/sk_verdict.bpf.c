@@ -23,9 +23,9 @@
  *  - pass while the source's own psock queue holds redirected bytes of the other direction, if it
  *    can be helped: the skb would wait behind them, and the kernel's worker would then charge it to
  *    the socket without the socket's lock (sk_psock_backlog -> skb_set_owner_r), which loses count
- *    of sk_forward_alloc. So a direction looks for a moment when that queue is empty from half a send
- *    buffer on and redirects until seven eighths of it; and while one direction is with the daemon,
- *    the other one goes there too.
+ *    of sk_forward_alloc. So a direction looks for a moment when that queue is empty from half a
+ *    send buffer on and redirects until seven eighths of it; and while one direction is with the
+ *    daemon, the other one goes there too.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
