@@ -48,7 +48,8 @@ def test_early_bytes_wait_for_a_slow_backend(lane, size):
 @pytest.mark.parametrize("timing", [{}, SETTLED], ids=["early", "settled"])
 def test_families_mix(lane_of, family, timing):
     server, client = both(1 << 20, 1 << 20, **{"patient": 1, **timing})
-    lane_of(family).run(server, client).assert_identical(*(() if timing else ("short",)))
+    lane_of(family).run(server, client).assert_identical(
+        *(() if timing else ("short", "not_established")))
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1448, 4096, 1 << 20])
@@ -110,7 +111,9 @@ def test_one_percent_loss_loses_nothing(lane):
 @pytest.mark.parametrize("timing", [{}, SETTLED], ids=["early", "settled"])
 def test_many_flows_both_ways_stay_apart(lane, timing):
     server, client = both(4 << 20, 4 << 20, **{"patient": 1, **timing})
-    lane.run(server, client, count=40, deadline_ms=60000).assert_identical("short")
+    # Flows that are not settled may not come to rest before their end, and stay in relay.
+    whys = () if timing else ("short", "not_established")
+    lane.run(server, client, count=40, deadline_ms=60000).assert_identical(*whys)
 
 
 @pytest.mark.slow
