@@ -30,8 +30,10 @@
 
 /* setsockopt doubles it. What the gate may have on its way to a sink; also its send queue. */
 #define SNDBUF_BYTES (2 * 1024 * 1024)
-/* The most a source is promised. */
-#define WINDOW_BYTES          (4 * 1024 * 1024)
+/* What a source is promised: 8 Gbit/s at its round-trip time, within these bounds. */
+#define WINDOW_BYTES_PER_US   1024u
+#define WINDOW_MIN            (256u * 1024u)
+#define WINDOW_MAX            (4u * 1024u * 1024u)
 #define ROUNDS                8
 #define TCP_STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
 #define POLL_MIN_MS           1u
@@ -119,11 +121,27 @@ static uint64_t written(const struct tcp_info *info)
 
 /* --- taking over ------------------------------------------------------------------------------ */
 
+/*
+ * Bytes taken by the gate look like bytes read to the kernel's auto-tuning: the window would grow to
+ * tcp_rmem's maximum, and a sink that stalls would then find it full. A small window also ends an
+ * episode soon: what a source still has in flight is what the daemon must carry.
+ */
+static void clamp_window(int fd, uint32_t rtt_us)
+{
+	uint64_t window = (uint64_t)rtt_us * WINDOW_BYTES_PER_US;
+	int bytes;
+
+	if (window < WINDOW_MIN)
+		window = WINDOW_MIN;
+	bytes = (int)(window < WINDOW_MAX ? window : WINDOW_MAX);
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &bytes, sizeof(bytes));
+}
+
 static int prepare_leg(struct lb_pair *p, unsigned int i)
 {
 	struct lb_leg *leg = &p->leg[i];
 	socklen_t len = sizeof(leg->cookie);
-	int sndbuf = SNDBUF_BYTES, window = WINDOW_BYTES;
+	int sndbuf = SNDBUF_BYTES;
 	struct tcp_info info;
 	struct lb_gate *gate;
 	int err;
@@ -139,9 +157,7 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 	/* Best effort: with a smaller buffer the gate goes to USER earlier, no more. */
 	if (setsockopt(leg->watch.fd, SOL_SOCKET, SO_SNDBUFFORCE, &sndbuf, sizeof(sndbuf)))
 		(void)setsockopt(leg->watch.fd, SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof(sndbuf));
-	/* Bytes taken by the gate look like bytes read to the kernel's auto-tuning: the receive
-	 * buffer would grow to tcp_rmem's maximum, and a sink that stalls would then fill it. */
-	(void)setsockopt(leg->watch.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &window, sizeof(window));
+	clamp_window(leg->watch.fd, info.tcpi_rtt);
 	/* <i> is the sink of the other direction. */
 	p->dir[i ^ 1].written0 = written(&info);
 	gate = gate_of(p, i);
