@@ -123,8 +123,8 @@ static uint64_t written(const struct tcp_info *info)
 
 /*
  * Bytes taken by the gate look like bytes read to the kernel's auto-tuning: the window would grow
- * to tcp_rmem's maximum, and a sink that stalls would then find it full. A small window also ends an
- * episode soon: what a source still has in flight is what the daemon must carry.
+ * to tcp_rmem's maximum, and a sink that stalls would then find it full. A small window also ends
+ * an episode soon: what a source still has in flight is what the daemon must carry.
  */
 static void clamp_window(int fd, uint32_t rtt_us)
 {
