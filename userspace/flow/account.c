@@ -35,7 +35,7 @@ void lb_account_fold(struct lb_session *s)
 		uint64_t now = s->closed ? s->pair.dir[d].bytes : carrier->bytes(&s->pair, d);
 
 		lb_count(&c->bytes[d], now - s->folded[d]);
-		lb_count(&c->carrier_bytes[carrier->id], now - s->folded[d]);
+		lb_count(&c->carrier_bytes[lb_carrier_of(&s->pair)->id], now - s->folded[d]);
 		s->folded[d] = now;
 	}
 }

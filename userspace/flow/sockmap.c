@@ -406,8 +406,9 @@ static void service(struct lb_pair *p)
 		again |= carried == AGAIN;
 		dir->user = dir->eof ? !dir->shut : carried != RESTS || p->tethered;
 	}
-	/* From now on a pass in a direction that rests makes a ring event: the program finds
-	 * user_done == passed, goes to KERNEL, and comes back from there only with a record. */
+	/* A pass in a direction that rests makes a ring event: the program finds that the daemon
+	 * owes nothing. It cannot miss that by a hair: user_done was published before the recv(2)
+	 * that found nothing, and that call waited for the program at the source's lock. */
 	update_masks(p);
 	if (again)
 		lb_carrier_again(p);
