@@ -88,7 +88,7 @@ def daemon(net, folder):
         d.kill()
 
 
-# --- lanes: one daemon per carrier serves all integrity tests ---------------------------------------
+# --- lanes: one daemon per carrier serves all integrity tests -----------------------------------
 
 
 def _endpoint(family, port, addr):
@@ -160,8 +160,8 @@ def lane_of(carrier, carrier_daemons, folder):
         return used[-1]
     yield get
     for lane in used[:1]:
-        assert lane.daemon.process.alive(), \
-            f"the daemon ended with {lane.daemon.process.popen.returncode}\n{lane.daemon.log[-3000:]}"
+        code = lane.daemon.process.popen.poll()
+        assert code is None, f"the daemon ended with {code}\n{lane.daemon.log[-3000:]}"
         try:
             lane.daemon.check_idle()
         except AssertionError:

@@ -8,7 +8,8 @@
  * blocking steps, and read best as such.
  *
  * Output: `listening` (server, when it is), `waiting` and `holding` (when all connections wait for
- * the go, or reached their hold), at the end one line of JSON. Exit: 0 every connection was as expected, 1 not, 2 usage or setup.
+ * the go, or reached their hold), at the end one line of JSON. Exit: 0 every connection was as
+ * expected, 1 not, 2 usage or setup.
  */
 #include <arpa/inet.h>
 #include <netdb.h>

@@ -19,8 +19,8 @@ def backend(port, **keys):
 
 
 def servers(net, folder, ports, **options):
-    return [peer.server(net, folder, host="10.81.1.2", port=p, count=0, deadline_ms=60000, **options)
-            for p in ports]
+    options = {"host": "10.81.1.2", "count": 0, "deadline_ms": 60000, **options}
+    return [peer.server(net, folder, port=p, **options) for p in ports]
 
 
 def counts(running):

@@ -134,7 +134,8 @@ def test_a_socket_destroyed_from_outside_resets_both_ends(lane, leg, reason, loa
 
 def test_a_stopped_backend_goes_on_where_it_was(lane):
     size = 32 << 20
-    options = {"send": size, "recv": size, "patient": 1, **SETTLED}
+    # Paced, so that it cannot be over before the stop: 1.6 s at least.
+    options = {"send": size, "recv": size, "pause_every": 1 << 20, "pause_ms": 50, **SETTLED}
     with lane.open(options, options, count=4) as exchange:
         before = lane.daemon.metric("l4lb_traffic_bytes_total")
         wait_until(lambda: lane.daemon.metric("l4lb_traffic_bytes_total") > before + (4 << 20),
