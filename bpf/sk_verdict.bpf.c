@@ -241,6 +241,8 @@ int sk_verdict(struct __sk_buff *skb)
 		tell_worker(gate, *index);
 		return SK_DROP;
 	}
+	if (!skb->len)
+		return SK_DROP; /* nothing new in it */
 	if (redirect(skb, gate, *index, source->write_seq))
 		return SK_PASS;
 

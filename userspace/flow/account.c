@@ -135,6 +135,8 @@ size_t lb_account_format(const struct lb_session *s, enum lb_reason reason, char
 	add_word(&t, s->backend ? s->backend->config->addr : "-");
 	add(&t, " carrier=%s why=%s reason=%s", s->carrying ? lb_carrier_of(p)->name : "-",
 	    s->carrying ? lb_why_word(p->why) : "-", lb_reason_word(reason));
+	if (p->error)
+		add(&t, " error=%s", strerrorname_np(p->error));
 	add(&t, " up=%llu down=%llu", (unsigned long long)p->dir[0].bytes,
 	    (unsigned long long)p->dir[1].bytes);
 	add(&t, " duration_ms=%llu", (unsigned long long)duration_ms(s));

@@ -185,3 +185,11 @@ bool lb_carrier_finish(struct lb_pair *p, unsigned int d)
 	(void)shutdown(p->leg[d ^ 1].watch.fd, SHUT_WR);
 	return false;
 }
+
+void lb_carrier_leg_failed(struct lb_pair *p, unsigned int i)
+{
+	socklen_t len = sizeof(p->error);
+
+	(void)getsockopt(p->leg[i].watch.fd, SOL_SOCKET, SO_ERROR, &p->error, &len);
+	p->end(p, lb_carrier_reset_reason(i), false);
+}

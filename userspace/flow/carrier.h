@@ -126,6 +126,7 @@ struct lb_pair {
 	bool tethered;          /* sockmap: leg 1 was refused, the daemon carries both ways */
 	enum lb_acceleration acceleration;
 	enum lb_why why; /* why it is not on a faster carrier */
+	int error; /* what the failed leg's socket said, a positive errno; 0: nothing failed */
 };
 
 /* How both legs are registered when a pair begins. */
@@ -165,5 +166,7 @@ void lb_carrier_watch(struct lb_pair *p, unsigned int i, uint32_t mask);
  */
 bool lb_carrier_finish(struct lb_pair *p, unsigned int d);
 enum lb_reason lb_carrier_reset_reason(unsigned int leg);
+/* EPOLLERR came for leg <i>: fetches the error and ends the pair. */
+void lb_carrier_leg_failed(struct lb_pair *p, unsigned int i);
 
 #endif

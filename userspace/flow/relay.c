@@ -38,10 +38,12 @@ static void note_written(struct lb_pair *p, struct lb_direction *dir, size_t n)
 	p->last_ns = lb_loop_now_ns(p->env->loop);
 }
 
-static enum moved sink_refused(struct lb_leg *sink)
+static enum moved sink_refused(struct lb_pair *p, struct lb_leg *sink)
 {
-	if (errno != EAGAIN && errno != EINTR)
+	if (errno != EAGAIN && errno != EINTR) {
+		p->error = errno;
 		return SINK_FAILED;
+	}
 	sink->writable = false;
 	return BLOCKED;
 }
@@ -59,7 +61,7 @@ static enum moved flush(struct lb_pair *p, unsigned int d)
 		n = send(sink->watch.fd, dir->held + dir->held_at, dir->held_end - dir->held_at,
 			 MSG_NOSIGNAL);
 		if (n < 0)
-			return sink_refused(sink);
+			return sink_refused(p, sink);
 		note_written(p, dir, (size_t)n);
 		dir->held_at += (uint32_t)n;
 		if (dir->held_at == dir->held_end)
@@ -69,7 +71,7 @@ static enum moved flush(struct lb_pair *p, unsigned int d)
 		n = splice(dir->pipe->in, NULL, sink->watch.fd, NULL, dir->piped,
 			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 		if (n < 0)
-			return sink_refused(sink);
+			return sink_refused(p, sink);
 		note_written(p, dir, (size_t)n);
 		dir->piped -= (uint32_t)n;
 	}
@@ -84,8 +86,10 @@ static enum moved source_ended(struct lb_pair *p, unsigned int d, ssize_t n)
 	p->leg[d].readable = false;
 	if (n == 0)
 		p->dir[d].eof = true;
-	else if (errno != EAGAIN)
+	else if (errno != EAGAIN) {
+		p->error = errno;
 		return SOURCE_FAILED;
+	}
 	return EMPTY;
 }
 
@@ -109,7 +113,7 @@ static enum moved move_by_copy(struct lb_pair *p, unsigned int d)
 		source->readable = false;
 	sent = sink->writable ? send(sink->watch.fd, scratch, (size_t)n, MSG_NOSIGNAL) : 0;
 	if (sent < 0) {
-		if (sink_refused(sink) == SINK_FAILED)
+		if (sink_refused(p, sink) == SINK_FAILED)
 			return SINK_FAILED;
 		sent = 0;
 	}
@@ -221,7 +225,7 @@ static void relay_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 			return;
 	/* A source that is blocked behind its sink has not been asked for its error. */
 	if (events & EPOLLERR) {
-		p->end(p, lb_carrier_reset_reason(leg), false);
+		lb_carrier_leg_failed(p, leg);
 		return;
 	}
 	for (unsigned int d = 0; d < 2; d++) {

@@ -251,8 +251,12 @@ static enum carried write_out(struct lb_pair *p, unsigned int d, const char *dat
 
 	*done = 0;
 	n = send(p->leg[d ^ 1].watch.fd, data, len, MSG_NOSIGNAL);
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? WAITS : SINK_FAILED;
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return WAITS;
+	if (n < 0) {
+		p->error = errno;
+		return SINK_FAILED;
+	}
 	*done = (size_t)n;
 	p->last_ns = lb_loop_now_ns(p->env->loop);
 	/* S2: everything the program sees through this value is in the sink's write_seq. */
@@ -324,8 +328,12 @@ static enum carried carry(struct lb_pair *p, unsigned int d)
 		n = recv(p->leg[d].watch.fd, p->env->scratch, LB_SCRATCH_BYTES, 0);
 		if (n == 0)
 			return source_end(p, d);
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR ? RESTS : SOURCE_FAILED;
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return RESTS;
+		if (n < 0) {
+			p->error = errno;
+			return SOURCE_FAILED;
+		}
 		dir->read_bytes += (uint64_t)n;
 		carried = write_fresh(p, d, (size_t)n);
 		if (carried != RESTS)
@@ -381,6 +389,7 @@ static void service(struct lb_pair *p)
 	bool poll = false, again = false;
 
 	if (load32(&gate_of(p, 0)->broken) || load32(&gate_of(p, 1)->broken)) {
+		p->error = ENOMEM;
 		p->end(p, LB_REASON_FULL, false);
 		return;
 	}
@@ -423,7 +432,7 @@ static void sockmap_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		p->dir[leg].user = true;
 	if (events & EPOLLERR) {
-		p->end(p, lb_carrier_reset_reason(leg), false);
+		lb_carrier_leg_failed(p, leg);
 		return;
 	}
 	service(p);
