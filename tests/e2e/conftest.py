@@ -3,7 +3,6 @@
 Fixtures and the gates that are always on: the kernel log stays silent, descriptors, memory and
 BPF objects come back, a daemon without work is idle, nothing outlives the run.
 """
-import os
 import shutil
 import signal
 
@@ -19,18 +18,10 @@ LANES = 4
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: the long form of a test; chosen by LB_SLOW=1")
-
     def stop(number, _):
         raise KeyboardInterrupt(signal.Signals(number).name)
     # So that fixtures clean up when whoever runs the tests loses patience.
     signal.signal(signal.SIGTERM, stop)
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.get_closest_marker("slow") and os.environ.get("LB_SLOW") != "1":
-            item.add_marker(pytest.mark.skip(reason="the long form; LB_SLOW=1 runs it"))
 
 
 @pytest.hookimpl(hookwrapper=True)

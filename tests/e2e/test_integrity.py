@@ -116,7 +116,7 @@ def test_many_flows_both_ways_stay_apart(lane, timing):
     lane.run(server, client, count=40, deadline_ms=60000).assert_identical(*whys)
 
 
-@pytest.mark.slow
 def test_two_hundred_flows_of_twenty_megabytes_both_ways(lane):
+    """Enough to bring all of TCP under memory pressure: nothing may be lost or cut then either."""
     server, client = both(20 << 20, 20 << 20, **SETTLED)
-    lane.run(server, client, count=200, deadline_ms=300000).assert_identical()
+    lane.run(server, client, count=200, deadline_ms=120000).assert_identical()

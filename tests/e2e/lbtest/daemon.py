@@ -59,12 +59,14 @@ class Daemon:
         self.process = None
         self.pid = None
         self.starts = 0
+        self.settled = 0  # flows that open exchanges have in the map, see lane.py
 
     # --- life --------------------------------------------------------------------------------
 
     def spawn(self):
         """Starts it and returns at once."""
         self.held = {}
+        self.settled = 0
         name = f"{self.name}.{self.starts}"
         self.starts += 1
         self.process = self.net.start(LB, name, self.command, self.folder)

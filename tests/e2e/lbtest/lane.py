@@ -35,13 +35,21 @@ class Exchange:
         self.lane = lane
         self.count = count
         self.skip = len(lane.daemon.flows(lane.name))
-        self.settle = SOCKMAP == lane.carrier and (server.get("go") or client.get("go"))
-        self.promoted = lane.daemon.promoted() if self.settle else 0
+        self.settled = 0
+        settle = lane.carrier == SOCKMAP and (server.get("go") or client.get("go"))
+        if settle:
+            # What is in the map must be the flows of the exchanges that are open now.
+            wait_until(lambda: lane.daemon.promoted() == lane.daemon.settled, 2,
+                       lambda: f"ended flows leave the map: {lane.daemon.promoted()} in it, "
+                               f"{lane.daemon.settled} alive")
         seed = next(_seeds) << 32
         self.server = self.client = None
         self.server = peer.server(lane.net, lane.folder, host=lane.backend[0],
                                   port=lane.backend[1], count=count, seed=seed | 1 << 31, **server)
         try:
+            if settle:
+                self.settled = count
+                lane.daemon.settled += count
             self.client = peer.client(lane.net, lane.folder, host=lane.listen[0],
                                       port=lane.listen[1], count=count, seed=seed, **client)
             if server.get("go") or client.get("go"):
@@ -55,9 +63,10 @@ class Exchange:
         told = [p for p in (self.server, self.client) if p.options.get("go")]
         for p in told:
             p.wait_for("waiting")
-        if self.settle:
-            wait_until(lambda: self.lane.daemon.promoted() >= self.promoted + self.count, 5,
-                       f"{self.count} flows are promoted")
+        daemon = self.lane.daemon
+        if self.settled:
+            wait_until(lambda: daemon.promoted() == daemon.settled, 5,
+                       lambda: f"{daemon.settled} flows are promoted: {daemon.promoted()} are")
         for p in told:
             p.process.signal(signal.SIGUSR1)
 
@@ -79,6 +88,8 @@ class Exchange:
         return self
 
     def stop(self):
+        self.lane.daemon.settled -= self.settled
+        self.settled = 0
         for p in (self.client, self.server):
             if p:
                 p.stop()

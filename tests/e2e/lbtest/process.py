@@ -23,13 +23,15 @@ def _die_with_parent():
 
 
 def wait_until(condition, seconds, what, every=0.01):
-    """The first true value of condition(), or an AssertionError that names <what>."""
+    """The first true value of condition(), or an AssertionError that tells <what> (may be a call)."""
     end = time.monotonic() + seconds * PATIENCE
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f"not within {seconds * PATIENCE} s: {what}"
+        if time.monotonic() > end:
+            told = what() if callable(what) else what
+            raise AssertionError(f"not within {seconds * PATIENCE} s: {told}")
         time.sleep(every)
 
 
