@@ -36,7 +36,11 @@ class Exchange:
         self.count = count
         self.skip = len(lane.daemon.flows(lane.name))
         self.settled = 0
-        settle = lane.carrier == SOCKMAP and (server.get("go") or client.get("go"))
+        go = server.get("go") or client.get("go")
+        if go:
+            # Of both, or the one's early FIN would overtake the other's promotion.
+            server, client = {**server, "go": 1}, {**client, "go": 1}
+        settle = go and lane.carrier == SOCKMAP
         if settle:
             # What is in the map must be the flows of the exchanges that are open now.
             wait_until(lambda: lane.daemon.promoted() == lane.daemon.settled, 2,
@@ -52,7 +56,7 @@ class Exchange:
                 lane.daemon.settled += count
             self.client = peer.client(lane.net, lane.folder, host=lane.listen[0],
                                       port=lane.listen[1], count=count, seed=seed, **client)
-            if server.get("go") or client.get("go"):
+            if go:
                 self._go()
         except BaseException:
             self.stop()
@@ -60,14 +64,13 @@ class Exchange:
 
     def _go(self):
         """No byte moves before all flows are connected and on their carrier."""
-        told = [p for p in (self.server, self.client) if p.options.get("go")]
-        for p in told:
+        for p in (self.server, self.client):
             p.wait_for("waiting")
         daemon = self.lane.daemon
         if self.settled:
             wait_until(lambda: daemon.promoted() == daemon.settled, 5,
                        lambda: f"{daemon.settled} flows are promoted: {daemon.promoted()} are")
-        for p in told:
+        for p in (self.server, self.client):
             p.process.signal(signal.SIGUSR1)
 
     def wait_holding(self):
