@@ -42,6 +42,7 @@ def ready_to_test():
                if not shutil.which(p)]
     assert not lacking, f"install first: {lacking}"
     nets.remove_stale()
+    machine.remove_stale_instances(nets.PREFIX)
     machine.mount_bpffs()
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from . import machine
-from .net import LB
+from .net import LB, PREFIX
 from .process import BUILD, SAN, wait_until
 
 PROGRAM = Path(os.environ.get("LB_PROGRAM") or BUILD / "layer4-lb")
@@ -42,7 +42,7 @@ class Daemon:
         self.net = net
         self.folder = Path(folder)
         self.name = f"daemon{number}"
-        self.instance = instance or f"l4e{os.getpid()}n{number}"
+        self.instance = instance or f"{PREFIX}{os.getpid()}n{number}"
         self.pin_dir = machine.BPFFS / f"layer4-lb-{self.instance}"
         self.metrics_addr = ("127.0.0.1", 19000 + number)
         self.access_log = self.folder / f"{self.name}.access"
@@ -106,6 +106,7 @@ class Daemon:
         """For tests that end it their own way, and the last resort of all others."""
         if self.process:
             self.process.kill()
+            machine.remove_instance(self.instance)
         self.forget()
 
     def forget(self):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -48,6 +49,23 @@ def mount_bpffs():
     if not os.path.ismount(BPFFS):
         run("mount", "-t", "bpf", "bpf", BPFFS, check=False)
     return os.path.ismount(BPFFS)
+
+
+def remove_instance(name):
+    """What a daemon that was killed cannot remove itself: its pins and its lock."""
+    for path in (BPFFS / f"layer4-lb-{name}", Path(f"/run/layer4-lb-{name}")):
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_stale_instances(prefix):
+    """Instances <prefix><pid>n.. of test runs that are no more."""
+    for path in (*BPFFS.glob(f"layer4-lb-{prefix}*"), *Path("/run").glob(f"layer4-lb-{prefix}*")):
+        run_of = re.fullmatch(rf"layer4-lb-({prefix}(\d+)n\d+)", path.name)
+        if run_of and not Path(f"/proc/{run_of.group(2)}").exists():
+            remove_instance(run_of.group(1))
 
 
 def bpf_objects():

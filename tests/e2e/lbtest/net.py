@@ -22,7 +22,7 @@ CLIENT, LB, BACKEND = "client", "lb", "backend"
 LB_ADDR = {4: "10.81.0.1", 6: "fd81::1"}
 CLIENT_ADDR = {4: "10.81.0.2", 6: "fd81::2"}
 BACKEND_ADDR = {4: "10.81.1.2", 6: "fd81:1::2"}
-_PREFIX = "l4e"
+PREFIX = "l4e"
 
 # A namespace inherits what its host was tuned to; tests mean the same everywhere. bbr without fq
 # paces by timers of its own, reno is allowed everywhere; the buffers are the kernel's defaults.
@@ -32,15 +32,15 @@ _SYSCTLS = ["net.ipv4.tcp_congestion_control=reno", "net.ipv4.tcp_rmem=4096 1310
 
 def remove_stale():
     """Namespaces of runs that are no more."""
-    for path in Path("/run/netns").glob(f"{_PREFIX}[0-9]*"):
-        pid = re.match(rf"{_PREFIX}(\d+)", path.name).group(1)
+    for path in Path("/run/netns").glob(f"{PREFIX}[0-9]*"):
+        pid = re.match(rf"{PREFIX}(\d+)", path.name).group(1)
         if not Path(f"/proc/{pid}").exists():
             run("ip", "netns", "del", path.name, check=False)
 
 
 class Net:
     def __init__(self):
-        self.names = {side: f"{_PREFIX}{os.getpid()}{side[0]}" for side in (CLIENT, LB, BACKEND)}
+        self.names = {side: f"{PREFIX}{os.getpid()}{side[0]}" for side in (CLIENT, LB, BACKEND)}
         try:
             for side in self.names:
                 run("ip", "netns", "add", self.names[side])

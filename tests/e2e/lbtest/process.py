@@ -23,7 +23,7 @@ def _die_with_parent():
 
 
 def wait_until(condition, seconds, what, every=0.01):
-    """The first true value of condition(), or an AssertionError that tells <what> (may be a call)."""
+    """The first true value of condition(), or an AssertionError that tells <what>, text or call."""
     end = time.monotonic() + seconds * PATIENCE
     while True:
         value = condition()
