@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,12 +165,22 @@ static void serve(struct lb_service *service, const sigset_t *set)
 	drain(service, set);
 }
 
+/*
+ * Bytes that a sink refuses are held in blocks of up to megabytes. glibc would raise its threshold
+ * for mmap(2) with each of them and then keep their memory for good.
+ */
+static void return_large_blocks(void)
+{
+	(void)mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+}
+
 static enum exit_code run(const struct lb_config *config, const struct options *o)
 {
 	const struct lb_service_opts opts = {.instance = o->instance};
 	struct lb_service *service = NULL;
 	sigset_t set;
 
+	return_large_blocks();
 	block_signals(&set);
 	if (lb_service_start(&service, config, &opts))
 		return EXIT_SYSTEM;

@@ -15,7 +15,11 @@
  *  S4  shutdown(2) or a clean close(2) of a sink only when it is drained by the same oracle:
  *      either silently drops what the psock still holds. Otherwise RST.
  *  S5  A socket leaves the map only by close(2). splice(2) does not see passed bytes.
- *  S6  In KERNEL mode EPOLLIN is not registered: it would fire per skb.
+ *  S6  Passed bytes are charged to their socket without asking for memory (skb_set_owner_r without
+ *      sk_rmem_schedule): sk_forward_alloc goes below zero until they are read, and under TCP
+ *      memory pressure tcp_wmem_schedule() then makes send(2) on that socket fail with EFAULT. So
+ *      EFAULT means: read that leg first, then write again, or later.
+ *  S7  In KERNEL mode EPOLLIN is not registered: it would fire per skb.
  */
 #include "flow/sockmap.h"
 
@@ -29,13 +33,15 @@
 #include "base/cleanup.h"
 
 /* setsockopt doubles it. What the gate may have on its way to a sink; also its send queue. */
-#define SNDBUF_BYTES (2 * 1024 * 1024)
+#define SNDBUF_BYTES (1 * 1024 * 1024)
 /* What a source is promised: 8 Gbit/s at its round-trip time, within these bounds. */
 #define WINDOW_BYTES_PER_US   1024u
 #define WINDOW_MIN            (256u * 1024u)
 #define WINDOW_MAX            (4u * 1024u * 1024u)
 #define ROUNDS                8
 #define TCP_STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
+#define ABSORB_STEP           (64u * 1024u)
+#define ABSORBED_MAX          (4u * 1024u * 1024u)
 #define POLL_MIN_MS           1u
 #define POLL_MAX_MS           64u
 
@@ -242,6 +248,36 @@ static bool sink_is_drained(struct lb_pair *p, unsigned int d)
 	return true;
 }
 
+/* S6: reads what leg <d> was passed, behind what is held already. Bounded by its window. */
+static void absorb(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+
+	if (dir->held_at) {
+		memmove(dir->held, dir->held + dir->held_at, dir->held_end - dir->held_at);
+		dir->held_end -= dir->held_at;
+		dir->held_at = 0;
+	}
+	while (dir->read_bytes != load64(&gate_of(p, d)->passed) && dir->held_end < ABSORBED_MAX) {
+		char *grown = realloc(dir->held, dir->held_end + ABSORB_STEP);
+		ssize_t n;
+
+		if (!grown)
+			return;
+		dir->held = grown;
+		n = recv(p->leg[d].watch.fd, grown + dir->held_end, ABSORB_STEP, 0);
+		if (n <= 0) {
+			/* An end or an error is told again to carry(). */
+			if (!dir->held_end)
+				lb_carrier_release(dir);
+			return;
+		}
+		dir->held_end += (uint32_t)n;
+		dir->read_bytes += (uint64_t)n;
+		dir->user = true;
+	}
+}
+
 /* Writes <len> bytes of <data>; *done says how many were taken. RESTS: all of them. */
 static enum carried write_out(struct lb_pair *p, unsigned int d, const char *data, size_t len,
 			      size_t *done)
@@ -251,8 +287,14 @@ static enum carried write_out(struct lb_pair *p, unsigned int d, const char *dat
 
 	*done = 0;
 	n = send(p->leg[d ^ 1].watch.fd, data, len, MSG_NOSIGNAL);
+	if (n < 0 && errno == EFAULT) {
+		absorb(p, d ^ 1);
+		n = send(p->leg[d ^ 1].watch.fd, data, len, MSG_NOSIGNAL);
+	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return WAITS;
+	if (n < 0 && errno == EFAULT)
+		return POLLS;
 	if (n < 0) {
 		p->error = errno;
 		return SINK_FAILED;
