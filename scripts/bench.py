@@ -164,7 +164,8 @@ def describe(opt, peers, background):
     model = next((line.partition(":")[2].strip() for line in text.splitlines()
                   if line.startswith("model name")), platform.machine())
     machine = {
-        "kernel": f"{platform.release()} {platform.machine()}",
+        # The number alone: what a builder appended says where, not what.
+        "kernel": f"{platform.release().split('-')[0]} {platform.machine()}",
         "CPU": f"{bench_cpu.CORES} cores, {model}" +
                (", virtual machine" if " hypervisor" in text else ""),
         "threads or workers of every path": opt.workers,
