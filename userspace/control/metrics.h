@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-/* <arg>: a struct lb_service. 0, or -errno when the workers did not answer. Any one thread. */
+/* <arg>: a struct lb_service. 0 or -ENOMEM. Any one thread. */
 int lb_metrics_render(FILE *out, void *arg);
 
 #endif

@@ -44,7 +44,7 @@ struct lb_carrier {
 	enum lb_carrier_id id;
 	/*
 	 * Takes the pair over at a quiet point: nothing held, nothing readable, no end seen. 0, or
-	 * -errno with the pair unchanged and pair->why set.
+	 * -errno with the pair unchanged and pair->why set. NULL for relay, where pairs begin.
 	 */
 	int (*start)(struct lb_pair *p);
 	/* <events> (EPOLL*) of leg <leg>; 0 means: look again (queued task, poll timer). */

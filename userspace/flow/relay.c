@@ -268,16 +268,9 @@ static void relay_stop(struct lb_pair *p)
 	}
 }
 
-/* Every pair begins in relay: there is nothing to take over. */
-static int relay_start(struct lb_pair *p)
-{
-	return 0;
-}
-
 const struct lb_carrier lb_relay = {
 	.name = "relay",
 	.id = LB_CARRIER_RELAY,
-	.start = relay_start,
 	.event = relay_event,
 	.bytes = relay_bytes,
 	.last_ns = relay_last_ns,

@@ -248,7 +248,7 @@ static bool sink_is_drained(struct lb_pair *p, unsigned int d)
 	return true;
 }
 
-/* S6: reads what leg <d> was passed, behind what is held already. Bounded by its window. */
+/* S6: reads what leg <d> was passed, behind what is held already, up to ABSORBED_MAX. */
 static void absorb(struct lb_pair *p, unsigned int d)
 {
 	struct lb_direction *dir = &p->dir[d];
