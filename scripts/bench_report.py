@@ -85,7 +85,7 @@ def table(run, key):
 
 
 def carried(run):
-    """For each path of ours that has a choice: the share of the bytes the kernel carried."""
+    """For each path of ours that has a choice: the share of flows' bytes on sockmap."""
     names = [name for name in OURS if name in run.peers and name != "relay"]
     lines = ["| workload | " + " | ".join(run.peers[name].title for name in names) + " |",
              "|---" + "|---:" * len(names) + "|"]
@@ -175,7 +175,7 @@ def markdown(run, facts, skipped, failed):
             lines += ["", f"### {load.title}", "", *table(run, key)]
     choice = carried(run)
     if choice:
-        lines += ["", "### Share of the bytes that the kernel carried", "", *choice]
+        lines += ["", "### Share of the bytes that belong to flows on sockmap", "", *choice]
     reached = goals(run)
     if reached:
         lines += ["", "### Goals", "", "| goal | measured | |", "|---|---:|---|"]
