@@ -24,6 +24,7 @@ struct sock {
 
 struct tcp_sock {
 	__u32 copied_seq; /* first byte nobody has read yet */
+	__u32 rcv_nxt;    /* what is expected next from the peer */
 	__u32 write_seq;  /* one past the last byte in the send queue */
 };
 

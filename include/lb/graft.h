@@ -25,7 +25,7 @@
  *	lb_grafts                  struct lb_graft by pair, mapped into the daemon
  *	lb_graft_ring              pairs that want to be looked at (struct lb_graft_event)
  *	lb_graft_meta              struct lb_graft_meta, one
- *	lb_graft_counts            per CPU, graft_counters.def
+ *	lb_graft_count             per CPU, graft_counters.def
  */
 #ifndef LB_GRAFT_H
 #define LB_GRAFT_H

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * tc_graft: at TC ingress, turn every packet of a grafted leg into a packet of the other leg.
+ * include/lb/graft.h says what a graft is, its stages and its tables.
+ *
+ * It decides what a packet belongs to, what it becomes and where it leaves; and it keeps the books
+ * of a flow nobody else sees any more: bytes, times, both FINs, resets. It must never
+ *  - touch or end the way of a packet that is not ours: TC_ACT_UNSPEC lets the next filter run,
+ *    TC_ACT_OK would not (net/sched/cls_bpf.c),
+ *  - let a packet of a leg in stage FULL up to the stack: the socket is gone, a RST would answer,
+ *  - let anything unverified end a flow (RFC 5961). What is doubtful is forwarded all the same: the
+ *    endpoint judges it, as it would on a direct connection,
+ *  - believe a sequence or acknowledgement number that no honest peer could have sent.
+ *
+ * Several CPUs may work on one leg: what must be exact is raised by compare-and-swap.
+ */
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <stdbool.h>
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include <lb/graft.h>
+
+#include "graft.bpf.h"
+#include "graft_icmp.bpf.h"
+#include "graft_options.bpf.h"
+
+/* Which leg a packet belongs to. NULL: none of ours. */
+static __always_inline struct lb_graft *find(struct packet *p)
+{
+	const __u32 *index;
+	__u32 pair;
+
+	if (p->ipv6) {
+		struct lb_graft_v6 key = {.sport = p->f.th.source, .dport = p->f.th.dest};
+
+		__builtin_memcpy(key.saddr, &p->f.ip6.saddr, 16);
+		__builtin_memcpy(key.daddr, &p->f.ip6.daddr, 16);
+		index = bpf_map_lookup_elem(&lb_graft_v6, &key);
+	} else {
+		struct lb_graft_v4 key = {p->f.ip4.saddr, p->f.ip4.daddr, p->f.th.source,
+					  p->f.th.dest};
+
+		index = bpf_map_lookup_elem(&lb_graft_v4, &key);
+	}
+	if (!index)
+		return NULL;
+	p->leg = *index & 1;
+	p->pair = pair = *index >> 1;
+	return bpf_map_lookup_elem(&lb_grafts, &pair);
+}
+
+/* Both keys go: what comes from now on with these addresses is a new connection's. */
+static __always_inline void forget(const struct packet *p, const struct lb_graft_leg *leg)
+{
+	if (p->ipv6) {
+		struct lb_graft_v6 key = {.sport = p->f.th.source, .dport = p->f.th.dest};
+
+		__builtin_memcpy(key.saddr, &p->f.ip6.saddr, 16);
+		__builtin_memcpy(key.daddr, &p->f.ip6.daddr, 16);
+		bpf_map_delete_elem(&lb_graft_v6, &key);
+		key = (struct lb_graft_v6){.sport = leg->dport, .dport = leg->sport};
+		__builtin_memcpy(key.saddr, leg->daddr, 16);
+		__builtin_memcpy(key.daddr, leg->saddr, 16);
+		bpf_map_delete_elem(&lb_graft_v6, &key);
+	} else {
+		struct lb_graft_v4 key = {p->f.ip4.saddr, p->f.ip4.daddr, p->f.th.source,
+					  p->f.th.dest};
+
+		bpf_map_delete_elem(&lb_graft_v4, &key);
+		key = (struct lb_graft_v4){leg->daddr[0], leg->saddr[0], leg->dport, leg->sport};
+		bpf_map_delete_elem(&lb_graft_v4, &key);
+	}
+}
+
+/* --- the books -------------------------------------------------------------------------------- */
+
+/* Both sides have closed in good order, or one has reset the flow. */
+static __always_inline bool has_ended(const struct lb_graft *g)
+{
+	__u32 a = g->leg[0].flags, b = g->leg[1].flags;
+
+	return (a & b & LB_GRAFT_FIN_ACKED) || ((a | b) & LB_GRAFT_RST);
+}
+
+static __always_inline void tell(const struct packet *p)
+{
+	struct lb_graft_event e = {.pair = p->pair};
+	struct lb_graft_meta *meta;
+
+	if (!bpf_ringbuf_output(&lb_graft_ring, &e, sizeof(e), 0))
+		return;
+	meta = meta_of();
+	if (meta)
+		__sync_fetch_and_add(&meta->lost, 1);
+}
+
+/* Brings *mark up to <v>, which lies ahead of it. Returns by how much. */
+static __always_inline __u32 raise(__u32 *mark, __u32 v)
+{
+	for (int i = 0; i < 4; i++) {
+		__u32 old = *(volatile __u32 *)mark;
+
+		if ((__s32)(v - old) <= 0)
+			return 0;
+		if (__sync_val_compare_and_swap(mark, old, v) == old)
+			return v - old;
+	}
+	return 0;
+}
+
+/* Sets flag <f> of <leg>; true for the one who did. */
+static __always_inline bool set_flag(struct lb_graft_leg *leg, __u32 f)
+{
+	return !(leg->flags & f) && !(__sync_fetch_and_or(&leg->flags, f) & f);
+}
+
+/* What <leg>'s peer acknowledges, if <other>'s peer has sent so much. */
+static __always_inline void note_ack(const struct packet *p, struct lb_graft *g,
+				     struct lb_graft_leg *leg, struct lb_graft_leg *other)
+{
+	__u32 ack = bpf_ntohl(p->f.th.ack_seq), fin = !!(other->flags & LB_GRAFT_FIN);
+	__u32 sent = other->seq_end + other->seq_shift;
+
+	if ((__s32)(ack - sent - fin) > 0)
+		return;
+	raise(&leg->ack_max, ack);
+	raise(&leg->edge, ack + p->window);
+	if (fin && (__s32)(ack - other->fin_end - other->seq_shift) >= 0 &&
+	    set_flag(other, LB_GRAFT_FIN_ACKED) && (leg->flags & LB_GRAFT_FIN_ACKED))
+		tell(p);
+}
+
+/* What <leg>'s peer sends, if <other>'s peer can take it. */
+static __always_inline void note_data(const struct packet *p, struct lb_graft_leg *leg,
+				      const struct lb_graft_leg *other, __u64 now)
+{
+	__u32 seq = bpf_ntohl(p->f.th.seq), end = seq + p->payload, moved;
+
+	if ((__s32)(end + leg->seq_shift - other->edge) > 0)
+		return;
+	leg->data_ns = now;
+	moved = raise(&leg->seq_end, end);
+	if (moved)
+		__sync_fetch_and_add(&leg->bytes, moved);
+	if (p->f.th.fin) {
+		leg->fin_end = end + 1;
+		set_flag(leg, LB_GRAFT_FIN);
+	}
+}
+
+/* A RST counts when it stands exactly where its receiver, or its sender, is. */
+static __always_inline void note_reset(const struct packet *p, struct lb_graft_leg *leg,
+				       const struct lb_graft_leg *other)
+{
+	__u32 seq = bpf_ntohl(p->f.th.seq), fin = !!(leg->flags & LB_GRAFT_FIN);
+
+	if (seq + leg->seq_shift != other->ack_max && seq != leg->seq_end + fin)
+		return;
+	if (!(other->flags & LB_GRAFT_RST) && set_flag(leg, LB_GRAFT_RST))
+		tell(p);
+}
+
+static __always_inline void note(struct packet *p, struct lb_graft *g, struct lb_graft_leg *leg,
+				 struct lb_graft_leg *other, __u32 segments)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	__sync_fetch_and_add(&leg->packets, segments);
+	if (!leg->first_ns)
+		leg->first_ns = now;
+	if (p->f.th.rst) {
+		note_reset(p, leg, other);
+		return;
+	}
+	leg->last_ns = now;
+	if (p->f.th.syn)
+		return;
+	if (p->payload || p->f.th.fin)
+		note_data(p, leg, other, now);
+	if (p->f.th.ack)
+		note_ack(p, g, leg, other);
+}
+
+/* --- the packet ------------------------------------------------------------------------------- */
+
+static __always_inline void rescale_window(struct packet *p, const struct lb_graft_leg *leg)
+{
+	__u32 window = p->window >> (leg->wscale_out & 15);
+
+	/* A window that is open must not look closed. */
+	if (p->window && !window)
+		window = 1;
+	if (window > 0xffff)
+		window = 0xffff;
+	p->f.th.window = bpf_htons((__u16)window);
+}
+
+static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *leg,
+					const struct lb_graft_leg *other)
+{
+	struct tcphdr *th = &p->f.th;
+
+	th->source = leg->sport;
+	th->dest = leg->dport;
+	th->seq = bpf_htonl(bpf_ntohl(th->seq) + leg->seq_shift);
+	if (th->ack)
+		th->ack_seq = bpf_htonl(bpf_ntohl(th->ack_seq) + leg->ack_shift);
+	if (!th->syn)
+		rescale_window(p, leg);
+	if (p->tcp_len > sizeof(*th))
+		rewrite_options(p, leg, other);
+}
+
+/*
+ * Writes the rewritten headers and mends the checksums: of the address part as a pseudo header, of
+ * TCP's own part without, so that CHECKSUM_PARTIAL and GSO packets come out right too.
+ */
+static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p,
+					 const struct lb_graft_leg *leg, bool decrement)
+{
+	__u32 len = tcp_len(p),
+	      check = ETH_HLEN + p->ip_len + __builtin_offsetof(struct tcphdr, check);
+	__s64 addresses, diff;
+	int r;
+
+	diff = bpf_csum_diff(NULL, 0, (__be32 *)&p->f.th, len, ~p->old_sum);
+	if (p->ipv6) {
+		struct ipv6hdr *ip = &p->f.ip6;
+		__u8 addrs[32] __attribute__((aligned(8)));
+
+		__builtin_memcpy(addrs, leg->saddr, 16);
+		__builtin_memcpy(addrs + 16, leg->daddr, 16);
+		addresses = bpf_csum_diff((__be32 *)&ip->saddr, 32, (__be32 *)addrs, 32, 0);
+		__builtin_memcpy(&ip->saddr, addrs, 32);
+		ip->hop_limit -= decrement;
+		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, 0);
+	} else {
+		struct iphdr *ip = &p->f.ip4;
+		__be32 from[3] = {ip->saddr, ip->daddr, bpf_htonl((__u32)ip->ttl << 24)};
+		__be32 to[3] = {leg->saddr[0], leg->daddr[0],
+				bpf_htonl((__u32)(ip->ttl - decrement) << 24)};
+		__s64 whole = bpf_csum_diff(from, sizeof(from), to, sizeof(to), (__u16)~ip->check);
+
+		addresses = bpf_csum_diff(from, 8, to, 8, 0);
+		ip->saddr = to[0];
+		ip->daddr = to[1];
+		ip->ttl -= decrement;
+		ip->check = ~fold(whole);
+		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, 0);
+	}
+	if (r)
+		return r;
+	r = bpf_l4_csum_replace(skb, check, 0, addresses, BPF_F_PSEUDO_HDR);
+	/* IPv6 has no checksum that makes up for the new addresses: with CHECKSUM_COMPLETE the
+	 * call above took from skb->csum what is really there (BPF_F_IPV6 of 6.16 says so, older
+	 * kernels do not know it). */
+	if (p->ipv6)
+		bpf_csum_update(skb, addresses);
+	return r ?: bpf_l4_csum_replace(skb, check, 0, diff, 0);
+}
+
+/*
+ * Our socket must still learn what its peer acknowledges: a clone goes in again at the front of
+ * this interface, marked by its source address; copy_for_us() makes it harmless there.
+ */
+static __always_inline void clone_for_us(struct __sk_buff *skb, struct packet *p)
+{
+	struct lb_graft_meta *meta = meta_of();
+
+	if (!meta || p->f.th.syn || p->f.th.rst)
+		return;
+	if (!bpf_skb_store_bytes(skb, ETH_ALEN, meta->mark, ETH_ALEN, 0))
+		bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+}
+
+static __always_inline int forward(struct __sk_buff *skb, struct packet *p, struct lb_graft *g,
+				   struct lb_graft_leg *leg, struct lb_graft_leg *other,
+				   __u32 stage)
+{
+	bool remote = leg->ifindex != 0;
+
+	if (remote && (p->ipv6 ? p->f.ip6.hop_limit : p->f.ip4.ttl) <= 1) {
+		count(LB_GRAFT_COUNT_HOP_LIMIT);
+		return TC_ACT_SHOT;
+	}
+	/* A priority tag (VLAN 0) is not for the way out. */
+	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
+		goto fail;
+	if (stage == LB_GRAFT_SPLIT)
+		clone_for_us(skb, p);
+	note(p, g, leg, other, skb->gso_segs ?: 1);
+	p->old_sum = bpf_csum_diff(NULL, 0, (__be32 *)&p->f.th, tcp_len(p), 0);
+	rewrite_tcp(p, leg, other);
+	if (write_headers(skb, p, leg, remote))
+		goto fail;
+	count(LB_GRAFT_COUNT_FORWARDED);
+	if (remote)
+		return bpf_redirect_neigh(leg->ifindex, NULL, 0, 0);
+	/* Already where local packets arrive; else go there, or the addresses, both this host's,
+	 * would look forged (fib_validate_source). */
+	return skb->ifindex == LB_LOOPBACK ? TC_ACT_UNSPEC
+					   : bpf_redirect(LB_LOOPBACK, BPF_F_INGRESS);
+fail:
+	count(LB_GRAFT_COUNT_FAILED);
+	return TC_ACT_SHOT;
+}
+
+static __always_inline bool is_marked(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const struct lb_graft_meta *meta = meta_of();
+	const struct ethhdr *eth = data;
+
+	if (!meta || (void *)(eth + 1) > end)
+		return false;
+	return *(__u32 *)eth->h_source == *(__u32 *)meta->mark &&
+	       *(__u16 *)(eth->h_source + 4) == *(__u16 *)(meta->mark + 4);
+}
+
+SEC("tc")
+int tc_graft(struct __sk_buff *skb)
+{
+	struct lb_graft_leg *leg, *other;
+	struct packet p = {};
+	struct lb_graft *g;
+	__u32 stage;
+	int r;
+
+	/* A tagged frame is its VLAN interface's business, and we are attached there too. */
+	if (skb->vlan_present && (skb->vlan_tci & 0xfff))
+		return TC_ACT_UNSPEC;
+	r = parse(skb, &p);
+	if (r == PARSED_ICMP)
+		return translate_icmp(skb, &p);
+	if (r != PARSED_TCP)
+		return TC_ACT_UNSPEC;
+	g = find(&p);
+	if (!g)
+		return TC_ACT_UNSPEC;
+	leg = &g->leg[p.leg & 1];
+	other = &g->leg[(p.leg & 1) ^ 1];
+	stage = *(volatile __u32 *)&g->stage;
+	if (stage == LB_GRAFT_PASS) {
+		set_flag(leg, LB_GRAFT_SEEN);
+		if (p.irregular)
+			set_flag(leg, LB_GRAFT_IRREGULAR);
+		return TC_ACT_UNSPEC;
+	}
+	if (stage != LB_GRAFT_SPLIT && stage != LB_GRAFT_FULL)
+		return TC_ACT_UNSPEC;
+	if (p.irregular) {
+		count(LB_GRAFT_COUNT_IRREGULAR);
+		return TC_ACT_SHOT;
+	}
+	if (!parse_tcp(skb, &p, leg))
+		return TC_ACT_SHOT; /* no whole TCP header: no socket would take it either */
+	if (is_marked(skb))
+		return stage == LB_GRAFT_SPLIT ? copy_for_us(skb, &p, g->wend[p.leg & 1])
+					       : TC_ACT_SHOT;
+	if (p.f.th.syn && !p.f.th.ack && has_ended(g)) {
+		forget(&p, leg);
+		set_flag(leg, LB_GRAFT_GONE);
+		tell(&p);
+		return TC_ACT_UNSPEC;
+	}
+	return forward(skb, &p, g, leg, other, stage);
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";
