@@ -19,6 +19,7 @@
 #include "config/config_notices.h"
 #include "control/instance.h"
 #include "control/service.h"
+#include "kernel/graft_table.h"
 #include "kernel/kernel.h"
 
 enum exit_code {
@@ -33,6 +34,7 @@ enum action {
 	ACTION_CHECK,
 	ACTION_PRINT_CONFIG,
 	ACTION_SELFTEST,
+	ACTION_UNLOAD,
 	ACTION_VERSION,
 	ACTION_HELP,
 };
@@ -55,6 +57,8 @@ static void print_help(FILE *out)
 	      "      --check           judge the configuration, then exit: 0 good, 1 bad\n"
 	      "      --print-config    print it in canonical form, defaults filled in\n"
 	      "      --selftest        print what this kernel can do, with proof\n"
+	      "      --unload          remove what a daemon that is gone left in the kernel:\n"
+	      "                        programs, filters, pins; flows it grafted break\n"
 	      "      --version         print the version\n"
 	      "  -h, --help            print this\n"
 	      "\n"
@@ -72,6 +76,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"check", no_argument, NULL, 'k'},
 		{"print-config", no_argument, NULL, 'p'},
 		{"selftest", no_argument, NULL, 's'},
+		{"unload", no_argument, NULL, 'u'},
 		{"version", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
@@ -94,6 +99,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 's':
 			o->action = ACTION_SELFTEST;
+			break;
+		case 'u':
+			o->action = ACTION_UNLOAD;
 			break;
 		case 'v':
 			o->action = ACTION_VERSION;
@@ -191,6 +199,19 @@ static enum exit_code run(const struct lb_config *config, const struct options *
 	return EXIT_FINE;
 }
 
+static enum exit_code unload(const struct options *o)
+{
+	struct lb_instance *instance = NULL;
+	enum exit_code code;
+
+	/* Says who holds it when a daemon runs. */
+	if (lb_instance_lock(&instance, o->instance))
+		return EXIT_SYSTEM;
+	code = lb_graft_table_unload(o->instance) ? EXIT_SYSTEM : EXIT_FINE;
+	lb_instance_unlock(&instance);
+	return code;
+}
+
 static enum exit_code with_config(const struct options *o)
 {
 	LB_AUTO(lb_config_notices_fini) struct lb_config_notices notices = {0};
@@ -230,6 +251,8 @@ int main(int argc, char **argv)
 	case ACTION_VERSION:
 		printf("layer4-lb %s\n", LB_VERSION);
 		return EXIT_FINE;
+	case ACTION_UNLOAD:
+		return unload(&o);
 	case ACTION_SELFTEST:
 		return lb_kernel_print_selftest();
 	default:

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "flow/accept.h"
+#include "flow/graft_keeper.h"
 #include "flow/sockmap.h"
 
 #define COLLECT_MS 1000
@@ -20,6 +21,7 @@ struct lb_worker {
 	struct lb_acceptor *acceptors;
 	size_t acceptors_count;
 	struct lb_watch ring;
+	struct lb_graft_keeper *keeper; /* worker 0's, when graft is in service */
 	pthread_t thread;
 	bool started;
 };
@@ -58,6 +60,28 @@ static int open_kernel(struct lb_worker *w)
 	return 0;
 }
 
+/* Grafted flows belong to no worker; one of them keeps all. */
+static int open_keeper(struct lb_worker *w)
+{
+	const struct lb_graft_keeper_opts opts = {
+		.env = &w->env,
+		.rules = w->opts.rules,
+		.rules_count = w->opts.rules_count,
+		.ports = w->opts.ports,
+	};
+
+	w->env.carrier.grafts = w->opts.grafts;
+	w->env.carrier.graft_why = w->opts.graft_why;
+	if (!w->opts.grafts || w->opts.index)
+		return 0;
+	return lb_graft_keeper_new(&w->keeper, &opts);
+}
+
+uint32_t lb_worker_adopted(const struct lb_worker *w)
+{
+	return w->keeper ? lb_graft_keeper_adopted(w->keeper) : 0;
+}
+
 int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
 {
 	LB_AUTO(lb_worker_free) struct lb_worker *w = calloc(1, sizeof(*w));
@@ -83,6 +107,8 @@ int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
 	if (err)
 		return err;
 	err = open_kernel(w);
+	if (!err)
+		err = open_keeper(w);
 	if (err)
 		return err;
 	*ret = LB_TAKE_PTR(w);
@@ -154,6 +180,8 @@ static void do_cut(void *arg)
 	LB_AUTO_FREE struct cut *cut = arg;
 
 	lb_session_close_all(&cut->worker->env, cut->rule, LB_REASON_DRAINED);
+	if (cut->worker->keeper)
+		lb_graft_keeper_cut(cut->worker->keeper, cut->rule, LB_REASON_DRAINED);
 }
 
 void lb_worker_cut(struct lb_worker *w, size_t rule)
@@ -198,6 +226,8 @@ static void do_collect(void *arg)
 
 	lb_list_for_each (node, &env->sessions)
 		lb_account_fold(lb_container_of(node, struct lb_session, node));
+	if (c->worker->keeper)
+		lb_graft_keeper_fold(c->worker->keeper);
 	pthread_mutex_lock(&c->lock);
 	memcpy(c->counters, env->counters, c->worker->opts.rules_count * sizeof(c->counters[0]));
 	c->done = true;
@@ -258,6 +288,8 @@ static void do_stop(void *arg)
 
 	stop_listening(w);
 	lb_session_close_all(&w->env, SIZE_MAX, LB_REASON_DRAINED);
+	if (w->keeper)
+		lb_graft_keeper_cut(w->keeper, SIZE_MAX, LB_REASON_DRAINED);
 	lb_loop_stop(w->env.carrier.loop);
 }
 
@@ -280,6 +312,7 @@ void lb_worker_free(struct lb_worker **pw)
 	*pw = NULL;
 	if (w->env.carrier.loop) {
 		stop_listening(w);
+		lb_graft_keeper_free(&w->keeper);
 		if (w->ring.fd >= 0)
 			lb_watch_remove(w->env.carrier.loop, &w->ring, false);
 		lb_loop_free(w->env.carrier.loop);

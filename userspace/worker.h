@@ -16,6 +16,9 @@ struct lb_worker_opts {
 	size_t rules_count;
 	struct lb_kernel *kernel; /* NULL: kernel_why says why */
 	enum lb_why kernel_why;
+	struct lb_grafts *grafts; /* NULL: graft_why says why */
+	enum lb_why graft_why;
+	struct lb_ports *ports; /* the shelf of local ports towards backends */
 	struct lb_flow_limits *limits;
 	/* One access-log line; NULL: none. Called in the worker's thread. Must not block. */
 	void (*log_line)(void *arg, uint32_t worker, const char *line, size_t len);
@@ -28,6 +31,9 @@ int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts);
 int lb_worker_listen(struct lb_worker *w, const struct lb_rule *rule, int fd);
 /* Begins to serve in a thread of its own. 0 or -errno. */
 int lb_worker_start(struct lb_worker *w);
+
+/* Grafted flows that worker 0 took over from an earlier daemon. Before lb_worker_start(). */
+uint32_t lb_worker_adopted(const struct lb_worker *w);
 
 /* Any thread: takes what is in the backlogs, then closes the listeners. */
 void lb_worker_drain(struct lb_worker *w);

@@ -12,12 +12,15 @@
 #include "base/addr.h"
 #include "config/config.h"
 
+struct lb_ports;
+
 struct lb_backend {
 	const struct lb_backend_config *config; /* borrowed */
 	struct lb_addr addr;
 	uint32_t index; /* in its pool */
 	uint32_t weight;
-	bool eligible; /* not draining */
+	bool eligible;          /* not draining */
+	struct lb_ports *ports; /* shared by all backends with this address; not owned */
 	/* Any worker, relaxed. */
 	uint64_t active;
 	uint64_t connections;

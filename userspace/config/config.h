@@ -24,7 +24,6 @@ enum lb_protocol {
 	LB_PROTOCOL_TCP = 0,
 };
 
-/* GRAFT is accepted and kept, but behaves as AUTO until grafting is in force. */
 enum lb_acceleration {
 	LB_ACCELERATION_AUTO = 0,
 	LB_ACCELERATION_GRAFT,
@@ -200,6 +199,14 @@ struct lb_access_log_config {
 	char *path; /* NULL: off; "stdout", "stderr" or a file */
 };
 
+/* When `auto` grafts a flow, and what grafts may use. */
+struct lb_graft_config {
+	uint64_t after_bytes; /* moved, both ways together .. */
+	uint64_t after_ms;    /* .. or alive for so long */
+	uint32_t max_flows;
+	uint16_t port_min, port_max; /* local ports towards backends */
+};
+
 struct lb_admin_config {
 	char *socket; /* NULL: off */
 };
@@ -223,6 +230,7 @@ struct lb_config {
 	enum lb_acceleration acceleration;
 	char **interfaces; /* none: chosen automatically */
 	size_t interfaces_count;
+	struct lb_graft_config graft;
 	struct lb_access_log_config access_log;
 	struct lb_admin_config admin;
 	bool metrics_enabled;

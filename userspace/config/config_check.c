@@ -161,6 +161,22 @@ static void check_cluster(struct check *c)
 				      "missing; anybody could join (insecure: true allows that)");
 }
 
+static void check_graft(struct check *c)
+{
+	const struct lb_graft_config *graft = &c->config->graft;
+	const struct lb_yaml_node *block = lb_yaml_get(c->root, "graft");
+	const struct lb_yaml_node *where;
+
+	if (graft->port_min <= graft->port_max)
+		return;
+	where = lb_yaml_get_key(block, "port_max");
+	if (!where)
+		where = lb_yaml_get_key(block, "port_min");
+	lb_config_notices_add(c->notices, LB_CONFIG_ERROR, where->line, where->column,
+			      "graft.port_max", "is below port_min (%u > %u)",
+			      (unsigned int)graft->port_min, (unsigned int)graft->port_max);
+}
+
 int lb_config_check(const struct lb_config *config, const struct lb_yaml_node *root,
 		    struct lb_config_notices *notices)
 {
@@ -176,5 +192,6 @@ int lb_config_check(const struct lb_config *config, const struct lb_yaml_node *r
 		check_access_lists(&c, rule);
 	}
 	check_cluster(&c);
+	check_graft(&c);
 	return lb_config_check_addresses(config, root, notices);
 }

@@ -58,7 +58,7 @@ static const struct lb_schema_word protocol_words[] = {
 
 static const struct lb_schema_word acceleration_words[] = {
 	{"auto", LB_ACCELERATION_AUTO},
-	{"graft", LB_ACCELERATION_GRAFT, "auto"},
+	{"graft", LB_ACCELERATION_GRAFT},
 	{"sockmap", LB_ACCELERATION_SOCKMAP},
 	{"relay", LB_ACCELERATION_RELAY},
 	{0},
@@ -362,6 +362,21 @@ static const struct lb_schema_key cluster_keys[] = {
 };
 static const struct lb_schema_block cluster_block = {KEYS(cluster_keys)};
 
+static const struct lb_schema_key graft_keys[] = {
+	{"after_bytes", BYTES(lb_graft_config, after_bytes), RANGE(0, TIB), .def = "32KiB",
+	 .help = "`auto` grafts a flow that has moved so many bytes .."},
+	{"after_ms", MS(lb_graft_config, after_ms), RANGE(0, DAY), .def = "1s",
+	 .help = ".. or has lived so long."},
+	{"max_flows", NUMBER(lb_graft_config, max_flows), RANGE(1, 1048576), .def = "65536",
+	 .help = "Grafted flows at once: 320 bytes of kernel memory each, in use or not."},
+	{"port_min", PORT(lb_graft_config, port_min), RANGE(1024, 65535), .def = "10240",
+	 .help = "First local port for connections to backends that may be grafted."},
+	{"port_max", PORT(lb_graft_config, port_max), RANGE(1024, 65535), .def = "29999",
+	 .help = "The last one. The range must not be where the kernel picks ports for others "
+		 "(`net.ipv4.ip_local_port_range`)."},
+};
+static const struct lb_schema_block graft_block = {KEYS(graft_keys)};
+
 static const struct lb_schema_key root_keys[] = {
 	{"log", SAME_STRUCT(log_block), .help = "The daemon's own log."},
 	{"access_log", STRING(lb_config, access_log.path), RANGE(1, PATH_BYTES), .nothing = "off",
@@ -372,8 +387,11 @@ static const struct lb_schema_key root_keys[] = {
 	{"acceleration", WORD(lb_config, acceleration, acceleration_words), .def = "auto",
 	 .help = "Which carrier moves the bytes, for rules that do not say."},
 	{"interfaces", .type = LB_SCHEMA_STRING, LIST(lb_config, interfaces, char *), RANGE(1, 15),
-	 ITEMS(0, 256), .nothing = "auto", NOT_YET,
-	 .help = "Interfaces whose packets the kernel part may see."},
+	 ITEMS(0, 256), .nothing = "auto",
+	 .help = "Interfaces where the graft program sees packets. `auto`: every one that has an "
+		 "address."},
+	{"graft", BLOCK(lb_config, graft, graft_block),
+	 .help = "When flows become one connection at packet level, and what they may use."},
 	{"admin", SAME_STRUCT(admin_block), .help = "How the daemon is watched and steered."},
 	{"cluster", BLOCK(lb_config, cluster, cluster_block), PROTECTS,
 	 .help = "Nodes that know of each other."},

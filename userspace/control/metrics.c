@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "control/service.h"
+#include "kernel/graft_table.h"
 
 struct view {
 	FILE *out;
@@ -19,7 +20,7 @@ struct view {
 	const struct lb_counters *sums; /* by rule */
 };
 
-static const struct lb_carrier *const carriers[] = {&lb_relay, &lb_sockmap};
+static const struct lb_carrier *const carriers[] = {&lb_relay, &lb_sockmap, &lb_graft};
 static const char *const directions[] = {"up", "down"};
 
 static void head(const struct view *v, const char *name, const char *type, const char *help)
@@ -85,8 +86,9 @@ static void flows(const struct view *v)
 	head(v, "l4lb_promotions_total", "counter",
 	     "Flows that went from relay to a kernel carrier.");
 	for (size_t r = 0; r < v->rules_count; r++)
-		row(v, "l4lb_promotions_total", r, "carrier", lb_sockmap.name,
-		    v->sums[r].promotions);
+		for (unsigned int c = LB_CARRIER_SOCKMAP; c < LB_CARRIER_MAX_; c++)
+			row(v, "l4lb_promotions_total", r, "carrier", carriers[c]->name,
+			    v->sums[r].promotions[c]);
 	head(v, "l4lb_carrier_refusals_total", "counter",
 	     "Flows ended that were not on a faster carrier, by reason.");
 	for (size_t r = 0; r < v->rules_count; r++)
@@ -175,6 +177,32 @@ static void backends(const struct view *v)
 	backend_rows(v, "l4lb_backend_health_status", read_eligible);
 }
 
+static void graft(const struct view *v)
+{
+	static const char *const words[] = {
+#define LB_GRAFT_COUNTER(symbol, word, help) #word,
+#include <lb/graft_counters.def>
+#undef LB_GRAFT_COUNTER
+	};
+	const struct lb_graft_table_report *report = lb_service_graft(v->service);
+	struct lb_graft_table *table = lb_service_graft_table(v->service);
+
+	head(v, "l4lb_graft_in_service", "gauge", "1 when the graft carrier can be used.");
+	fprintf(v->out, "l4lb_graft_in_service{reason=\"%s\"} %d\n", lb_why_word(report->why),
+		table != NULL);
+	if (!table)
+		return;
+	head(v, "l4lb_graft_flows", "gauge", "Flows that are grafted for good.");
+	fprintf(v->out, "l4lb_graft_flows %" PRIu64 "\n", lb_service_grafts(v->service));
+	head(v, "l4lb_graft_flows_max", "gauge", "As many have room.");
+	fprintf(v->out, "l4lb_graft_flows_max %" PRIu32 "\n", lb_graft_table_pairs(table));
+	head(v, "l4lb_graft_packets_total", "counter",
+	     "Packets of grafted flows, and what became of them.");
+	for (unsigned int i = 0; i < LB_GRAFT_COUNT_MAX_; i++)
+		fprintf(v->out, "l4lb_graft_packets_total{what=\"%s\"} %" PRIu64 "\n", words[i],
+			lb_graft_table_count(table, (enum lb_graft_counter)i));
+}
+
 static void process(const struct view *v)
 {
 	const struct lb_kernel_report *report = lb_service_kernel(v->service);
@@ -211,6 +239,7 @@ int lb_metrics_render(FILE *out, void *arg)
 	flows(&v);
 	durations(&v);
 	backends(&v);
+	graft(&v);
 	process(&v);
 	return 0;
 }

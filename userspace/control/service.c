@@ -10,6 +10,7 @@
 
 #include <lb/limits.h>
 
+#include "backend/ports.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "control/access_log.h"
@@ -17,6 +18,8 @@
 #include "control/instance.h"
 #include "control/metrics.h"
 #include "flow/accept.h"
+#include "flow/grafts.h"
+#include "kernel/graft_table.h"
 #include "worker.h"
 
 struct lb_service {
@@ -24,6 +27,10 @@ struct lb_service {
 	struct lb_instance *instance;
 	struct lb_kernel *kernel;
 	struct lb_kernel_report kernel_report;
+	struct lb_graft_table *graft_table;
+	struct lb_graft_table_report graft_report;
+	struct lb_grafts *grafts;
+	struct lb_ports *ports;
 	struct lb_flow_limits limits;
 	struct lb_rule *rules;
 	size_t rules_count;
@@ -32,6 +39,7 @@ struct lb_service {
 	struct lb_access_log *access_log;
 	struct lb_exporter *exporter;
 	bool *cut; /* by rule: its flows have been cut */
+	bool up;   /* it has come up */
 };
 
 /* --- limits ----------------------------------------------------------------------------------- */
@@ -68,6 +76,21 @@ static void set_limits(struct lb_service *s)
 
 /* --- coming up -------------------------------------------------------------------------------- */
 
+/* The local ports for connections to <pool>'s backends. 0 or -ENOMEM. */
+static int open_ports(struct lb_service *s, struct lb_pool *pool)
+{
+	const struct lb_graft_config *graft = &s->config->graft;
+	int err = 0;
+
+	for (uint32_t i = 0; i < pool->count && !err; i++) {
+		struct lb_backend *b = &pool->backends[i];
+
+		err = lb_ports_open(&s->ports, &b->addr, graft->port_min, graft->port_max,
+				    &b->ports);
+	}
+	return err;
+}
+
 static int build_rules(struct lb_service *s)
 {
 	const struct lb_config *config = s->config;
@@ -85,6 +108,8 @@ static int build_rules(struct lb_service *s)
 		rule->index = (uint32_t)i;
 		s->rules_count++;
 		err = lb_pool_new(&rule->pool, rule->config, &bad);
+		if (!err)
+			err = open_ports(s, rule->pool);
 		if (!err)
 			err = lb_select_new(&rule->select, rule->pool, rule->config->balance);
 		if (err) {
@@ -127,6 +152,56 @@ static void open_kernel(struct lb_service *s, const char *instance)
 	lb_info("sockmap is in service: %u flows, self-test passed in %.0f ms, pins: %s",
 		lb_kernel_pairs(s->kernel), report->selftest_ms,
 		*report->pins ? report->pins : report->pin_note);
+}
+
+static bool wants_graft(const struct lb_config *config)
+{
+	for (size_t i = 0; i < config->rules_count; i++)
+		if (config->rules[i].acceleration == LB_ACCELERATION_AUTO ||
+		    config->rules[i].acceleration == LB_ACCELERATION_GRAFT)
+			return true;
+	return false;
+}
+
+static int attach_graft(struct lb_service *s)
+{
+	char names[256];
+	int err = lb_graft_table_attach(s->graft_table, s->config->interfaces,
+					s->config->interfaces_count);
+
+	if (!err)
+		err = lb_grafts_new(&s->grafts, s->graft_table, &s->config->graft);
+	if (err) {
+		s->graft_report.why = LB_WHY_LOAD;
+		lb_warn("graft is not in service: it cannot be attached: %s", strerror(-err));
+		lb_graft_table_close(s->graft_table, s->graft_report.adopted);
+		s->graft_table = NULL;
+		return err;
+	}
+	lb_info("graft is in service: %u flows, on %s, pins: %s",
+		lb_graft_table_pairs(s->graft_table),
+		lb_graft_table_attached(s->graft_table, names, sizeof(names)),
+		*s->graft_report.pins ? s->graft_report.pins : s->graft_report.pin_note);
+	return 0;
+}
+
+/* Also when no rule wants it: flows that an earlier daemon grafted go on. */
+static void open_graft(struct lb_service *s, const char *instance)
+{
+	struct lb_graft_table_report *report = &s->graft_report;
+	const struct lb_graft_table_opts opts = {
+		.instance = instance,
+		.pairs = s->config->graft.max_flows,
+		.create = wants_graft(s->config),
+	};
+
+	if (lb_graft_table_open(&s->graft_table, &opts, report)) {
+		if (opts.create)
+			lb_warn("graft is not in service (%s): %s", lb_why_word(report->why),
+				report->detail);
+		return;
+	}
+	(void)attach_graft(s);
 }
 
 static void write_log_line(void *arg, uint32_t worker, const char *line, size_t len)
@@ -174,6 +249,9 @@ static int build_workers(struct lb_service *s)
 			.rules_count = s->rules_count,
 			.kernel = s->kernel,
 			.kernel_why = s->kernel_report.why,
+			.grafts = s->grafts,
+			.graft_why = s->graft_report.why,
+			.ports = s->ports,
 			.limits = &s->limits,
 			.log_line = s->access_log ? write_log_line : NULL,
 			.log_arg = s->access_log,
@@ -185,6 +263,9 @@ static int build_workers(struct lb_service *s)
 			return err;
 		}
 	}
+	if (lb_worker_adopted(s->workers[0]))
+		lb_info("%u grafted flows of an earlier run go on",
+			lb_worker_adopted(s->workers[0]));
 	return 0;
 }
 
@@ -246,6 +327,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 		return err;
 	set_limits(s);
 	open_kernel(s, instance);
+	open_graft(s, instance);
 	err = open_log(s);
 	if (err)
 		return err;
@@ -287,6 +369,7 @@ int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 	err = bring_up(s, opts->instance);
 	if (err)
 		return err;
+	s->up = true;
 	*ret = LB_TAKE_PTR(s);
 	return 0;
 }
@@ -295,7 +378,8 @@ int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 
 uint64_t lb_service_flows(const struct lb_service *s)
 {
-	return __atomic_load_n(&s->limits.sessions, __ATOMIC_RELAXED);
+	return __atomic_load_n(&s->limits.sessions, __ATOMIC_RELAXED) +
+	       __atomic_load_n(&s->limits.grafts, __ATOMIC_RELAXED);
 }
 
 void lb_service_drain(struct lb_service *s)
@@ -331,6 +415,9 @@ void lb_service_stop(struct lb_service **ps)
 		lb_worker_free(&s->workers[i]);
 	free(s->workers);
 	lb_access_log_close(&s->access_log);
+	lb_grafts_free(&s->grafts);
+	/* A start that failed must not cost an earlier daemon's flows. */
+	lb_graft_table_close(s->graft_table, !s->up && s->graft_report.adopted);
 	lb_kernel_close(s->kernel);
 	for (size_t i = 0; i < s->rules_count; i++) {
 		lb_select_free(&s->rules[i].select);
@@ -338,6 +425,7 @@ void lb_service_stop(struct lb_service **ps)
 	}
 	free(s->rules);
 	free(s->cut);
+	lb_ports_free(&s->ports);
 	lb_instance_unlock(&s->instance);
 	free(s);
 }
@@ -358,6 +446,21 @@ uint32_t lb_service_workers(const struct lb_service *s)
 const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s)
 {
 	return &s->kernel_report;
+}
+
+const struct lb_graft_table_report *lb_service_graft(const struct lb_service *s)
+{
+	return &s->graft_report;
+}
+
+struct lb_graft_table *lb_service_graft_table(const struct lb_service *s)
+{
+	return s->graft_table;
+}
+
+uint64_t lb_service_grafts(const struct lb_service *s)
+{
+	return __atomic_load_n(&s->limits.grafts, __ATOMIC_RELAXED);
 }
 
 uint64_t lb_service_log_dropped(const struct lb_service *s)

@@ -13,6 +13,7 @@
 #include "config/config.h"
 #include "flow/account.h"
 #include "flow/session.h"
+#include "kernel/graft_table.h"
 #include "kernel/kernel.h"
 
 struct lb_service;
@@ -44,6 +45,11 @@ void lb_service_stop(struct lb_service **s);
 size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules);
 uint32_t lb_service_workers(const struct lb_service *s);
 const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s);
+const struct lb_graft_table_report *lb_service_graft(const struct lb_service *s);
+/* NULL when graft is not in service. */
+struct lb_graft_table *lb_service_graft_table(const struct lb_service *s);
+/* Flows grafted for good: they have no session. */
+uint64_t lb_service_grafts(const struct lb_service *s);
 uint64_t lb_service_log_dropped(const struct lb_service *s);
 /* Sums of all workers by rule, living flows included; <sums> holds as many as there are rules. */
 int lb_service_collect(struct lb_service *s, struct lb_counters *sums);

@@ -54,22 +54,50 @@ static uint64_t duration_ms(const struct lb_session *s)
 	return (lb_loop_now_ns(s->env->carrier.loop) - s->accept_ns) / 1000000;
 }
 
+void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms)
+{
+	lb_count(&c->active, (uint64_t)-1);
+	lb_count(&c->ends[reason], 1);
+	lb_count(&c->durations[duration_bucket(duration_ms)], 1);
+	lb_count(&c->duration_sum_ms, duration_ms);
+}
+
+static void fill(struct lb_flow_record *r, const struct lb_session *s, enum lb_reason reason)
+{
+	const struct lb_pair *p = &s->pair;
+
+	*r = (struct lb_flow_record){
+		.rule = s->rule->config->name,
+		.client = &s->client,
+		.backend = s->backend ? s->backend->config->addr : NULL,
+		.carrier = s->carrying ? lb_carrier_of(p)->name : NULL,
+		.why = p->why,
+		.reason = reason,
+		.error = p->error,
+		.bytes = {p->dir[0].bytes, p->dir[1].bytes},
+		.duration_ms = duration_ms(s),
+		.connected = s->connected_ns != 0,
+		.connect_us = (s->connected_ns - s->try_ns) / 1000,
+		.tries = s->tries,
+	};
+}
+
 void lb_account_end(struct lb_session *s, enum lb_reason reason)
 {
 	struct lb_counters *c = &s->env->counters[s->rule->index];
-	char line[512];
+	struct lb_flow_record record;
+	char line[LB_ACCOUNT_LINE_MAX];
 
 	lb_account_fold(s);
-	lb_count(&c->active, (uint64_t)-1);
-	lb_count(&c->ends[reason], 1);
+	lb_account_count_end(c, reason, duration_ms(s));
 	if (s->carrying) {
 		lb_count(&c->flows[lb_carrier_of(&s->pair)->id], 1);
 		lb_count(&c->whys[s->pair.why], 1);
 	}
-	lb_count(&c->durations[duration_bucket(duration_ms(s))], 1);
-	lb_count(&c->duration_sum_ms, duration_ms(s));
-	if (s->env->log_line)
-		s->env->log_line(s->env, line, lb_account_format(s, reason, line, sizeof(line)));
+	if (!s->env->log_line)
+		return;
+	fill(&record, s, reason);
+	s->env->log_line(s->env, line, lb_account_format(&record, line, sizeof(line)));
 }
 
 /* --- the line --------------------------------------------------------------------------------- */
@@ -122,28 +150,27 @@ static void add_time(struct text *t)
 	add(t, "time=%s.%03ldZ", text, now.tv_nsec / 1000000);
 }
 
-size_t lb_account_format(const struct lb_session *s, enum lb_reason reason, char *line, size_t size)
+size_t lb_account_format(const struct lb_flow_record *r, char *line, size_t size)
 {
 	struct text t = {.at = line, .left = size};
-	const struct lb_pair *p = &s->pair;
 	char addr[LB_ADDR_STR_MAX];
 
 	add_time(&t);
 	add(&t, " rule=");
-	add_word(&t, s->rule->config->name);
-	add(&t, " client=%s backend=", lb_addr_format(&s->client, addr));
-	add_word(&t, s->backend ? s->backend->config->addr : "-");
-	add(&t, " carrier=%s why=%s reason=%s", s->carrying ? lb_carrier_of(p)->name : "-",
-	    s->carrying ? lb_why_word(p->why) : "-", lb_reason_word(reason));
-	if (p->error)
-		add(&t, " error=%s", strerrorname_np(p->error));
-	add(&t, " up=%llu down=%llu", (unsigned long long)p->dir[0].bytes,
-	    (unsigned long long)p->dir[1].bytes);
-	add(&t, " duration_ms=%llu", (unsigned long long)duration_ms(s));
-	if (s->connected_ns)
-		add(&t, " connect_ms=%.1f", (double)(s->connected_ns - s->try_ns) / 1e6);
+	add_word(&t, r->rule);
+	add(&t, " client=%s backend=", lb_addr_format(r->client, addr));
+	add_word(&t, r->backend ? r->backend : "-");
+	add(&t, " carrier=%s why=%s reason=%s", r->carrier ? r->carrier : "-",
+	    r->carrier ? lb_why_word(r->why) : "-", lb_reason_word(r->reason));
+	if (r->error)
+		add(&t, " error=%s", strerrorname_np(r->error));
+	add(&t, " up=%llu down=%llu", (unsigned long long)r->bytes[0],
+	    (unsigned long long)r->bytes[1]);
+	add(&t, " duration_ms=%llu", (unsigned long long)r->duration_ms);
+	if (r->connected)
+		add(&t, " connect_ms=%.1f", (double)r->connect_us / 1e3);
 	else
 		add(&t, " connect_ms=-");
-	add(&t, " tries=%u", s->tries);
+	add(&t, " tries=%u", r->tries);
 	return size - t.left;
 }

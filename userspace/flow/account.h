@@ -11,6 +11,7 @@
 
 #include "flow/carrier.h"
 
+struct lb_addr;
 struct lb_session;
 
 /* Upper bounds of the duration histogram, milliseconds; one more bucket catches the rest. */
@@ -26,8 +27,8 @@ struct lb_counters {
 	uint64_t flows[LB_CARRIER_MAX_]; /* ended, by the carrier they ended on */
 	uint64_t whys[LB_WHY_MAX_];      /* ended, by why not on a faster one */
 	uint64_t ends[LB_REASON_MAX_];
-	uint64_t promotions;       /* relay to sockmap */
-	uint64_t connect_failures; /* single tries */
+	uint64_t promotions[LB_CARRIER_MAX_]; /* from relay, by where to */
+	uint64_t connect_failures;            /* single tries */
 	uint64_t durations[LB_DURATION_BUCKETS + 1];
 	uint64_t duration_sum_ms;
 };
@@ -50,8 +51,26 @@ void lb_account_fold(struct lb_session *s);
 /* The session has just ended (its carrier has stopped): final counts and the access-log line. */
 void lb_account_end(struct lb_session *s, enum lb_reason reason);
 
+/* What is written down of an ended flow, by whoever kept it. Everything is borrowed. */
+struct lb_flow_record {
+	const char *rule;
+	const struct lb_addr *client;
+	const char *backend; /* NULL: none */
+	const char *carrier; /* NULL: it was never carried; <why> then means nothing */
+	enum lb_why why;
+	enum lb_reason reason;
+	int error; /* positive errno; 0: none */
+	uint64_t bytes[2];
+	uint64_t duration_ms;
+	uint64_t connect_us;
+	bool connected; /* <connect_us> means something */
+	unsigned int tries;
+};
+
+/* The end of a flow in the counters: reason and duration. */
+void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms);
 /* The line without newline. Returns its length, less than <size>. */
-size_t lb_account_format(const struct lb_session *s, enum lb_reason reason, char *line,
-			 size_t size);
+size_t lb_account_format(const struct lb_flow_record *r, char *line, size_t size);
+#define LB_ACCOUNT_LINE_MAX 512
 
 #endif

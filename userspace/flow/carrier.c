@@ -11,6 +11,8 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
+#include "flow/graft.h"
+#include "flow/grafts.h"
 #include "flow/sockmap.h"
 
 /*
@@ -76,20 +78,28 @@ void lb_carrier_init(struct lb_pair *p, struct lb_carrier_env *env,
 		p->leg[i].mask = LB_LEG_EVENTS;
 	}
 	lb_timer_init(&p->poll, on_poll);
-	if (acceleration == LB_ACCELERATION_RELAY)
+	p->sockmap_off = acceleration == LB_ACCELERATION_RELAY || !env->kernel;
+	if (acceleration == LB_ACCELERATION_RELAY) {
 		p->why = LB_WHY_CONFIGURED;
-	else
+	} else if (acceleration == LB_ACCELERATION_SOCKMAP) {
 		p->why = env->kernel ? LB_WHY_SHORT : env->kernel_why;
+	} else {
+		p->why = env->grafts ? LB_WHY_SHORT : env->graft_why;
+		p->graft = env->grafts ? LB_PAIR_GRAFT_OPEN : LB_PAIR_GRAFT_OFF;
+	}
 }
 
 void lb_carrier_begin(struct lb_pair *p)
 {
 	p->start_ns = p->last_ns = lb_loop_now_ns(p->env->loop);
 	p->leg[0].writable = p->leg[1].writable = true;
+	/* A flow that falls silent before has earned its graft all the same. */
+	if (p->graft == LB_PAIR_GRAFT_OPEN)
+		lb_timer_start(p->env->loop, &p->poll, p->env->grafts->config.after_ms + 1);
 	p->carrier->event(p, 0, 0);
 }
 
-/* Judges when there is enough to judge; changes p->why between short and bulk. */
+/* Judges when there is enough to judge. */
 static bool has_earned_it(struct lb_pair *p)
 {
 	uint64_t moved = p->dir[0].bytes + p->dir[1].bytes;
@@ -104,22 +114,33 @@ static bool has_earned_it(struct lb_pair *p)
 	average = (moved - p->judged_bytes) / p->reads;
 	p->judged_bytes = moved;
 	p->reads = 0;
-	p->why = average > MESSAGE_BYTES ? LB_WHY_BULK : LB_WHY_SHORT;
-	return p->why == LB_WHY_SHORT;
+	/* Why it was not grafted says more. */
+	if (p->why == LB_WHY_SHORT || p->why == LB_WHY_BULK)
+		p->why = average > MESSAGE_BYTES ? LB_WHY_BULK : LB_WHY_SHORT;
+	return average <= MESSAGE_BYTES;
 }
 
 bool lb_carrier_promote(struct lb_pair *p)
 {
-	/* Once refused (a full table, a leg of the wrong kind), always refused: trying again at
-	 * every quiet point would cost more than it could bring. */
-	if (p->why != LB_WHY_SHORT && p->why != LB_WHY_BULK)
+	enum lb_why why = p->why;
+
+	if (p->sockmap_off || p->graft != LB_PAIR_GRAFT_OFF || !has_earned_it(p))
 		return false;
-	if (!has_earned_it(p) || lb_sockmap.start(p))
+	if (lb_sockmap.start(p)) {
+		/* Once refused (a full table, a leg of the wrong kind), always refused: trying
+		 * again at every quiet point would cost more than it could bring. */
+		p->sockmap_off = true;
+		if (why != LB_WHY_SHORT && why != LB_WHY_BULK)
+			p->why = why;
 		return false;
+	}
 	if (p->promoted)
-		p->promoted(p);
+		p->promoted(p, &lb_sockmap);
 	p->carrier = &lb_sockmap;
-	p->why = p->tethered ? LB_WHY_NOT_ESTABLISHED : LB_WHY_NONE;
+	if (p->tethered)
+		p->why = LB_WHY_NOT_ESTABLISHED;
+	else if (why == LB_WHY_SHORT || why == LB_WHY_BULK)
+		p->why = LB_WHY_NONE;
 	p->carrier->event(p, 0, 0);
 	return true;
 }
@@ -138,6 +159,8 @@ void lb_carrier_quiesce(struct lb_pair *p)
 {
 	lb_loop_again_cancel(p->env->loop, &p->again);
 	lb_timer_stop(p->env->loop, &p->poll);
+	if (p->graft != LB_PAIR_GRAFT_CARRIED)
+		lb_graft_unwatch(p);
 }
 
 int lb_carrier_hold(struct lb_direction *dir, const char *data, uint32_t len)

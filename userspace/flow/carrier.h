@@ -6,6 +6,8 @@
  *
  *   relay    userspace: recv/send, splice for bulk             every flow starts here
  *   sockmap  the kernel redirects behind the credit gate       promoted at a quiet point
+ *   graft    packets of one leg become packets of the other    promoted at any moment; the flow
+ *                                                              leaves its session behind
  *
  * Everything here runs in the owning worker's thread.
  *
@@ -26,7 +28,10 @@
 #include "kernel/kernel.h"
 #include "loop/loop.h"
 
+struct lb_graft;
+struct lb_grafts;
 struct lb_pair;
+struct lb_ports;
 
 enum lb_reason {
 #define LB_REASON(symbol, word, help) LB_REASON_##symbol,
@@ -37,7 +42,7 @@ enum lb_reason {
 const char *lb_reason_word(enum lb_reason reason);
 const char *lb_reason_help(enum lb_reason reason);
 
-enum lb_carrier_id { LB_CARRIER_RELAY, LB_CARRIER_SOCKMAP, LB_CARRIER_MAX_ };
+enum lb_carrier_id { LB_CARRIER_RELAY, LB_CARRIER_SOCKMAP, LB_CARRIER_GRAFT, LB_CARRIER_MAX_ };
 
 struct lb_carrier {
 	const char *name;
@@ -55,18 +60,26 @@ struct lb_carrier {
 	uint64_t (*last_ns)(const struct lb_pair *p);
 	/* True when every byte read was also accepted by the sink: closing loses nothing. */
 	bool (*clean)(const struct lb_pair *p);
+	/*
+	 * NULL, or called when the pair ends, before the owner closes its descriptors: closes them
+	 * in its own way. <clean>: in good order.
+	 */
+	void (*quit)(struct lb_pair *p, bool clean);
 	/* Frees what the carrier holds; the descriptors have just been closed by the owner. */
 	void (*stop)(struct lb_pair *p);
 };
 
 extern const struct lb_carrier lb_relay;
 extern const struct lb_carrier lb_sockmap;
+extern const struct lb_carrier lb_graft;
 
 /* What a worker lends to all its pairs. */
 struct lb_carrier_env {
 	struct lb_loop *loop;
 	struct lb_kernel *kernel; /* NULL: sockmap is not in service .. */
 	enum lb_why kernel_why;   /* .. because of this */
+	struct lb_grafts *grafts; /* shared by all workers; NULL: graft is not in service .. */
+	enum lb_why graft_why;    /* .. because of this */
 	uint32_t worker;
 	struct lb_pipe_pool pipes;
 	char *scratch; /* LB_SCRATCH_BYTES; holds nothing between calls */
@@ -105,6 +118,14 @@ struct lb_direction {
 	uint64_t written0;   /* bytes the sink's socket had taken at insertion */
 };
 
+/* How far a pair is on its way to a graft, see graft.h. */
+enum lb_pair_graft {
+	LB_PAIR_GRAFT_OFF, /* not wanted, or refused once and for all */
+	LB_PAIR_GRAFT_OPEN,
+	LB_PAIR_GRAFT_WATCHED,
+	LB_PAIR_GRAFT_CARRIED,
+};
+
 struct lb_pair {
 	struct lb_leg leg[2];
 	struct lb_direction dir[2];
@@ -112,8 +133,13 @@ struct lb_pair {
 	struct lb_carrier_env *env;
 	/* Called once, from inside the carrier: close both legs, with RST unless <clean>. */
 	void (*end)(struct lb_pair *p, enum lb_reason reason, bool clean);
-	/* Told when another carrier is about to count the bytes. May be NULL. */
-	void (*promoted)(struct lb_pair *p);
+	/* Told when another carrier, <to>, is about to count the bytes. May be NULL. */
+	void (*promoted)(struct lb_pair *p, const struct lb_carrier *to);
+	/*
+	 * Told once when the flow goes on without its sockets, which are closed: the owner leaves
+	 * the flow's record in <g> and lets the pair go.
+	 */
+	void (*left)(struct lb_pair *p, struct lb_graft *g);
 	lb_watch_fn on_event;   /* the owner's, for both legs */
 	struct lb_task again;   /* -> carrier->event(p, .., 0) in the next turn */
 	struct lb_timer poll;   /* the same, later */
@@ -124,6 +150,14 @@ struct lb_pair {
 	uint32_t reads;         /* relay: since the last judgement .. */
 	uint64_t judged_bytes;  /* .. when this much had been moved */
 	bool tethered;          /* sockmap: leg 1 was refused, the daemon carries both ways */
+	bool sockmap_off;       /* sockmap is not wanted, or was refused once and for all */
+	bool hold_reads;        /* relay: read no more, another carrier waits for what is held */
+	enum lb_pair_graft graft;
+	uint32_t graft_pair;     /* in the table, while WATCHED or CARRIED */
+	uint32_t graft_in[2];    /* by leg: sequence number of the peer's first byte .. */
+	uint32_t graft_out[2];   /* .. and of ours */
+	uint64_t graft_since_ns; /* watched, then split, since */
+	struct lb_ports *ports;  /* the backend's book, when leg 1's port is from it; else NULL */
 	enum lb_acceleration acceleration;
 	enum lb_why why; /* why it is not on a faster carrier */
 	int error; /* what the failed leg's socket said, a positive errno; 0: nothing failed */
@@ -139,8 +173,8 @@ void lb_carrier_init(struct lb_pair *p, struct lb_carrier_env *env,
 void lb_carrier_begin(struct lb_pair *p);
 
 /*
- * Called by relay at a quiet point. True when another carrier has taken over: the caller must not
- * touch the pair any more (it may have ended).
+ * Called by relay at a quiet point: is it time for sockmap? True when it has taken over: the caller
+ * must not touch the pair any more (it may have ended).
  */
 bool lb_carrier_promote(struct lb_pair *p);
 

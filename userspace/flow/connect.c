@@ -11,7 +11,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "backend/ports.h"
 #include "base/cleanup.h"
+
+/* Local ports tried before the kernel is asked for one. */
+#define PORT_TRIES 3
+/* The option with its padding: an mss as getsockopt(2) gives it is without. */
+#define TIMESTAMP_BYTES 12
 
 static uint8_t tries_max(const struct lb_session *s)
 {
@@ -43,23 +49,78 @@ static void backend_drop(struct lb_session *s)
 	close(fd);
 }
 
-/* Begins to connect to s->backend. 0 when an event or the timer will tell; -errno. */
-static int start_connect(struct lb_session *s)
+/*
+ * A flow that may be grafted must not be promised larger segments by its backend than the client
+ * takes: a backend on lo would send 64 KB. What the client takes is the mss of its leg.
+ */
+static void limit_segments(const struct lb_session *s, int fd)
 {
-	struct lb_loop *loop = s->env->carrier.loop;
+	int mss = 0;
+	socklen_t len = sizeof(mss);
+
+	if (!getsockopt(s->pair.leg[LB_LEG_CLIENT].watch.fd, IPPROTO_TCP, TCP_MAXSEG, &mss, &len))
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &(int){mss + TIMESTAMP_BYTES},
+				 sizeof(mss));
+}
+
+/* A socket on its way to s->backend, from local port <port> (0: the kernel's choice); or -errno. */
+static int connect_from(const struct lb_session *s, uint16_t port)
+{
 	const struct lb_addr *addr = &s->backend->addr;
-	struct lb_leg *leg = &s->pair.leg[LB_LEG_BACKEND];
+	struct lb_addr own = {.sa.sa_family = addr->sa.sa_family};
 	LB_AUTO_CLOSE int fd = -1;
 	const int one = 1;
-	int err;
 
 	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
 		return -errno;
+	if (port) {
+		limit_segments(s, fd);
+		/* The same port serves other backends at the same time. */
+		if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
+			return -errno;
+		lb_addr_set_port(&own, port);
+		if (bind(fd, &own.sa, lb_addr_len(&own)))
+			return -errno;
+	}
 	if (connect(fd, &addr->sa, lb_addr_len(addr)) && errno != EINPROGRESS)
 		return -errno;
+	return LB_TAKE_FD(fd);
+}
+
+/*
+ * A flow that may be grafted takes a port that no grafted flow has. Where a few in a row are in use
+ * by sockets, the kernel finds one faster; that flow is then not grafted.
+ */
+static int connect_from_any(struct lb_session *s)
+{
+	struct lb_pair *p = &s->pair;
+
+	p->ports = NULL;
+	for (int i = 0; i < PORT_TRIES && p->graft == LB_PAIR_GRAFT_OPEN; i++) {
+		uint16_t port = lb_ports_next(s->backend->ports);
+		int fd = port ? connect_from(s, port) : -EADDRNOTAVAIL;
+
+		if (fd >= 0)
+			p->ports = s->backend->ports;
+		if (fd != -EADDRINUSE && fd != -EADDRNOTAVAIL)
+			return fd;
+	}
+	return connect_from(s, 0);
+}
+
+/* Begins to connect to s->backend. 0 when an event or the timer will tell; -errno. */
+static int start_connect(struct lb_session *s)
+{
+	struct lb_loop *loop = s->env->carrier.loop;
+	struct lb_leg *leg = &s->pair.leg[LB_LEG_BACKEND];
+	LB_AUTO_CLOSE int fd = connect_from_any(s);
+	int err;
+
+	if (fd < 0)
+		return LB_TAKE_FD(fd);
 	err = lb_watch_add(loop, &leg->watch, fd, LB_LEG_EVENTS, s->pair.on_event);
 	if (err)
 		return err;

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "flow/carrier.h"
+#include "flow/graft.h"
 
 #define RECV_BYTES   (64u * 1024u)
 #define SPLICE_BYTES (1024u * 1024u) /* the pipe's slots are the real limit */
@@ -164,7 +165,7 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 		moved = flush(p, d);
 		if (moved != MOVED)
 			break;
-		if (dir->eof || !p->leg[d].readable)
+		if (dir->eof || !p->leg[d].readable || p->hold_reads)
 			moved = EMPTY;
 		else if (dir->full_reads >= BULK_READS)
 			moved = move_by_splice(p, d);
@@ -234,6 +235,8 @@ static void relay_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 		if (dir->eof && !dir->shut && holds_nothing(dir) && lb_carrier_finish(p, d))
 			return;
 	}
+	if (lb_graft_consider(p))
+		return;
 	if (moved[0] == MOVED || moved[1] == MOVED)
 		lb_carrier_again(p);
 	else if (is_quiet(p))

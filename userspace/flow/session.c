@@ -8,10 +8,12 @@
  *   connect  connect.c        connects, next backend on failure       connect_failed,
  *                                                                     connect_timeout,
  *                                                                     reset_by_client, full
- *   carry    carrier.c        relay, promotes to sockmap when earned  done, idle, reset_by_client,
- *            relay.c sockmap.c                                        reset_by_backend,
- *                                                                     max_lifetime, drained, full
+ *   carry    carrier.c        relay; promotes to graft or sockmap     done, idle, reset_by_client,
+ *            relay.c sockmap.c when earned                            reset_by_backend,
+ *            graft.c                                                  max_lifetime, drained, full
  *   account  account.c        counters, one access-log line
+ *
+ * A grafted flow leaves its session: graft_keeper.c sees to its end and to the last stage.
  *
  * This file knows the order and nothing of what the stages do; stages never call each other. A
  * stage answers NEXT, WAIT or CLOSE, and only step() below acts on it. lb_session_close() is the
@@ -22,8 +24,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <lb/graft.h>
+
 #include "base/cleanup.h"
 #include "flow/connect.h"
+#include "flow/graft_keeper.h"
 
 struct stage {
 	const char *name;
@@ -72,13 +77,15 @@ static void on_pair_end(struct lb_pair *p, enum lb_reason reason, bool clean)
 	lb_session_close(lb_container_of(p, struct lb_session, pair), reason, clean);
 }
 
-static void on_promoted(struct lb_pair *p)
+static void on_promoted(struct lb_pair *p, const struct lb_carrier *to)
 {
 	struct lb_session *s = lb_container_of(p, struct lb_session, pair);
 
 	lb_account_fold(s);
-	lb_count(&s->env->counters[s->rule->index].promotions, 1);
+	lb_count(&s->env->counters[s->rule->index].promotions[to->id], 1);
 }
+
+static void on_left(struct lb_pair *p, struct lb_graft *g);
 
 /* Arms the timer for whichever comes first, idleness counted from <last_ns> or the lifetime. */
 static void arm_carry_timer(struct lb_session *s, uint64_t last_ns)
@@ -151,6 +158,7 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 	lb_carrier_init(&s->pair, &env->carrier, rule->config->acceleration);
 	s->pair.end = on_pair_end;
 	s->pair.promoted = on_promoted;
+	s->pair.left = on_left;
 	s->pair.on_event = on_leg_event;
 	lb_list_append(&env->sessions, &s->node);
 	lb_count(&counters->active, 1);
@@ -195,6 +203,8 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	s->reason = reason;
 	lb_carrier_quiesce(&s->pair);
 	lb_timer_stop(env->carrier.loop, &s->timer);
+	if (s->carrying && s->pair.carrier->quit)
+		s->pair.carrier->quit(&s->pair, clean);
 	close_leg(s, &s->pair.leg[LB_LEG_CLIENT], clean);
 	close_leg(s, &s->pair.leg[LB_LEG_BACKEND], clean);
 	if (s->carrying)
@@ -202,6 +212,32 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	if (s->backend)
 		__atomic_fetch_sub(&s->backend->active, 1, __ATOMIC_RELAXED);
 	lb_account_end(s, reason);
+	lb_list_remove(&s->node);
+	__atomic_fetch_sub(&env->limits->sessions, 1, __ATOMIC_RELAXED);
+	lb_loop_defer(env->carrier.loop, &s->release, release);
+}
+
+/* The flow lives on as a graft; it stays counted as active, here and with its backend. */
+static void on_left(struct lb_pair *p, struct lb_graft *g)
+{
+	struct lb_session *s = lb_container_of(p, struct lb_session, pair);
+	struct lb_flow_env *env = s->env;
+
+	lb_account_fold(s);
+	s->closed = true;
+	lb_carrier_quiesce(p);
+	lb_timer_stop(env->carrier.loop, &s->timer);
+	g->accept_ns = s->accept_ns;
+	g->connect_us = (uint32_t)((s->connected_ns - s->try_ns) / 1000);
+	g->tries = s->tries;
+	g->rule = s->rule->index;
+	g->rule_hash = lb_graft_keeper_hash(s->rule->config->name);
+	g->backend = s->backend->index;
+	g->folded[0] = s->folded[0];
+	g->folded[1] = s->folded[1];
+	__atomic_fetch_add(&env->limits->grafts, 1, __ATOMIC_RELAXED);
+	/* From now on the entry is the keeper's. */
+	__atomic_store_n(&g->counted, 1, __ATOMIC_RELEASE);
 	lb_list_remove(&s->node);
 	__atomic_fetch_sub(&env->limits->sessions, 1, __ATOMIC_RELAXED);
 	lb_loop_defer(env->carrier.loop, &s->release, release);

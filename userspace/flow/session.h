@@ -6,38 +6,7 @@
 #ifndef LB_FLOW_SESSION_H
 #define LB_FLOW_SESSION_H
 
-#include "backend/pool.h"
-#include "base/slab.h"
-#include "config/config.h"
-#include "flow/account.h"
-#include "flow/carrier.h"
-#include "flow/select.h"
-
-/* A rule in service; shared by all workers. */
-struct lb_rule {
-	const struct lb_rule_config *config;
-	uint32_t index;
-	struct lb_pool *pool;
-	struct lb_select *select;
-};
-
-/* What all workers share about flows. */
-struct lb_flow_limits {
-	uint64_t sessions;     /* atomic: alive in all workers */
-	uint64_t sessions_max; /* from the limit of descriptors */
-	bool paused;           /* atomic: accepting is paused somewhere, and was announced */
-};
-
-/* What a worker lends to its sessions. */
-struct lb_flow_env {
-	struct lb_carrier_env carrier;
-	struct lb_flow_limits *limits;
-	struct lb_counters *counters; /* by rule index */
-	struct lb_slab slab;
-	struct lb_list sessions;
-	/* NULL: no access log. Must not block. */
-	void (*log_line)(struct lb_flow_env *env, const char *line, size_t len);
-};
+#include "flow/env.h"
 
 /* What a stage answers. */
 enum lb_step {

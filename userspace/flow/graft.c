@@ -1,0 +1,609 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Decides whether a pair may be grafted, and takes it from relay to the point where both sockets
+ * are gone. Rules that keep the stream whole (include/lb/graft.h has the idea):
+ *
+ *  G1  Nothing depends on the program before it has been seen to see this flow, on both legs.
+ *  G2  SPLIT begins when relay holds nothing: what is then still unread arrived before, or is on
+ *      its way from the program to the socket. Nothing new comes: these late bytes are bounded.
+ *  G3  Before n late bytes are written to a leg its <wend> is raised by n: our socket must hear of
+ *      the acknowledgement that covers them.
+ *  G4  A FIN that our socket got before SPLIT is passed on by our sockets, as a late byte is; one
+ *      that comes later never reaches them.
+ *  G5  The sockets go when both have been read empty and everything they sent is acknowledged, at
+ *      the earliest SETTLE_NS after SPLIT began: a packet that had passed the program before has
+ *      then reached its socket, both are one run of the receive path (__netif_receive_skb_core).
+ *  G6  Once SPLIT has begun a socket of ours never ends by an ordinary close: its sequence numbers
+ *      are the past. Both vanish, and if the flow ends here, both peers are reset by hand.
+ */
+#include "flow/graft.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "backend/ports.h"
+#include "base/cleanup.h"
+#include "flow/graft_socket.h"
+#include "flow/grafts.h"
+
+#define LATE_BYTES   (64u * 1024u)
+#define ROUNDS       16
+#define POLL_MIN_MS  1u
+#define POLL_MAX_MS  64u
+#define UNSEEN_NS    3000000000ull
+#define SETTLE_NS    1000000ull
+#define WINDOW_CLAMP (64 * 1024)
+#define WINDOW_FREE  (1 << 30)
+/* Ahead of our clock, so that the two peers' jitter never looks like time going backwards. */
+#define TS_MARGIN_MS 100u
+/* What a peer may have been promised by us at most; afterwards the other peer's windows count. */
+#define EDGE_SLACK        (1024u * 1024u)
+#define TS_OPTION         12u
+#define STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
+/* Both legs must agree on these; a difference in window scaling is made up for. */
+#define OPTIONS_EQUAL (TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_ECN)
+/* include/uapi/linux/tcp.h of 6.7; microsecond timestamps have another unit. */
+#define OPT_USEC_TS 64
+
+static struct lb_graft *entry_of(const struct lb_pair *p)
+{
+	return lb_graft_table_pair(p->env->grafts->table, p->graft_pair);
+}
+
+/* Brings a mark that the program raises too up to <v>; returns by how much. */
+static uint32_t raise_mark(__u32 *mark, uint32_t v)
+{
+	uint32_t old = __atomic_load_n(mark, __ATOMIC_RELAXED);
+
+	while ((int32_t)(v - old) > 0)
+		if (__atomic_compare_exchange_n(mark, &old, v, false, __ATOMIC_ACQ_REL,
+						__ATOMIC_RELAXED))
+			return v - old;
+	return 0;
+}
+
+/* --- may it be grafted? ----------------------------------------------------------------------- */
+
+static bool tuple_of(int fd, struct lb_graft_tuple *ret)
+{
+	struct lb_addr own, peer;
+	socklen_t own_len = sizeof(own), peer_len = sizeof(peer);
+
+	memset(ret, 0, sizeof(*ret));
+	if (getsockname(fd, &own.sa, &own_len) || getpeername(fd, &peer.sa, &peer_len))
+		return false;
+	lb_addr_unmap(&own);
+	lb_addr_unmap(&peer);
+	ret->ipv6 = peer.sa.sa_family == AF_INET6;
+	if (ret->ipv6) {
+		memcpy(ret->saddr, &peer.in6.sin6_addr, 16);
+		memcpy(ret->daddr, &own.in6.sin6_addr, 16);
+		ret->sport = peer.in6.sin6_port;
+		ret->dport = own.in6.sin6_port;
+	} else {
+		ret->saddr[0] = peer.in4.sin_addr.s_addr;
+		ret->daddr[0] = own.in4.sin_addr.s_addr;
+		ret->sport = peer.in4.sin_port;
+		ret->dport = own.in4.sin_port;
+	}
+	return true;
+}
+
+/* The largest payload our word allows leg <i>'s peer against what the other peer takes. */
+static bool segments_fit(const struct tcp_info info[2], unsigned int i)
+{
+	uint32_t options = info[i ^ 1].tcpi_options & TCPI_OPT_TIMESTAMPS ? TS_OPTION : 0;
+
+	return info[i].tcpi_advmss <= info[i ^ 1].tcpi_snd_mss + options;
+}
+
+static enum lb_why judge_options(const struct tcp_info info[2])
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		if (info[i].tcpi_state != STATE_ESTABLISHED)
+			return LB_WHY_NOT_ESTABLISHED;
+		if (info[i].tcpi_options & (TCPI_OPT_SYN_DATA | OPT_USEC_TS))
+			return LB_WHY_TCP_OPTIONS;
+	}
+	if ((info[0].tcpi_options ^ info[1].tcpi_options) & OPTIONS_EQUAL)
+		return LB_WHY_TCP_OPTIONS;
+	return segments_fit(info, 0) && segments_fit(info, 1) ? LB_WHY_NONE : LB_WHY_MSS;
+}
+
+static uint8_t wscale(const struct tcp_info *info, uint8_t scale)
+{
+	return info->tcpi_options & TCPI_OPT_WSCALE ? scale : 0;
+}
+
+/* The other end of leg <i> is one of our own grafts: packets would skip the second rewriting. */
+static bool is_chained(struct lb_graft_table *table, const struct lb_graft_tuple *tuple)
+{
+	struct lb_graft_tuple reverse = *tuple;
+	uint32_t index;
+
+	memcpy(reverse.saddr, tuple->daddr, sizeof(reverse.saddr));
+	memcpy(reverse.daddr, tuple->saddr, sizeof(reverse.daddr));
+	reverse.sport = tuple->dport;
+	reverse.dport = tuple->sport;
+	return !lb_graft_table_find(table, &reverse, &index);
+}
+
+static enum lb_why judge_ways(struct lb_graft_table *table, const struct lb_graft_tuple tuple[2],
+			      uint32_t ifindex[2])
+{
+	if (tuple[0].ipv6 != tuple[1].ipv6)
+		return LB_WHY_FAMILY;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct lb_graft_route route;
+
+		if (is_chained(table, &tuple[i]))
+			return LB_WHY_CHAINED;
+		if (lb_graft_table_route(table, &tuple[i], &route))
+			return LB_WHY_ROUTE;
+		ifindex[i] = route.ifindex;
+	}
+	return LB_WHY_NONE;
+}
+
+/* --- watching --------------------------------------------------------------------------------- */
+
+static void clamp_windows(struct lb_pair *p, int bytes)
+{
+	for (unsigned int i = 0; i < 2; i++)
+		(void)setsockopt(p->leg[i].watch.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &bytes,
+				 sizeof(bytes));
+}
+
+/* Everything that is constant; what the program counts is set when SPLIT begins. */
+static void fill(struct lb_graft *g, const struct lb_graft_tuple tuple[2],
+		 const struct tcp_info info[2], const uint32_t ifindex[2])
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		const struct lb_graft_tuple *out = &tuple[i ^ 1];
+		struct lb_graft_leg *leg = &g->leg[i];
+
+		memcpy(leg->saddr, out->daddr, sizeof(leg->saddr));
+		memcpy(leg->daddr, out->saddr, sizeof(leg->daddr));
+		leg->sport = out->dport;
+		leg->dport = out->sport;
+		leg->ifindex = ifindex[i ^ 1];
+		leg->wscale_in = wscale(&info[i], info[i].tcpi_snd_wscale);
+		leg->wscale_out = wscale(&info[i ^ 1], info[i ^ 1].tcpi_rcv_wscale);
+		leg->fixed =
+			(uint16_t)((tuple[i].ipv6 ? LB_GRAFT_IPV6 : 0) |
+				   (info[i].tcpi_options & TCPI_OPT_TIMESTAMPS ? LB_GRAFT_TIMESTAMPS
+									       : 0));
+	}
+}
+
+static int add_keys(struct lb_pair *p, const struct lb_graft_tuple tuple[2])
+{
+	struct lb_graft_table *table = p->env->grafts->table;
+	int err = lb_graft_table_add(table, &tuple[0], p->graft_pair * 2);
+
+	if (err)
+		return err;
+	err = lb_graft_table_add(table, &tuple[1], p->graft_pair * 2 + 1);
+	if (err)
+		lb_graft_table_remove(table, &tuple[0], p->graft_pair * 2);
+	return err;
+}
+
+/* Reads where the streams begin; both peers answer a probe. */
+static int read_positions(struct lb_pair *p)
+{
+	struct lb_graft *g = entry_of(p);
+	struct lb_graft_position at[2];
+
+	for (unsigned int i = 0; i < 2; i++) {
+		int err = lb_graft_socket_position(p->leg[i].watch.fd, p->dir[i ^ 1].bytes, &at[i]);
+
+		if (err)
+			return err;
+		p->graft_in[i] = at[i].in;
+		p->graft_out[i] = at[i].out;
+	}
+	for (unsigned int i = 0; i < 2; i++) {
+		struct lb_graft_leg *leg = &g->leg[i];
+
+		leg->seq_shift = at[i ^ 1].out - at[i].in;
+		leg->ack_shift = at[i ^ 1].in - at[i].out;
+		leg->ts_clock = at[i ^ 1].ts_clock + TS_MARGIN_MS;
+	}
+	return 0;
+}
+
+static enum lb_why watch(struct lb_pair *p)
+{
+	struct lb_grafts *grafts = p->env->grafts;
+	struct lb_graft_tuple tuple[2];
+	struct tcp_info info[2];
+	uint32_t ifindex[2];
+	struct lb_graft *g;
+	enum lb_why why;
+
+	for (unsigned int i = 0; i < 2; i++)
+		if (lb_graft_socket_info(p->leg[i].watch.fd, &info[i]) ||
+		    !tuple_of(p->leg[i].watch.fd, &tuple[i]))
+			return LB_WHY_NOT_ESTABLISHED;
+	if (!p->ports || !lb_ports_may_graft(p->ports, ntohs(tuple[LB_LEG_BACKEND].dport)))
+		return LB_WHY_PORT;
+	why = judge_options(info);
+	if (why == LB_WHY_NONE)
+		why = judge_ways(grafts->table, tuple, ifindex);
+	if (why != LB_WHY_NONE)
+		return why;
+	if (lb_grafts_get(grafts, &p->graft_pair))
+		return LB_WHY_MAP_FULL;
+	g = entry_of(p);
+	fill(g, tuple, info, ifindex);
+	__atomic_store_n(&g->stage, LB_GRAFT_PASS, __ATOMIC_RELEASE);
+	if (add_keys(p, tuple)) {
+		lb_grafts_put(grafts, p->graft_pair);
+		return LB_WHY_MAP_FULL;
+	}
+	lb_ports_take(p->ports, ntohs(tuple[LB_LEG_BACKEND].dport));
+	p->graft = LB_PAIR_GRAFT_WATCHED;
+	p->graft_since_ns = lb_loop_now_ns(p->env->loop);
+	/* What a peer was promised beyond the other peer's window would be dropped there. */
+	clamp_windows(p, WINDOW_CLAMP);
+	return read_positions(p) ? LB_WHY_REFUSED : LB_WHY_NONE;
+}
+
+void lb_graft_unwatch(struct lb_pair *p)
+{
+	struct lb_grafts *grafts = p->env->grafts;
+
+	if (p->graft == LB_PAIR_GRAFT_WATCHED) {
+		uint16_t port = ntohs(entry_of(p)->leg[LB_LEG_CLIENT].sport);
+
+		lb_graft_unhook(grafts, p->graft_pair);
+		lb_grafts_put(grafts, p->graft_pair);
+		lb_ports_leave(p->ports, port);
+	}
+	p->graft = LB_PAIR_GRAFT_OFF;
+}
+
+static void refuse(struct lb_pair *p, enum lb_why why)
+{
+	bool watched = p->graft == LB_PAIR_GRAFT_WATCHED;
+
+	lb_graft_unwatch(p);
+	p->why = why;
+	if (watched)
+		clamp_windows(p, WINDOW_FREE);
+	if (p->hold_reads)
+		lb_carrier_again(p);
+	p->hold_reads = false;
+}
+
+static bool has_earned_it(const struct lb_pair *p)
+{
+	const struct lb_graft_config *config = &p->env->grafts->config;
+	uint64_t age = lb_loop_now_ns(p->env->loop) - p->start_ns;
+
+	return p->acceleration == LB_ACCELERATION_GRAFT ||
+	       p->dir[0].bytes + p->dir[1].bytes >= config->after_bytes ||
+	       age >= config->after_ms * 1000000ull;
+}
+
+static void poll_soon(struct lb_pair *p)
+{
+	lb_timer_start(p->env->loop, &p->poll, p->poll_ms);
+	if (p->poll_ms < POLL_MAX_MS)
+		p->poll_ms *= 2;
+}
+
+/* --- SPLIT ------------------------------------------------------------------------------------ */
+
+static bool is_ending(const struct lb_pair *p)
+{
+	for (unsigned int i = 0; i < 2; i++)
+		if (p->leg[i].until_empty || p->dir[i].eof)
+			return true;
+	return false;
+}
+
+static bool holds_nothing(const struct lb_direction *dir)
+{
+	return !dir->held && !dir->piped;
+}
+
+/* Brings the program's books up to what our socket has received. */
+static int note_received(struct lb_pair *p, unsigned int i)
+{
+	struct lb_graft_leg *leg = &entry_of(p)->leg[i];
+	struct tcp_info info;
+	uint32_t moved;
+	int err = lb_graft_socket_info(p->leg[i].watch.fd, &info);
+
+	if (err)
+		return err;
+	moved = raise_mark(&leg->seq_end,
+			   p->graft_in[i] + (uint32_t)lb_graft_socket_received(&info));
+	__atomic_fetch_add(&leg->bytes, moved, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static int begin_split(struct lb_pair *p)
+{
+	struct lb_graft *g = entry_of(p);
+
+	for (unsigned int i = 0; i < 2; i++) {
+		struct lb_graft_leg *leg = &g->leg[i];
+		struct tcp_info info;
+		int err, unacked;
+
+		err = lb_graft_socket_info(p->leg[i].watch.fd, &info);
+		if (err)
+			return err;
+		if (info.tcpi_state != STATE_ESTABLISHED)
+			return -EPIPE;
+		if (ioctl(p->leg[i].watch.fd, SIOCOUTQ, &unacked))
+			return -errno;
+		leg->bytes = info.tcpi_bytes_received;
+		leg->seq_end = p->graft_in[i] + (uint32_t)info.tcpi_bytes_received;
+		g->wend[i] = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes;
+		leg->ack_max = g->wend[i] - (uint32_t)unacked;
+		leg->edge = g->wend[i] + EDGE_SLACK;
+		leg->data_ns = p->last_ns;
+	}
+	__atomic_store_n(&g->stage, LB_GRAFT_SPLIT, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+/* True when the graft carrier has taken over. */
+static bool take_over(struct lb_pair *p)
+{
+	struct lb_graft *g = entry_of(p);
+	uint32_t flags[2] = {__atomic_load_n(&g->leg[0].flags, __ATOMIC_RELAXED),
+			     __atomic_load_n(&g->leg[1].flags, __ATOMIC_RELAXED)};
+
+	if ((flags[0] | flags[1]) & LB_GRAFT_IRREGULAR) {
+		refuse(p, LB_WHY_IRREGULAR);
+		return false;
+	}
+	if (!(flags[0] & flags[1] & LB_GRAFT_SEEN)) {
+		if (lb_loop_now_ns(p->env->loop) - p->graft_since_ns >= UNSEEN_NS)
+			refuse(p, LB_WHY_UNSEEN);
+		else
+			poll_soon(p);
+		return false;
+	}
+	/* Relay stops reading now, so what it holds comes to an end (G2). */
+	p->hold_reads = true;
+	if (!holds_nothing(&p->dir[0]) || !holds_nothing(&p->dir[1]))
+		return false;
+	if (begin_split(p)) {
+		refuse(p, LB_WHY_NOT_ESTABLISHED);
+		return false;
+	}
+	if (p->promoted)
+		p->promoted(p, &lb_graft);
+	p->graft = LB_PAIR_GRAFT_CARRIED;
+	p->carrier = &lb_graft;
+	p->why = LB_WHY_NONE;
+	p->poll_ms = POLL_MIN_MS;
+	p->graft_since_ns = lb_loop_now_ns(p->env->loop);
+	/* At once: bytes that came before SPLIT have made their event already. */
+	lb_graft.event(p, 0, 0);
+	return true;
+}
+
+bool lb_graft_consider(struct lb_pair *p)
+{
+	enum lb_why why;
+
+	if (p->graft == LB_PAIR_GRAFT_OFF)
+		return false;
+	if (is_ending(p)) {
+		/* It ends as it is; why it was not grafted stays as it was. */
+		p->hold_reads = false;
+		lb_graft_unwatch(p);
+		return false;
+	}
+	if (p->graft == LB_PAIR_GRAFT_WATCHED)
+		return take_over(p);
+	if (!has_earned_it(p))
+		return false;
+	p->poll_ms = POLL_MIN_MS;
+	why = watch(p);
+	if (why != LB_WHY_NONE)
+		refuse(p, why);
+	else
+		poll_soon(p);
+	return false;
+}
+
+/* G3 */
+static void announce(struct lb_pair *p, unsigned int sink, uint32_t bytes)
+{
+	__u32 *wend = &entry_of(p)->wend[sink];
+
+	__atomic_store_n(wend, *wend + bytes, __ATOMIC_RELEASE);
+}
+
+/* True when the sink took all that is held. */
+static bool flush(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+
+	while (dir->held) {
+		ssize_t n = send(p->leg[d ^ 1].watch.fd, dir->held + dir->held_at,
+				 dir->held_end - dir->held_at, MSG_NOSIGNAL);
+
+		if (n < 0)
+			return false; /* EAGAIN, or an error that makes an event of its own */
+		dir->held_at += (uint32_t)n;
+		if (dir->held_at == dir->held_end)
+			lb_carrier_release(dir);
+	}
+	return true;
+}
+
+/* G4. The program has not seen this FIN: it learns of it here. */
+static void pass_fin(struct lb_pair *p, unsigned int d)
+{
+	struct lb_graft_leg *leg = &entry_of(p)->leg[d];
+
+	(void)note_received(p, d);
+	leg->fin_end = leg->seq_end + 1;
+	__atomic_fetch_or(&leg->flags, LB_GRAFT_FIN, __ATOMIC_RELEASE);
+	announce(p, d ^ 1, 1);
+	(void)shutdown(p->leg[d ^ 1].watch.fd, SHUT_WR);
+	p->dir[d].shut = true;
+}
+
+/* Moves late bytes. 0; -errno when memory is out. */
+static int move_late(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+
+	for (int i = 0; i < ROUNDS && flush(p, d) && !dir->eof; i++) {
+		ssize_t n = recv(p->leg[d].watch.fd, p->env->scratch, LATE_BYTES, 0), sent;
+
+		if (n < 0)
+			return 0; /* empty, or an error that makes an event of its own */
+		if (n == 0) {
+			dir->eof = true;
+			break;
+		}
+		announce(p, d ^ 1, (uint32_t)n);
+		sent = send(p->leg[d ^ 1].watch.fd, p->env->scratch, (size_t)n, MSG_NOSIGNAL);
+		if (sent < 0)
+			sent = 0;
+		if (sent < n && lb_carrier_hold(dir, p->env->scratch + sent, (uint32_t)(n - sent)))
+			return -ENOMEM;
+	}
+	if (dir->eof && !dir->shut && !dir->held)
+		pass_fin(p, d);
+	return 0;
+}
+
+/* True when our socket on leg <i> has nothing to read and nothing it still has to answer for. */
+static bool owes_nothing(const struct lb_pair *p, unsigned int i)
+{
+	int unread = 0, unacked = 0;
+
+	if (p->dir[i].held || (p->dir[i].eof && !p->dir[i].shut))
+		return false;
+	if (ioctl(p->leg[i].watch.fd, SIOCOUTQ, &unacked) || unacked)
+		return false;
+	/* After a FIN it counts that as a byte, for ever. */
+	return p->dir[i].eof || (!ioctl(p->leg[i].watch.fd, SIOCINQ, &unread) && !unread);
+}
+
+static void close_both(struct lb_pair *p)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		int fd = p->leg[i].watch.fd;
+
+		if (fd < 0)
+			continue;
+		lb_watch_remove(p->env->loop, &p->leg[i].watch, true);
+		lb_graft_socket_vanish(fd);
+	}
+}
+
+/* From here on the pair is the keeper's; the session goes. */
+static void finish(struct lb_pair *p)
+{
+	struct lb_graft *g = entry_of(p);
+
+	for (unsigned int i = 0; i < 2; i++)
+		(void)note_received(p, i);
+	__atomic_store_n(&g->stage, LB_GRAFT_FULL, __ATOMIC_SEQ_CST);
+	close_both(p);
+	p->left(p, g);
+}
+
+static void graft_event(struct lb_pair *p, unsigned int leg, uint32_t events)
+{
+	bool done = true;
+
+	if (events & EPOLLERR) {
+		lb_carrier_leg_failed(p, leg);
+		return;
+	}
+	for (unsigned int d = 0; d < 2; d++) {
+		if (move_late(p, d)) {
+			p->end(p, LB_REASON_FULL, false);
+			return;
+		}
+		(void)note_received(p, d);
+	}
+	for (unsigned int i = 0; i < 2; i++)
+		done = done && owes_nothing(p, i);
+	/* Ended meanwhile: what our sockets still hold nobody waits for. */
+	if (lb_graft_has_ended(entry_of(p)))
+		done = true;
+	if (done && lb_loop_now_ns(p->env->loop) - p->graft_since_ns >= SETTLE_NS)
+		finish(p);
+	else
+		poll_soon(p);
+}
+
+/* --- reports ---------------------------------------------------------------------------------- */
+
+static uint64_t graft_bytes(const struct lb_pair *p, unsigned int d)
+{
+	return __atomic_load_n(&entry_of(p)->leg[d].bytes, __ATOMIC_RELAXED);
+}
+
+static uint64_t graft_last_ns(const struct lb_pair *p)
+{
+	uint64_t last = p->last_ns;
+
+	for (unsigned int i = 0; i < 2; i++) {
+		uint64_t ns = __atomic_load_n(&entry_of(p)->leg[i].data_ns, __ATOMIC_RELAXED);
+
+		if (ns > last)
+			last = ns;
+	}
+	return last;
+}
+
+/* G6: there is no clean end to give. */
+static bool graft_clean(const struct lb_pair *p)
+{
+	return false;
+}
+
+/* The session ends in SPLIT. */
+static void graft_quit(struct lb_pair *p, bool clean)
+{
+	struct lb_grafts *grafts = p->env->grafts;
+	struct lb_graft *g = entry_of(p);
+	uint16_t port = ntohs(g->leg[LB_LEG_CLIENT].sport);
+
+	for (unsigned int d = 0; d < 2; d++) {
+		p->dir[d].bytes = graft_bytes(p, d);
+		lb_carrier_release(&p->dir[d]);
+	}
+	close_both(p);
+	lb_graft_unhook(grafts, p->graft_pair);
+	if (!clean)
+		lb_graft_reset_peers(g);
+	lb_grafts_put(grafts, p->graft_pair);
+	lb_ports_leave(p->ports, port);
+}
+
+static void graft_stop(struct lb_pair *p)
+{
+}
+
+const struct lb_carrier lb_graft = {
+	.name = "graft",
+	.id = LB_CARRIER_GRAFT,
+	.event = graft_event,
+	.bytes = graft_bytes,
+	.last_ns = graft_last_ns,
+	.clean = graft_clean,
+	.quit = graft_quit,
+	.stop = graft_stop,
+};

@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See graft_keeper.h. The program tells of an end through the ring; a sweep that visits every pair
+ * once in SWEEP_MS finds idle and old ones, and whatever an overflowing ring has hidden.
+ *
+ * An ended graft lingers: late segments and a lost last ACK are still forwarded, as TIME_WAIT would
+ * answer them, and a reset that proves wrong (the flow goes on) is taken back. Then its keys go,
+ * and what comes with these addresses afterwards is our stack's.
+ *
+ * Must never touch a pair that a session still owns: those are not <counted>.
+ */
+#include "flow/graft_keeper.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lb/graft.h>
+
+#include "backend/ports.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "flow/grafts.h"
+
+#define SWEEP_MS    1000u
+#define SWEEP_PARTS 8u
+#define LINGER_NS   1000000000ull
+#define NO_LONGER   UINT32_MAX
+
+struct lb_graft_keeper {
+	struct lb_graft_keeper_opts opts;
+	struct lb_grafts *grafts;
+	struct lb_watch ring, netlink;
+	struct lb_timer sweep, due;
+	uint32_t part; /* of the table: the next to sweep */
+	uint32_t adopted;
+	/* Ended pairs in the order of their time: every linger is equally long. */
+	uint32_t *ended;
+	uint32_t ended_at, ended_count, ended_size;
+};
+
+uint32_t lb_graft_keeper_hash(const char *name)
+{
+	uint32_t hash = 2166136261u; /* FNV-1a */
+
+	for (; *name; name++)
+		hash = (hash ^ (uint8_t)*name) * 16777619u;
+	return hash;
+}
+
+static struct lb_graft *entry_of(struct lb_graft_keeper *k, uint32_t pair)
+{
+	return lb_graft_table_pair(k->grafts->table, pair);
+}
+
+static bool is_kept(const struct lb_graft *g)
+{
+	return __atomic_load_n(&g->counted, __ATOMIC_ACQUIRE) &&
+	       __atomic_load_n(&g->stage, __ATOMIC_ACQUIRE) == LB_GRAFT_FULL;
+}
+
+static uint64_t now_ns(const struct lb_graft_keeper *k)
+{
+	return lb_loop_now_ns(k->opts.env->carrier.loop);
+}
+
+static uint64_t load64(const __u64 *v)
+{
+	return __atomic_load_n(v, __ATOMIC_RELAXED);
+}
+
+/* --- counting --------------------------------------------------------------------------------- */
+
+static struct lb_counters *counters_of(struct lb_graft_keeper *k, const struct lb_graft *g)
+{
+	return g->rule == NO_LONGER ? NULL : &k->opts.env->counters[g->rule];
+}
+
+static void fold(struct lb_graft_keeper *k, struct lb_graft *g)
+{
+	struct lb_counters *c = counters_of(k, g);
+
+	for (unsigned int d = 0; d < 2; d++) {
+		uint64_t now = load64(&g->leg[d].bytes), moved = now - g->folded[d];
+
+		g->folded[d] = now;
+		if (!c)
+			continue;
+		lb_count(&c->bytes[d], moved);
+		lb_count(&c->carrier_bytes[LB_CARRIER_GRAFT], moved);
+	}
+}
+
+void lb_graft_keeper_fold(struct lb_graft_keeper *k)
+{
+	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++)
+		if (is_kept(entry_of(k, i)))
+			fold(k, entry_of(k, i));
+}
+
+static struct lb_backend *backend_of(struct lb_graft_keeper *k, const struct lb_graft *g)
+{
+	if (g->rule == NO_LONGER || g->backend == NO_LONGER)
+		return NULL;
+	return &k->opts.rules[g->rule].pool->backends[g->backend];
+}
+
+/* Who ended it. Without a mark of the program's or ours it was forgotten by both. */
+static enum lb_reason reason_of(const struct lb_graft *g)
+{
+	if (g->end_reason)
+		return (enum lb_reason)(g->end_reason - 1);
+	if (g->leg[LB_LEG_CLIENT].flags & LB_GRAFT_RST)
+		return LB_REASON_RESET_BY_CLIENT;
+	if (g->leg[LB_LEG_BACKEND].flags & LB_GRAFT_RST)
+		return LB_REASON_RESET_BY_BACKEND;
+	return LB_REASON_DONE;
+}
+
+static void write_down(struct lb_graft_keeper *k, struct lb_graft *g)
+{
+	struct lb_backend *backend = backend_of(k, g);
+	struct lb_flow_env *env = k->opts.env;
+	struct lb_counters *c = counters_of(k, g);
+	char line[LB_ACCOUNT_LINE_MAX], addr[LB_ADDR_STR_MAX];
+	struct lb_addr client, peer;
+	struct lb_flow_record r = {
+		.rule = c ? k->opts.rules[g->rule].config->name : "-",
+		.client = &client,
+		.carrier = lb_graft.name,
+		.why = LB_WHY_NONE,
+		.reason = reason_of(g),
+		.bytes = {load64(&g->leg[0].bytes), load64(&g->leg[1].bytes)},
+		.duration_ms = (now_ns(k) - g->accept_ns) / 1000000,
+		.connect_us = g->connect_us,
+		.connected = true,
+		.tries = g->tries,
+	};
+
+	/* It ended when its last packet came, not when we gave up waiting for another one. */
+	if (!g->end_reason) {
+		uint64_t a = load64(&g->leg[0].last_ns), b = load64(&g->leg[1].last_ns);
+
+		if (a < b)
+			a = b;
+		if (a > g->accept_ns)
+			r.duration_ms = (a - g->accept_ns) / 1000000;
+	}
+	if (c) {
+		lb_account_count_end(c, r.reason, r.duration_ms);
+		lb_count(&c->flows[LB_CARRIER_GRAFT], 1);
+		lb_count(&c->whys[LB_WHY_NONE], 1);
+	}
+	if (!env->log_line)
+		return;
+	lb_graft_peer(g, LB_LEG_CLIENT, &client);
+	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
+	r.backend = backend ? backend->config->addr : lb_addr_format(&peer, addr);
+	env->log_line(env, line, lb_account_format(&r, line, sizeof(line)));
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+/* The pair is free afterwards. */
+static void remove_pair(struct lb_graft_keeper *k, uint32_t pair)
+{
+	struct lb_graft *g = entry_of(k, pair);
+	struct lb_backend *backend = backend_of(k, g);
+	struct lb_addr own, peer;
+	struct lb_ports *ports;
+
+	fold(k, g);
+	write_down(k, g);
+	if (backend)
+		__atomic_fetch_sub(&backend->active, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_sub(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
+	lb_graft_own(g, LB_LEG_BACKEND, &own);
+	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
+	lb_graft_unhook(k->grafts, pair);
+	lb_grafts_put(k->grafts, pair);
+	ports = lb_ports_find(k->opts.ports, &peer);
+	if (ports)
+		lb_ports_leave(ports, lb_addr_port(&own));
+}
+
+static void end(struct lb_graft_keeper *k, uint32_t pair, enum lb_reason reason)
+{
+	struct lb_graft *g = entry_of(k, pair);
+
+	g->end_reason = (uint8_t)(reason + 1);
+	lb_graft_unhook(k->grafts, pair);
+	lb_graft_reset_peers(g);
+	/* A pair that lingers stands in the queue of the ended: see on_due(). */
+	if (g->due_ns)
+		return;
+	remove_pair(k, pair);
+}
+
+static void arm_due(struct lb_graft_keeper *k)
+{
+	uint64_t due, now = now_ns(k);
+
+	if (!k->ended_count)
+		return;
+	due = entry_of(k, k->ended[k->ended_at])->due_ns;
+	lb_timer_start(k->opts.env->carrier.loop, &k->due,
+		       due > now ? (due - now) / 1000000 + 1 : 0);
+}
+
+static void linger(struct lb_graft_keeper *k, uint32_t pair)
+{
+	struct lb_graft *g = entry_of(k, pair);
+
+	g->due_ns = now_ns(k) + LINGER_NS;
+	k->ended[(k->ended_at + k->ended_count++) % k->ended_size] = pair;
+	if (k->ended_count == 1)
+		arm_due(k);
+}
+
+static void look_at(struct lb_graft_keeper *k, uint32_t pair)
+{
+	struct lb_graft *g = entry_of(k, pair);
+
+	if (pair >= lb_graft_table_pairs(k->grafts->table) || !is_kept(g) || g->due_ns)
+		return;
+	if (lb_graft_has_ended(g))
+		linger(k, pair);
+}
+
+/* After a reset both peers fell silent, but for resets: it was believed. */
+static bool was_wrong(const struct lb_graft *g, uint64_t now)
+{
+	uint64_t since = now - LINGER_NS / 2;
+
+	if (g->leg[0].flags & g->leg[1].flags & LB_GRAFT_FIN_ACKED)
+		return false;
+	return load64(&g->leg[0].last_ns) > since || load64(&g->leg[1].last_ns) > since;
+}
+
+static void on_due(struct lb_timer *t)
+{
+	struct lb_graft_keeper *k = lb_container_of(t, struct lb_graft_keeper, due);
+	uint64_t now = now_ns(k);
+
+	while (k->ended_count) {
+		uint32_t pair = k->ended[k->ended_at];
+		struct lb_graft *g = entry_of(k, pair);
+		bool gone = (g->leg[0].flags | g->leg[1].flags) & LB_GRAFT_GONE;
+
+		if (g->due_ns > now)
+			break;
+		k->ended_at = (k->ended_at + 1) % k->ended_size;
+		k->ended_count--;
+		g->due_ns = 0;
+		if (!gone && !g->end_reason && was_wrong(g, now)) {
+			for (unsigned int i = 0; i < 2; i++)
+				__atomic_fetch_and(&g->leg[i].flags, ~(uint32_t)LB_GRAFT_RST,
+						   __ATOMIC_RELAXED);
+			continue;
+		}
+		remove_pair(k, pair);
+	}
+	arm_due(k);
+}
+
+static void on_event(void *arg, const struct lb_graft_event *e)
+{
+	struct lb_graft_keeper *k = arg;
+
+	if (e->pair < lb_graft_table_pairs(k->grafts->table))
+		look_at(k, e->pair);
+}
+
+static void on_ring(struct lb_watch *w, uint32_t events)
+{
+	struct lb_graft_keeper *k = lb_container_of(w, struct lb_graft_keeper, ring);
+
+	/* What a full ring has lost the sweep finds. */
+	(void)lb_graft_table_consume(k->grafts->table, on_event, k);
+}
+
+static void on_netlink(struct lb_watch *w, uint32_t events)
+{
+	lb_graft_table_follow(lb_container_of(w, struct lb_graft_keeper, netlink)->grafts->table);
+}
+
+/* --- the sweep -------------------------------------------------------------------------------- */
+
+static uint64_t last_data_ns(const struct lb_graft *g)
+{
+	uint64_t a = load64(&g->leg[0].data_ns), b = load64(&g->leg[1].data_ns);
+
+	return a > b ? a : b;
+}
+
+static void visit(struct lb_graft_keeper *k, uint32_t pair)
+{
+	struct lb_graft *g = entry_of(k, pair);
+	const struct lb_timeouts_config *t;
+
+	if (!is_kept(g) || g->due_ns)
+		return;
+	if (lb_graft_has_ended(g)) {
+		linger(k, pair);
+		return;
+	}
+	/* A rule that is gone leaves its flows to the rules' first timeouts. */
+	t = &k->opts.rules[g->rule == NO_LONGER ? 0 : g->rule].config->timeouts;
+	if (t->max_lifetime_ms && now_ns(k) >= g->accept_ns + t->max_lifetime_ms * 1000000)
+		end(k, pair, LB_REASON_MAX_LIFETIME);
+	else if (t->idle_ms && now_ns(k) >= last_data_ns(g) + t->idle_ms * 1000000)
+		end(k, pair, LB_REASON_IDLE);
+}
+
+static void on_sweep(struct lb_timer *t)
+{
+	struct lb_graft_keeper *k = lb_container_of(t, struct lb_graft_keeper, sweep);
+	uint64_t pairs = lb_graft_table_pairs(k->grafts->table);
+	uint32_t from = (uint32_t)(pairs * k->part / SWEEP_PARTS);
+	uint32_t to = (uint32_t)(pairs * (k->part + 1) / SWEEP_PARTS);
+
+	if (__atomic_load_n(&k->opts.env->limits->grafts, __ATOMIC_RELAXED))
+		for (uint32_t i = from; i < to; i++)
+			visit(k, i);
+	k->part = (k->part + 1) % SWEEP_PARTS;
+	lb_timer_start(k->opts.env->carrier.loop, t, SWEEP_MS / SWEEP_PARTS);
+}
+
+void lb_graft_keeper_cut(struct lb_graft_keeper *k, size_t rule, enum lb_reason reason)
+{
+	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++) {
+		struct lb_graft *g = entry_of(k, i);
+
+		if (is_kept(g) && !g->end_reason && !lb_graft_has_ended(g) &&
+		    (rule == SIZE_MAX || g->rule == rule))
+			end(k, i, reason);
+	}
+}
+
+/* --- birth and death -------------------------------------------------------------------------- */
+
+static void find_rule(struct lb_graft_keeper *k, struct lb_graft *g)
+{
+	struct lb_addr peer;
+
+	g->rule = g->backend = NO_LONGER;
+	for (size_t i = 0; i < k->opts.rules_count && g->rule == NO_LONGER; i++)
+		if (lb_graft_keeper_hash(k->opts.rules[i].config->name) == g->rule_hash)
+			g->rule = (uint32_t)i;
+	if (g->rule == NO_LONGER)
+		return;
+	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
+	for (uint32_t i = 0; i < k->opts.rules[g->rule].pool->count; i++)
+		if (lb_addr_equal(&k->opts.rules[g->rule].pool->backends[i].addr, &peer))
+			g->backend = i;
+}
+
+static void adopt(struct lb_graft_keeper *k, uint32_t pair)
+{
+	struct lb_graft *g = entry_of(k, pair);
+	struct lb_backend *backend;
+	struct lb_addr own, peer;
+	struct lb_counters *c;
+	struct lb_ports *ports;
+
+	find_rule(k, g);
+	backend = backend_of(k, g);
+	c = counters_of(k, g);
+	if (c)
+		lb_count(&c->active, 1);
+	if (backend)
+		__atomic_fetch_add(&backend->active, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
+	lb_graft_own(g, LB_LEG_BACKEND, &own);
+	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
+	ports = lb_ports_find(k->opts.ports, &peer);
+	if (ports)
+		lb_ports_take(ports, lb_addr_port(&own));
+	g->due_ns = 0;
+	g->end_reason = 0;
+	k->adopted++;
+	__atomic_store_n(&g->counted, 1, __ATOMIC_RELEASE);
+	if (lb_graft_has_ended(g))
+		linger(k, pair);
+}
+
+/*
+ * The daemon before us died. Its sockets are gone: a flow in PASS was theirs and died with them; one
+ * in SPLIT has lost what they still held, unless nothing was, which nobody can tell any more.
+ */
+static void take_stock(struct lb_graft_keeper *k)
+{
+	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++) {
+		struct lb_graft *g = entry_of(k, i);
+
+		if (g->stage == LB_GRAFT_FULL && g->counted) {
+			adopt(k, i);
+		} else if (g->stage != LB_GRAFT_FREE) {
+			lb_graft_unhook(k->grafts, i);
+			if (g->stage != LB_GRAFT_PASS)
+				lb_graft_reset_peers(g);
+			memset(g, 0, sizeof(*g));
+		}
+	}
+	lb_grafts_count_free(k->grafts);
+}
+
+int lb_graft_keeper_new(struct lb_graft_keeper **ret, const struct lb_graft_keeper_opts *opts)
+{
+	LB_AUTO(lb_graft_keeper_free) struct lb_graft_keeper *k = calloc(1, sizeof(*k));
+	struct lb_loop *loop = opts->env->carrier.loop;
+	int err;
+
+	if (!k)
+		return -ENOMEM;
+	k->opts = *opts;
+	k->grafts = opts->env->carrier.grafts;
+	k->ring.fd = k->netlink.fd = -1;
+	lb_timer_init(&k->sweep, on_sweep);
+	lb_timer_init(&k->due, on_due);
+	k->ended_size = lb_graft_table_pairs(k->grafts->table);
+	k->ended = calloc(k->ended_size, sizeof(*k->ended));
+	if (!k->ended)
+		return -ENOMEM;
+	err = lb_watch_add(loop, &k->ring, lb_graft_table_ring_fd(k->grafts->table), EPOLLIN,
+			   on_ring);
+	if (!err)
+		err = lb_watch_add(loop, &k->netlink, lb_graft_table_netlink_fd(k->grafts->table),
+				   EPOLLIN, on_netlink);
+	if (err)
+		return err;
+	take_stock(k);
+	lb_timer_start(loop, &k->sweep, SWEEP_MS / SWEEP_PARTS);
+	*ret = LB_TAKE_PTR(k);
+	return 0;
+}
+
+void lb_graft_keeper_free(struct lb_graft_keeper **keeper)
+{
+	struct lb_graft_keeper *k = *keeper;
+	struct lb_loop *loop;
+
+	if (!k)
+		return;
+	*keeper = NULL;
+	loop = k->opts.env->carrier.loop;
+	lb_timer_stop(loop, &k->sweep);
+	lb_timer_stop(loop, &k->due);
+	if (k->ring.fd >= 0)
+		lb_watch_remove(loop, &k->ring, false);
+	if (k->netlink.fd >= 0)
+		lb_watch_remove(loop, &k->netlink, false);
+	free(k->ended);
+	free(k);
+}
+
+uint32_t lb_graft_keeper_adopted(const struct lb_graft_keeper *k)
+{
+	return k->adopted;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Keeps the flows that are grafted for good: they have no session and no socket, only their entry
+ * in the table, which outlives the daemon. The keeper counts their bytes, sees their end, logs it,
+ * and ends those that are idle, too old, or cut.
+ *
+ * One keeper, in one worker's thread; every function is for that thread only.
+ */
+#ifndef LB_FLOW_GRAFT_KEEPER_H
+#define LB_FLOW_GRAFT_KEEPER_H
+
+#include <stdint.h>
+
+#include "flow/env.h"
+
+struct lb_graft_keeper;
+
+struct lb_graft_keeper_opts {
+	struct lb_flow_env *env; /* of the worker it lives in; env->carrier.grafts is set */
+	const struct lb_rule *rules;
+	size_t rules_count;
+	struct lb_ports *ports; /* the shelf: local ports of adopted flows are taken */
+};
+
+/*
+ * Takes over what the table holds: grafts of an earlier daemon go on, what had not got that far is
+ * ended. Before any worker runs. 0 or -errno.
+ */
+int lb_graft_keeper_new(struct lb_graft_keeper **ret, const struct lb_graft_keeper_opts *opts);
+/* Leaves the table as it is. NULL is fine. */
+void lb_graft_keeper_free(struct lb_graft_keeper **keeper);
+
+/* Brings the byte counters up to date with every living graft. */
+void lb_graft_keeper_fold(struct lb_graft_keeper *k);
+/* Ends the grafts of rule <rule> (SIZE_MAX: all) with <reason> and RST to both peers. */
+void lb_graft_keeper_cut(struct lb_graft_keeper *k, size_t rule, enum lb_reason reason);
+/* Flows taken over from an earlier daemon at the start. */
+uint32_t lb_graft_keeper_adopted(const struct lb_graft_keeper *k);
+
+/* What the table remembers of a rule's name. */
+uint32_t lb_graft_keeper_hash(const char *name);
+
+#endif

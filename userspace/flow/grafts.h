@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The grafts of all workers: who has which pair of the table, and what a pair's entry says of its
+ * connections. Any thread may call everything that does not say otherwise.
+ */
+#ifndef LB_FLOW_GRAFTS_H
+#define LB_FLOW_GRAFTS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "kernel/graft_table.h"
+
+struct lb_grafts {
+	struct lb_graft_table *table;
+	struct lb_graft_config config;
+	pthread_mutex_t lock;
+	uint32_t *free; /* stack of pair numbers, under <lock> */
+	uint32_t free_count;
+};
+
+/* All pairs of <table> are free until lb_grafts_count_free(). 0 or -ENOMEM. */
+int lb_grafts_new(struct lb_grafts **ret, struct lb_graft_table *table,
+		  const struct lb_graft_config *config);
+/* NULL is fine. */
+void lb_grafts_free(struct lb_grafts **grafts);
+/* Rebuilds the stack of free pairs from their stages: after adoption. Before workers run. */
+void lb_grafts_count_free(struct lb_grafts *g);
+/* Any thread. -ENOSPC when all are taken. The pair is zeroed before it can be taken again. */
+int lb_grafts_get(struct lb_grafts *g, uint32_t *ret);
+void lb_grafts_put(struct lb_grafts *g, uint32_t pair);
+
+/* The tuple with which packets of leg <leg> arrive; leg[].s/daddr and ports must be set. */
+void lb_graft_tuple(const struct lb_graft *g, unsigned int leg, struct lb_graft_tuple *ret);
+/* As an address: where leg <leg>'s peer is. */
+void lb_graft_peer(const struct lb_graft *g, unsigned int leg, struct lb_addr *ret);
+/* .. and we. */
+void lb_graft_own(const struct lb_graft *g, unsigned int leg, struct lb_addr *ret);
+/* Sends a RST to both peers, with the sequence numbers they expect. Any thread. */
+void lb_graft_reset_peers(const struct lb_graft *g);
+/* Both sides have closed in good order, or one has reset the flow. */
+bool lb_graft_has_ended(const struct lb_graft *g);
+/* Its keys go. Sockets or nothing get what comes from now on. */
+void lb_graft_unhook(struct lb_grafts *grafts, uint32_t pair);
+
+#endif
