@@ -24,7 +24,8 @@
 
 #include "base/cleanup.h"
 
-#define PREFIX "layer4-lb"
+#define PREFIX    "layer4-lb"
+#define PATH_SIZE (64 + LB_PIN_NAME_MAX)
 
 struct note {
 	char *text;
@@ -81,22 +82,23 @@ static int open_root(const char *root)
  * Two daemons that start together may both mount. That is harmless: each goes on with the file
  * system it has open, and only bpftool sees the upper one alone.
  */
-static int open_bpffs(const char *root, int *ret, struct note note)
+int lb_pin_root_open(const char *root, bool make, int *ret, char *note_text, size_t size)
 {
 	LB_AUTO_CLOSE int fd = open_root(root);
+	struct note note = {note_text, size};
 
 	if (fd < 0)
 		return say(note, -ENOENT, "%s: %s", root, strerror(-fd));
-	if (!is_bpffs(fd)) {
+	if (!is_bpffs(fd) && make) {
 		if (mount("bpf", root, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700"))
 			return say(note, -ENOENT,
 				   "%s is no BPF file system and mounting one failed: %s", root,
 				   strerror(errno));
 		close(fd);
 		fd = open_root(root);
-		if (fd < 0 || !is_bpffs(fd))
-			return say(note, -ENOENT, "%s is no BPF file system", root);
 	}
+	if (fd < 0 || !is_bpffs(fd))
+		return say(note, -ENOENT, "%s is no BPF file system", root);
 	*ret = LB_TAKE_FD(fd);
 	return 0;
 }
@@ -117,14 +119,16 @@ static int judge_dir(int fd, const char *name, struct note note)
 	return 0;
 }
 
-static int open_dir(int root_fd, const char *name, int *ret, struct note note)
+int lb_pin_dir_open(int parent_fd, const char *name, bool make, int *ret, char *note_text,
+		    size_t size)
 {
+	struct note note = {note_text, size};
 	LB_AUTO_CLOSE int fd = -1;
 	int r;
 
-	if (mkdirat(root_fd, name, 0700) && errno != EEXIST)
+	if (make && mkdirat(parent_fd, name, 0700) && errno != EEXIST)
 		return say(note, -ENOENT, "cannot make %s: %s", name, strerror(errno));
-	fd = openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	/* O_DIRECTORY comes first: a symlink, whatever it points at, says ENOTDIR or ELOOP. */
 	if (fd < 0 && (errno == ELOOP || errno == ENOTDIR))
 		return say(note, -EPERM, "%s is no directory", name);
@@ -140,8 +144,9 @@ static int open_dir(int root_fd, const char *name, int *ret, struct note note)
 }
 
 /* A name of ours from an earlier run may go; anything else under it was not made by us. */
-static int judge_old_pin(int dir_fd, const char *name, struct note note)
+int lb_pin_judge(int dir_fd, const char *name, char *note_text, size_t size)
 {
+	struct note note = {note_text, size};
 	struct stat st;
 
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
@@ -160,17 +165,39 @@ static void remove_pins(const struct lb_pin *pin)
 		unlinkat(pin->dir_fd, pin->objects[i].name, 0);
 }
 
+/*
+ * BPF_OBJ_PIN and BPF_OBJ_GET take a path, and a path by name could be exchanged under us; this one
+ * leads to the very inode that was judged.
+ */
+static int path_of(int dir_fd, const char *name, char ret[PATH_SIZE])
+{
+	int n = snprintf(ret, PATH_SIZE, "/proc/self/fd/%d/%s", dir_fd, name);
+
+	return n < PATH_SIZE ? 0 : -ENAMETOOLONG;
+}
+
+int lb_pin_put(int dir_fd, const char *name, int fd)
+{
+	char path[PATH_SIZE];
+	int r = path_of(dir_fd, name, path);
+
+	return r ? r : bpf_obj_pin(fd, path);
+}
+
+int lb_pin_get(int dir_fd, const char *name)
+{
+	char path[PATH_SIZE];
+	int r = path_of(dir_fd, name, path);
+
+	return r ? r : bpf_obj_get(path);
+}
+
 static int make_pins(const struct lb_pin *pin, struct note note)
 {
-	char path[64 + LB_PIN_NAME_MAX];
 	int r;
 
 	for (size_t i = 0; i < pin->count; i++) {
-		/* BPF_OBJ_PIN takes a path, and a path by name could be exchanged under us; this
-		 * one leads to the very inode that was judged. */
-		snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", pin->dir_fd,
-			 pin->objects[i].name);
-		r = bpf_obj_pin(pin->objects[i].fd, path);
+		r = lb_pin_put(pin->dir_fd, pin->objects[i].name, pin->objects[i].fd);
 		if (r)
 			return say(note, -ENOENT, "cannot pin %s: %s", pin->objects[i].name,
 				   strerror(-r));
@@ -183,7 +210,7 @@ static int fill(struct lb_pin *pin, struct note note)
 	int r;
 
 	for (size_t i = 0; i < pin->count; i++) {
-		r = judge_old_pin(pin->dir_fd, pin->objects[i].name, note);
+		r = lb_pin_judge(pin->dir_fd, pin->objects[i].name, note.text, note.size);
 		if (r)
 			return r;
 	}
@@ -206,9 +233,9 @@ int lb_pin_open(struct lb_pin *ret, const char *root, const char *name,
 
 	memcpy(pin.objects, objects, count * sizeof(*objects));
 	snprintf(pin.name, sizeof(pin.name), "%s", name);
-	r = open_bpffs(root, &root_fd, note);
+	r = lb_pin_root_open(root, true, &root_fd, note_text, size);
 	if (!r)
-		r = open_dir(root_fd, name, &dir_fd, note);
+		r = lb_pin_dir_open(root_fd, name, true, &dir_fd, note_text, size);
 	if (!r) {
 		pin.root_fd = root_fd;
 		pin.dir_fd = dir_fd;

@@ -2,7 +2,8 @@
 /*
  * Pins: names for our BPF objects in a directory of our own, for bpftool and for whoever debugs.
  * Objects live as long as a pin does, so pins of a dead run are replaced, and ours removed at the
- * end.
+ * end. Grafts keep theirs (graft_pin.h) in the same directory: each side touches its own names only,
+ * and the directory goes with the last of them.
  *
  * Invariants
  *  P1  The directory is used only through the descriptor whose inode was judged: a real directory,
@@ -46,5 +47,23 @@ int lb_pin_open(struct lb_pin *ret, const char *root, const char *name,
 		const struct lb_load_object *objects, size_t count, char *note, size_t size);
 /* Removes the pins and the directory. Harmless on a zeroed struct; leaves it zeroed. */
 void lb_pin_close(struct lb_pin *pin);
+
+/* --- the parts, for pins with a life of their own ---------------------------------------------- */
+
+/*
+ * Opens the BPF file system at <root>; with <make> one is mounted there when there is none. 0 with
+ * *ret, or -ENOENT with *ret untouched and <note> saying why.
+ */
+int lb_pin_root_open(const char *root, bool make, int *ret, char *note, size_t size);
+/*
+ * Opens directory <name> of <parent_fd> and judges it (P1); with <make> it is made when it is not
+ * there. 0 with *ret; -ENOENT; -EPERM: not ours, or no directory. <note> says why.
+ */
+int lb_pin_dir_open(int parent_fd, const char *name, bool make, int *ret, char *note, size_t size);
+/* Pure look: 0 when <name> is not there or is a pin of ours; otherwise -EPERM with a <note>. */
+int lb_pin_judge(int dir_fd, const char *name, char *note, size_t size);
+/* Names object <fd>, or opens the named one (the descriptor is the caller's). Negative: -errno. */
+int lb_pin_put(int dir_fd, const char *name, int fd);
+int lb_pin_get(int dir_fd, const char *name);
 
 #endif

@@ -14,6 +14,7 @@
 #include <linux/magic.h>
 
 #include "base/log.h"
+#include "kernel/graft_load.h"
 #include "kernel/load.h"
 #include "kernel/pin.h"
 #include "kernel/probe.h"
@@ -59,6 +60,18 @@ static bool print_load(void)
 	return good;
 }
 
+/* Whatever keeps sockmap out of service says nothing about this. */
+static void print_graft(void)
+{
+	struct lb_graft_load load;
+	char detail[256];
+	bool good = !lb_graft_load_open(&load, 1, NULL, detail, sizeof(detail));
+
+	line("graft", good, "%s", good ? "tc_graft passes the verifier" : detail);
+	if (good)
+		lb_graft_load_close(&load);
+}
+
 static bool print_redirect(void)
 {
 	struct lb_selftest test;
@@ -100,6 +113,7 @@ int lb_kernel_print_selftest(void)
 		why = LB_WHY_LOAD;
 	if (!print_redirect() && why == LB_WHY_NONE)
 		why = LB_WHY_SELFTEST;
+	print_graft();
 	print_pins();
 	lb_log_set_level(level);
 	if (why == LB_WHY_NONE) {
