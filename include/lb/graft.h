@@ -104,6 +104,13 @@ struct lb_graft_leg {
 	__u32 flags;
 };
 
+/* Who answers for a pair in stage FULL. */
+enum lb_graft_counted {
+	LB_GRAFT_SESSION = 0, /* the session that is about to leave it */
+	LB_GRAFT_KEPT,        /* the keeper: one of its flows */
+	LB_GRAFT_LINGERS,     /* .. and it has ended and is written down */
+};
+
 /* Five cache lines. */
 struct lb_graft {
 	struct lb_graft_leg leg[2]; /* enum lb_leg_index */
@@ -122,7 +129,7 @@ struct lb_graft {
 	__u32 connect_us; /* of the connect that succeeded */
 	__u16 tries;
 	__u8 end_reason; /* why the daemon ends it, enum lb_reason + 1; 0: it does not */
-	__u8 counted;    /* the daemon that runs counts it as one of its flows */
+	__u8 counted;    /* enum lb_graft_counted */
 	__u32 rule;      /* by index, of the daemon that runs; ~0: no longer there */
 	__u32 backend;   /* in the rule's pool; ~0: no longer there */
 };

@@ -35,7 +35,7 @@ def lane(d, folder, carrier):
 @pytest.mark.parametrize("config", [CONFIG, SOCKMAP], ids=["auto", "sockmap"])
 def test_without_bpf_rights_everything_but_sockmap_works(net, folder, daemon, missing, config):
     with daemon(config, wrap=without(*missing)) as d:
-        assert d.sockmap_refusal() == "no_cap", d.log
+        assert d.refusal("sockmap") == "no_cap", d.log
         # One clear line that names what is missing.
         lines = [line for line in d.log.splitlines() if "sockmap is not in service" in line]
         assert len(lines) == 1, d.log
@@ -59,7 +59,7 @@ def test_an_unprivileged_user_can_run_it(net, folder, daemon):
     d.access_log.touch()
     d.access_log.chmod(0o666)
     with d:
-        assert d.sockmap_refusal() == "no_cap", d.log
+        assert d.refusal("sockmap") == "no_cap", d.log
         lane(d, folder, lanes.RELAY).run(EXCHANGE, EXCHANGE).assert_identical()
 
 
@@ -144,7 +144,7 @@ def planted(daemon):
 def test_a_planted_pin_directory_is_refused_and_left_alone(folder, planted, how):
     d = planted(how)
     d.start()
-    assert d.sockmap_refusal() == "pins", d.log
+    assert d.refusal("sockmap") == "pins", d.log
     lines = [line for line in d.log.splitlines() if d.pin_dir.name in line]
     assert len(lines) == 1, d.log
     # Nothing was put there, nor through it.
@@ -164,7 +164,7 @@ def test_pins_of_a_killed_run_are_replaced(folder, daemon):
     d.forget()
     stale = d.held
     d.start()
-    assert d.sockmap_refusal() is None, d.log
+    assert d.refusal("sockmap") is None, d.log
     lane(d, folder, lanes.SOCKMAP).run({**EXCHANGE, "go": 1},
                                        {**EXCHANGE, "go": 1}).assert_identical()
     assert not stale.keys() & machine.bpf_objects().keys(), "objects of the killed run live on"

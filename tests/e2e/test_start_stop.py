@@ -89,7 +89,7 @@ def test_a_second_daemon_of_one_instance_is_a_start_error(net, folder, daemon):
         assert d.process.wait(10) == 3, d.log
         assert "instance" in d.log, d.log
         d.forget()
-        assert first.process.alive() and (first.sockmap_refusal() or first.pins())
+        assert first.process.alive() and (first.refusal("sockmap") or first.pins())
 
 
 def test_metrics_off_opens_no_port(net, folder, daemon):

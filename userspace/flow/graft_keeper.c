@@ -55,7 +55,7 @@ static struct lb_graft *entry_of(struct lb_graft_keeper *k, uint32_t pair)
 
 static bool is_kept(const struct lb_graft *g)
 {
-	return __atomic_load_n(&g->counted, __ATOMIC_ACQUIRE) &&
+	return __atomic_load_n(&g->counted, __ATOMIC_ACQUIRE) == LB_GRAFT_KEPT &&
 	       __atomic_load_n(&g->stage, __ATOMIC_ACQUIRE) == LB_GRAFT_FULL;
 }
 
@@ -117,7 +117,14 @@ static enum lb_reason reason_of(const struct lb_graft *g)
 	return LB_REASON_DONE;
 }
 
-static void write_down(struct lb_graft_keeper *k, struct lb_graft *g)
+static uint64_t last_ns(const struct lb_graft *g)
+{
+	uint64_t a = load64(&g->leg[0].last_ns), b = load64(&g->leg[1].last_ns);
+
+	return a > b ? a : b;
+}
+
+static void log_end(struct lb_graft_keeper *k, struct lb_graft *g)
 {
 	struct lb_backend *backend = backend_of(k, g);
 	struct lb_flow_env *env = k->opts.env;
@@ -137,15 +144,11 @@ static void write_down(struct lb_graft_keeper *k, struct lb_graft *g)
 		.tries = g->tries,
 	};
 
-	/* It ended when its last packet came, not when we gave up waiting for another one. */
-	if (!g->end_reason) {
-		uint64_t a = load64(&g->leg[0].last_ns), b = load64(&g->leg[1].last_ns);
-
-		if (a < b)
-			a = b;
-		if (a > g->accept_ns)
-			r.duration_ms = (a - g->accept_ns) / 1000000;
-	}
+	/* It ended when its last packet came, not when we gave up waiting for another one. That
+	 * clock ticks in jiffies: it may be a little before the beginning. */
+	if (!g->end_reason)
+		r.duration_ms =
+			last_ns(g) > g->accept_ns ? (last_ns(g) - g->accept_ns) / 1000000 : 0;
 	if (c) {
 		lb_account_count_end(c, r.reason, r.duration_ms);
 		lb_count(&c->flows[LB_CARRIER_GRAFT], 1);
@@ -159,21 +162,35 @@ static void write_down(struct lb_graft_keeper *k, struct lb_graft *g)
 	env->log_line(env, line, lb_account_format(&r, line, sizeof(line)));
 }
 
+/* The flow is over; its addresses may linger. */
+static void write_down(struct lb_graft_keeper *k, struct lb_graft *g)
+{
+	struct lb_backend *backend = backend_of(k, g);
+
+	fold(k, g);
+	log_end(k, g);
+	if (backend)
+		__atomic_fetch_sub(&backend->active, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_sub(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
+	g->counted = LB_GRAFT_LINGERS;
+}
+
 /* --- the end ---------------------------------------------------------------------------------- */
+
+static bool has_closed(const struct lb_graft *g)
+{
+	return g->leg[0].flags & g->leg[1].flags & LB_GRAFT_FIN_ACKED;
+}
 
 /* The pair is free afterwards. */
 static void remove_pair(struct lb_graft_keeper *k, uint32_t pair)
 {
 	struct lb_graft *g = entry_of(k, pair);
-	struct lb_backend *backend = backend_of(k, g);
 	struct lb_addr own, peer;
 	struct lb_ports *ports;
 
-	fold(k, g);
-	write_down(k, g);
-	if (backend)
-		__atomic_fetch_sub(&backend->active, 1, __ATOMIC_RELAXED);
-	__atomic_fetch_sub(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
+	if (g->counted == LB_GRAFT_KEPT)
+		write_down(k, g);
 	lb_graft_own(g, LB_LEG_BACKEND, &own);
 	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
 	lb_graft_unhook(k->grafts, pair);
@@ -190,10 +207,9 @@ static void end(struct lb_graft_keeper *k, uint32_t pair, enum lb_reason reason)
 	g->end_reason = (uint8_t)(reason + 1);
 	lb_graft_unhook(k->grafts, pair);
 	lb_graft_reset_peers(g);
-	/* A pair that lingers stands in the queue of the ended: see on_due(). */
-	if (g->due_ns)
-		return;
-	remove_pair(k, pair);
+	/* A reset pair that lingers stands in the queue of the ended: on_due() removes it. */
+	if (!g->due_ns)
+		remove_pair(k, pair);
 }
 
 static void arm_due(struct lb_graft_keeper *k)
@@ -212,6 +228,9 @@ static void linger(struct lb_graft_keeper *k, uint32_t pair)
 	struct lb_graft *g = entry_of(k, pair);
 
 	g->due_ns = now_ns(k) + LINGER_NS;
+	/* Both FINs are acknowledged: there is nothing left to learn. A reset may prove wrong. */
+	if (has_closed(g))
+		write_down(k, g);
 	k->ended[(k->ended_at + k->ended_count++) % k->ended_size] = pair;
 	if (k->ended_count == 1)
 		arm_due(k);
@@ -232,8 +251,6 @@ static bool was_wrong(const struct lb_graft *g, uint64_t now)
 {
 	uint64_t since = now - LINGER_NS / 2;
 
-	if (g->leg[0].flags & g->leg[1].flags & LB_GRAFT_FIN_ACKED)
-		return false;
 	return load64(&g->leg[0].last_ns) > since || load64(&g->leg[1].last_ns) > since;
 }
 
@@ -252,7 +269,7 @@ static void on_due(struct lb_timer *t)
 		k->ended_at = (k->ended_at + 1) % k->ended_size;
 		k->ended_count--;
 		g->due_ns = 0;
-		if (!gone && !g->end_reason && was_wrong(g, now)) {
+		if (g->counted == LB_GRAFT_KEPT && !gone && !g->end_reason && was_wrong(g, now)) {
 			for (unsigned int i = 0; i < 2; i++)
 				__atomic_fetch_and(&g->leg[i].flags, ~(uint32_t)LB_GRAFT_RST,
 						   __ATOMIC_RELAXED);
@@ -379,7 +396,6 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 	g->due_ns = 0;
 	g->end_reason = 0;
 	k->adopted++;
-	__atomic_store_n(&g->counted, 1, __ATOMIC_RELEASE);
 	if (lb_graft_has_ended(g))
 		linger(k, pair);
 }
@@ -393,11 +409,11 @@ static void take_stock(struct lb_graft_keeper *k)
 	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++) {
 		struct lb_graft *g = entry_of(k, i);
 
-		if (g->stage == LB_GRAFT_FULL && g->counted) {
+		if (g->stage == LB_GRAFT_FULL && g->counted == LB_GRAFT_KEPT) {
 			adopt(k, i);
 		} else if (g->stage != LB_GRAFT_FREE) {
 			lb_graft_unhook(k->grafts, i);
-			if (g->stage != LB_GRAFT_PASS)
+			if (g->stage != LB_GRAFT_PASS && g->counted != LB_GRAFT_LINGERS)
 				lb_graft_reset_peers(g);
 			memset(g, 0, sizeof(*g));
 		}

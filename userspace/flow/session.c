@@ -237,7 +237,7 @@ static void on_left(struct lb_pair *p, struct lb_graft *g)
 	g->folded[1] = s->folded[1];
 	__atomic_fetch_add(&env->limits->grafts, 1, __ATOMIC_RELAXED);
 	/* From now on the entry is the keeper's. */
-	__atomic_store_n(&g->counted, 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&g->counted, LB_GRAFT_KEPT, __ATOMIC_RELEASE);
 	lb_list_remove(&s->node);
 	__atomic_fetch_sub(&env->limits->sessions, 1, __ATOMIC_RELAXED);
 	lb_loop_defer(env->carrier.loop, &s->release, release);

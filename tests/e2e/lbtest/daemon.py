@@ -106,8 +106,15 @@ class Daemon:
         """For tests that end it their own way, and the last resort of all others."""
         if self.process:
             self.process.kill()
+            self.unload()
             machine.remove_instance(self.instance)
         self.forget()
+
+    def unload(self):
+        """What grafted flows need outlives the daemon; --unload removes it. Its exit code."""
+        name = f"{self.name}.unload.{self.starts}"
+        command = [PROGRAM, "--unload", "--instance", self.instance]
+        return self.net.start(LB, name, command, self.folder).wait(10)
 
     def forget(self):
         if self in Daemon.live:
@@ -160,12 +167,16 @@ class Daemon:
         used = (machine.process_cpu(self.pid) - cpu) / (time.monotonic() - begin)
         assert used <= share, f"{used * 100:.0f} % of a CPU without work"
 
-    def sockmap_refusal(self):
-        """None when sockmap is in service, else the reason's word."""
+    def refusal(self, carrier):
+        """None when sockmap or graft is in service, else the reason's word."""
         for (name, labels), value in self.metrics().items():
-            if name == "l4lb_sockmap_in_service":
+            if name == f"l4lb_{carrier}_in_service":
                 return None if value else dict(labels)["reason"]
-        raise AssertionError("l4lb_sockmap_in_service is missing")
+        raise AssertionError(f"l4lb_{carrier}_in_service is missing")
+
+    def grafted(self):
+        """Flows that are grafted for good, or were and linger."""
+        return int(self.metric("l4lb_graft_flows"))
 
     def promoted(self):
         """Flows that are on the sockmap carrier now: each has both its sockets in the map."""

@@ -11,17 +11,17 @@ import pytest
 from . import peer
 from .process import wait_until
 
-RELAY, SOCKMAP = "relay", "sockmap"
-CARRIERS = (RELAY, SOCKMAP)
-# Good reasons for a whole process to do without sockmap: the test is skipped, with the reason. Any
-# other one on a kernel that should do is a failure.
+RELAY, SOCKMAP, GRAFT = "relay", "sockmap", "graft"
+CARRIERS = (RELAY, SOCKMAP, GRAFT)
+# Good reasons for a whole process to do without a carrier: the test is skipped, with the reason.
+# Any other one on a kernel that should do is a failure.
 OUT_OF_SERVICE = ("no_cap", "kernel_old")
 
 
 def skip_without(carrier, daemon):
-    refusal = daemon.sockmap_refusal() if carrier == SOCKMAP else None
+    refusal = daemon.refusal(carrier) if carrier != RELAY else None
     if refusal in OUT_OF_SERVICE:
-        pytest.skip(f"sockmap is not in service here: {refusal}")
+        pytest.skip(f"{carrier} is not in service here: {refusal}")
     assert not refusal, daemon.log
 
 
@@ -40,11 +40,12 @@ class Exchange:
         if go:
             # Of both, or the one's early FIN would overtake the other's promotion.
             server, client = {**server, "go": 1}, {**client, "go": 1}
-        settle = go and lane.carrier == SOCKMAP
+        settle = go and lane.settles
         if settle:
-            # What is in the map must be the flows of the exchanges that are open now.
-            wait_until(lambda: lane.daemon.promoted() == lane.daemon.settled, 2,
-                       lambda: f"ended flows leave the map: {lane.daemon.promoted()} in it, "
+            # What is in the table must be the flows of the exchanges that are open now. A graft
+            # lingers for a second.
+            wait_until(lambda: lane.promoted() == lane.daemon.settled, 4,
+                       lambda: f"ended flows leave the table: {lane.promoted()} in it, "
                                f"{lane.daemon.settled} alive")
         seed = next(_seeds) << 32
         self.server = self.client = None
@@ -66,10 +67,10 @@ class Exchange:
         """No byte moves before all flows are connected and on their carrier."""
         for p in (self.server, self.client):
             p.wait_for("waiting")
-        daemon = self.lane.daemon
+        lane, daemon = self.lane, self.lane.daemon
         if self.settled:
-            wait_until(lambda: daemon.promoted() == daemon.settled, 5,
-                       lambda: f"{daemon.settled} flows are promoted: {daemon.promoted()} are")
+            wait_until(lambda: lane.promoted() == daemon.settled, 5,
+                       lambda: f"{daemon.settled} flows are promoted: {lane.promoted()} are")
         for p in (self.server, self.client):
             p.process.signal(signal.SIGUSR1)
 
@@ -108,7 +109,7 @@ class Exchange:
     def assert_carried(self, *whys):
         """All flows were on the lane's carrier, save for the reasons in <whys>."""
         off = [f for f in self.log
-               if f["carrier"] != self.lane.carrier and f["why"] not in whys]
+               if f["carrier"] != self.lane.carrier and f["why"] not in whys + self.lane.whys]
         assert not off, f"{len(off)} of {self.count} not on {self.lane.carrier}: {off[0]}"
 
     def assert_ends(self, reason):
@@ -140,6 +141,15 @@ class Lane:
         self.listen = listen
         self.backend = backend
         self.carrier = carrier
+        # A graft cannot join IPv4 and IPv6: such flows stay on other carriers, and say so.
+        mixed = carrier == GRAFT and ":" in listen[0] + backend[0] and \
+            not (":" in listen[0] and ":" in backend[0])
+        self.whys = ("family",) if mixed else ()
+        self.settles = carrier != RELAY and not mixed
+
+    def promoted(self):
+        """Flows that are on the lane's carrier now."""
+        return self.daemon.grafted() if self.carrier == GRAFT else self.daemon.promoted()
 
     def open(self, server=None, client=None, count=1, **both):
         """Starts an exchange; <both> are options of either end."""
