@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from lbtest import lane as lanes
 from lbtest.net import LB
 from lbtest.process import wait_until
 
@@ -108,6 +109,7 @@ def test_a_killed_backend_in_mid_stream_never_looks_like_a_good_end(lane):
     exchange.assert_carried()
 
 
+@pytest.mark.parametrize("carrier", [lanes.RELAY, lanes.SOCKMAP], indirect=True)
 @pytest.mark.parametrize("leg,reason", [("client", "reset_by_client"),
                                         ("backend", "reset_by_backend")])
 @pytest.mark.parametrize("load", ["idle", "streaming"])
@@ -130,6 +132,17 @@ def test_a_socket_destroyed_from_outside_resets_both_ends(lane, leg, reason, loa
         exchange.finish()
     exchange.assert_peers_content()
     exchange.assert_ends(reason)
+
+
+@pytest.mark.parametrize("carrier", [lanes.GRAFT], indirect=True)
+def test_a_grafted_flow_has_no_socket_that_could_be_destroyed(lane):
+    options = {"send": 1000, "recv": 1000, "pause_every": 100, "pause_ms": 100, **SETTLED}
+    with lane.open(options, options, count=20) as exchange:
+        for match in (["sport", "=", f":{lane.listen[1]}"], ["dport", "=", f":{lane.backend[1]}"]):
+            assert not lane.net.tcp_flows(LB, *match)
+            lane.net.tcp_flows(LB, "-K", *match)
+        exchange.finish()
+    exchange.assert_identical()
 
 
 def test_a_stopped_backend_goes_on_where_it_was(lane):
