@@ -2,7 +2,7 @@
 /* graft_attach, graft_netlink, graft_route: where the program looks, and where packets would go. */
 #include "graft.h"
 
-/* --- filters ----------------------------------------------------------------------------------- */
+/* --- filters ---------------------------------------------------------------------------------- */
 
 static void filters_of_others_survive_close_and_unload(void **state)
 {
@@ -49,7 +49,7 @@ static void instances_do_not_touch_each_others_filters(void **state)
 	assert_int_equal(filters("lo").ours, 0);
 }
 
-/* --- interfaces -------------------------------------------------------------------------------- */
+/* --- interfaces ------------------------------------------------------------------------------- */
 
 static void interfaces_with_an_address_are_attached_and_the_others_not(void **state)
 {
@@ -179,7 +179,7 @@ static void interfaces_without_an_ethernet_header_are_not_attached(void **state)
 	run("ip tuntap del lbtun mode tun");
 }
 
-/* --- routes ------------------------------------------------------------------------------------ */
+/* --- routes ----------------------------------------------------------------------------------- */
 
 static void expect_route(struct lb_graft_table *t, struct lb_graft_tuple tuple, int err,
 			 const char *ifname)

@@ -2,7 +2,7 @@
 /* graft_foreign, graft_unload: tables of another version, and the end of all of them. */
 #include "graft.h"
 
-/* --- another version --------------------------------------------------------------------------- */
+/* --- another version -------------------------------------------------------------------------- */
 
 static void tables_of_another_version_are_set_aside_and_go_on(void **state)
 {

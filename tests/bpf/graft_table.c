@@ -4,7 +4,7 @@
  */
 #include "graft.h"
 
-/* --- making ------------------------------------------------------------------------------------ */
+/* --- making ----------------------------------------------------------------------------------- */
 
 static void new_tables_are_pinned_described_and_empty(void **state)
 {
@@ -93,7 +93,7 @@ static void nothing_new_is_made_unless_asked_for(void **state)
 	expect_nothing_left();
 }
 
-/* --- the tables -------------------------------------------------------------------------------- */
+/* --- the tables ------------------------------------------------------------------------------- */
 
 static void a_key_leads_to_one_graft_and_only_that_one_removes_it(void **state)
 {
@@ -170,7 +170,7 @@ static void counters_are_summed_over_the_cpus(void **state)
 	lb_graft_table_close(t, false);
 }
 
-/* --- adoption ---------------------------------------------------------------------------------- */
+/* --- adoption --------------------------------------------------------------------------------- */
 
 static bool die_with_a_graft(void)
 {
@@ -289,7 +289,7 @@ static void a_set_that_was_never_completed_is_replaced(void **state)
 	expect_nothing_left();
 }
 
-/* --- pins that are not what they should be ------------------------------------------------------ */
+/* --- pins that are not what they should be ---------------------------------------------------- */
 
 static void planted_pins_are_refused_and_nothing_touched(void **state)
 {
@@ -349,7 +349,7 @@ static void a_map_of_another_shape_is_refused(void **state)
 	expect_nothing_left();
 }
 
-/* --- beside sockmap ---------------------------------------------------------------------------- */
+/* --- beside sockmap --------------------------------------------------------------------------- */
 
 static struct lb_pin sockmap_pins(int fd)
 {
@@ -417,7 +417,7 @@ static void without_a_bpf_file_system_it_works_and_nothing_is_kept(void **state)
 	assert_true(in_child(in_service_without_pins));
 }
 
-/* --- rights ------------------------------------------------------------------------------------ */
+/* --- rights ----------------------------------------------------------------------------------- */
 
 static bool works_after_drop(void)
 {

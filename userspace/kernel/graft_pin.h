@@ -58,7 +58,7 @@ int lb_graft_pin_commit(struct lb_graft_pin *pin, const struct lb_graft_look *lo
 /* Removes the pins of the tables in use, and the directory when nothing else is in it. */
 void lb_graft_pin_remove(struct lb_graft_pin *pin);
 
-/* --- for graft_foreign.c and graft_unload.c ---------------------------------------------------- */
+/* --- for graft_foreign.c and graft_unload.c --------------------------------------------------- */
 
 #define LB_GRAFT_PINS_MAX 16
 struct lb_graft_pin_names {

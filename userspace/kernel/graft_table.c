@@ -19,7 +19,7 @@
 #include "kernel/graft_handle.h"
 #include "kernel/probe.h"
 
-/* --- open and close ---------------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 
 static int refuse(struct lb_graft_table_report *report, enum lb_why why, int err)
 {
@@ -220,7 +220,7 @@ void lb_graft_table_close(struct lb_graft_table *t, bool keep)
 	free(t);
 }
 
-/* --- the tables -------------------------------------------------------------------------------- */
+/* --- the tables ------------------------------------------------------------------------------- */
 
 uint32_t lb_graft_table_pairs(const struct lb_graft_table *t)
 {

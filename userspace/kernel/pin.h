@@ -2,8 +2,8 @@
 /*
  * Pins: names for our BPF objects in a directory of our own, for bpftool and for whoever debugs.
  * Objects live as long as a pin does, so pins of a dead run are replaced, and ours removed at the
- * end. Grafts keep theirs (graft_pin.h) in the same directory: each side touches its own names only,
- * and the directory goes with the last of them.
+ * end. Grafts keep theirs (graft_pin.h) in the same directory: each side touches its own names, and
+ * the directory goes with the last of them.
  *
  * Invariants
  *  P1  The directory is used only through the descriptor whose inode was judged: a real directory,
@@ -48,7 +48,7 @@ int lb_pin_open(struct lb_pin *ret, const char *root, const char *name,
 /* Removes the pins and the directory. Harmless on a zeroed struct; leaves it zeroed. */
 void lb_pin_close(struct lb_pin *pin);
 
-/* --- the parts, for pins with a life of their own ---------------------------------------------- */
+/* --- the parts, for pins with a life of their own --------------------------------------------- */
 
 /*
  * Opens the BPF file system at <root>; with <make> one is mounted there when there is none. 0 with
