@@ -2,6 +2,8 @@
 /*
  * graft_table: what is left of the tables when a daemon goes, and what the next one makes of it.
  */
+#include <sys/resource.h>
+
 #include "graft.h"
 
 /* --- making ----------------------------------------------------------------------------------- */
@@ -349,6 +351,88 @@ static void a_map_of_another_shape_is_refused(void **state)
 	expect_nothing_left();
 }
 
+/* --- failures on the way ----------------------------------------------------------------------- */
+
+static void limit_fds(rlim_t soft)
+{
+	struct rlimit limit;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = soft;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* Opens with ever more descriptors to spare until it works; <unchanged> judges what failures left. */
+static void expect_unchanged_wherever_descriptors_run_out(void (*unchanged)(void), bool adopted)
+{
+	struct lb_graft_table_report report = {};
+	int fds = room_count_fds(), mappings = room_count_mappings();
+	struct lb_graft_table *t = NULL;
+	struct rlimit before;
+	rlim_t spare = 0;
+	int r = -1;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	for (; r && spare < 100; spare++) {
+		LB_AUTO_CLOSE int lowest = dup(0);
+
+		assert_true(lowest >= 0);
+		limit_fds((rlim_t)lowest + 1 + spare);
+		r = lb_graft_table_open(&t, &opts, &report);
+		limit_fds(before.rlim_cur);
+		close(LB_TAKE_FD(lowest));
+		if (!r)
+			break;
+		assert_string_not_equal(report.detail, "");
+		assert_int_equal(room_count_fds(), fds);
+		assert_int_equal(room_count_mappings(), mappings);
+		unchanged();
+	}
+	assert_int_equal(r, 0);
+	assert_true(spare > 10);
+	assert_string_equal(report.pins, PINS);
+	assert_int_equal(report.adopted, adopted);
+	lb_graft_table_close(t, false);
+	expect_nothing_left();
+}
+
+static uint32_t expected_program;
+
+static void nothing_is_there(void)
+{
+	assert_false(exists(PINS));
+}
+
+static void the_old_set_is_there(void)
+{
+	assert_int_equal(pinned_program(), expected_program);
+	assert_true(exists(PINS "/lb_graft_meta"));
+	assert_false(exists(PINS "/tc_graft_new"));
+	assert_false(exists(PINS "/abi77"));
+}
+
+static void wherever_descriptors_run_out_nothing_is_left(void **state)
+{
+	room_required();
+	expect_unchanged_wherever_descriptors_run_out(nothing_is_there, false);
+}
+
+static void wherever_descriptors_run_out_the_earlier_set_stays(void **state)
+{
+	room_required();
+	lb_graft_table_close(open_or_fail(), true);
+	expected_program = pinned_program();
+	expect_unchanged_wherever_descriptors_run_out(the_old_set_is_there, true);
+}
+
+static void wherever_descriptors_run_out_another_version_stays(void **state)
+{
+	room_required();
+	leave_foreign_tables();
+	expected_program = pinned_program();
+	expect_unchanged_wherever_descriptors_run_out(the_old_set_is_there, false);
+}
+
 /* --- beside sockmap --------------------------------------------------------------------------- */
 
 static struct lb_pin sockmap_pins(int fd)
@@ -467,6 +551,9 @@ int main(void)
 		cmocka_unit_test(planted_pins_are_refused_and_nothing_touched),
 		cmocka_unit_test(a_planted_directory_is_refused),
 		cmocka_unit_test(a_map_of_another_shape_is_refused),
+		cmocka_unit_test(wherever_descriptors_run_out_nothing_is_left),
+		cmocka_unit_test(wherever_descriptors_run_out_the_earlier_set_stays),
+		cmocka_unit_test(wherever_descriptors_run_out_another_version_stays),
 		cmocka_unit_test(sockmap_and_graft_share_the_directory_in_any_order),
 		cmocka_unit_test(without_a_bpf_file_system_it_works_and_nothing_is_kept),
 		cmocka_unit_test(all_that_runs_later_works_without_the_rest_of_the_rights),

@@ -127,7 +127,7 @@ int lb_graft_pin_open(struct lb_graft_pin *ret, const char *name, char *note, si
 	r = lb_pin_root_open(LB_PIN_ROOT, false, &ret->root_fd, note, size);
 	if (!r)
 		r = lb_pin_dir_open(ret->root_fd, name, false, &ret->dir_fd, note, size);
-	if (r == -EPERM)
+	if (r && r != -ENOENT)
 		return r;
 	note[0] = '\0';
 	return 0;
@@ -389,14 +389,14 @@ int lb_graft_pin_commit(struct lb_graft_pin *pin, const struct lb_graft_look *lo
 	if (!r && look->foreign_abi)
 		r = move_aside(pin, look->foreign_abi, false, note);
 	if (r)
-		return r == -EPERM ? r : 0;
+		return r == -ENOENT ? 0 : r;
 	r = pin_all(pin, look, load, note);
 	if (r && look->foreign_abi)
 		move_aside(pin, look->foreign_abi, true, (struct note){});
 	pin->pinned = !r;
 	if (r)
 		unlinkat(pin->root_fd, pin->name, AT_REMOVEDIR);
-	return r == -EPERM ? r : 0;
+	return r == -ENOENT ? 0 : r;
 }
 
 void lb_graft_pin_remove(struct lb_graft_pin *pin)

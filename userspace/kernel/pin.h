@@ -57,7 +57,7 @@ void lb_pin_close(struct lb_pin *pin);
 int lb_pin_root_open(const char *root, bool make, int *ret, char *note, size_t size);
 /*
  * Opens directory <name> of <parent_fd> and judges it (P1); with <make> it is made when it is not
- * there. 0 with *ret; -ENOENT; -EPERM: not ours, or no directory. <note> says why.
+ * there. As lb_pin_root_open(), and -EPERM: not ours, or no directory.
  */
 int lb_pin_dir_open(int parent_fd, const char *name, bool make, int *ret, char *note, size_t size);
 /* Pure look: 0 when <name> is not there or is a pin of ours; otherwise -EPERM with a <note>. */
