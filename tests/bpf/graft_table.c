@@ -351,7 +351,7 @@ static void a_map_of_another_shape_is_refused(void **state)
 	expect_nothing_left();
 }
 
-/* --- failures on the way ----------------------------------------------------------------------- */
+/* --- failures on the way ---------------------------------------------------------------------- */
 
 static void limit_fds(rlim_t soft)
 {
@@ -362,7 +362,7 @@ static void limit_fds(rlim_t soft)
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
-/* Opens with ever more descriptors to spare until it works; <unchanged> judges what failures left. */
+/* Opens with ever more descriptors until it works; <unchanged> judges what failures left. */
 static void expect_unchanged_wherever_descriptors_run_out(void (*unchanged)(void), bool adopted)
 {
 	struct lb_graft_table_report report = {};
