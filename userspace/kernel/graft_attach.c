@@ -32,7 +32,7 @@ uint32_t lb_graft_attach_handle(const char *pin_name, uint32_t abi)
 	return (hash << 8 & 0x7fffff00u) | (abi & 0xffu);
 }
 
-/* --- one filter -------------------------------------------------------------------------------- */
+/* --- one filter ------------------------------------------------------------------------------- */
 
 enum holder {
 	HOLDER_NONE,
@@ -83,7 +83,7 @@ static int take_away(uint32_t ifindex, uint32_t handle)
 	return bpf_tc_detach(&hook, &opts);
 }
 
-/* --- links ------------------------------------------------------------------------------------- */
+/* --- links ------------------------------------------------------------------------------------ */
 
 static struct lb_graft_link *find(struct lb_graft_table *t, uint32_t ifindex)
 {
@@ -140,7 +140,7 @@ static void drop_gone(struct lb_graft_table *t, size_t seen)
 			on_gone(t, t->links[i].ifindex);
 }
 
-/* --- what is wanted ---------------------------------------------------------------------------- */
+/* --- what is wanted --------------------------------------------------------------------------- */
 
 static bool is_wanted(const struct lb_graft_table *t, const struct lb_graft_iface *i)
 {
@@ -258,7 +258,7 @@ static int set_wishes(struct lb_graft_table *t, char *const *interfaces, size_t 
 	return 0;
 }
 
-/* --- the interface ----------------------------------------------------------------------------- */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 int lb_graft_table_attach(struct lb_graft_table *t, char *const *interfaces, size_t count)
 {
@@ -331,7 +331,7 @@ int lb_graft_table_route(struct lb_graft_table *t, const struct lb_graft_tuple *
 	return 0;
 }
 
-/* --- life -------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 int lb_graft_attach_watch(const struct lb_graft_table *t, int fd)
 {
@@ -373,7 +373,7 @@ void lb_graft_attach_close(struct lb_graft_table *t, bool keep)
 	free(t->seen);
 }
 
-/* --- sweeping ---------------------------------------------------------------------------------- */
+/* --- sweeping --------------------------------------------------------------------------------- */
 
 struct sweep {
 	uint32_t handle, mask;

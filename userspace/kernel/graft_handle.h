@@ -82,7 +82,7 @@ struct lb_graft_table {
 /* Sum over the CPUs of <key> of per-CPU array <fd>. <values> has room for all. 0 or -errno. */
 int lb_graft_count_sum(int fd, uint32_t key, uint64_t *values, uint64_t *ret);
 
-/* --- graft_attach.c ---------------------------------------------------------------------------- */
+/* --- graft_attach.c --------------------------------------------------------------------------- */
 
 /*
  * Of the filters. Low priorities are asked first: whoever attached a policy of his own, with a
@@ -107,7 +107,7 @@ void lb_graft_attach_close(struct lb_graft_table *t, bool keep);
 int lb_graft_attach_sweep(uint32_t handle, uint32_t mask,
 			  void (*told)(const char *ifname, uint32_t handle));
 
-/* --- graft_foreign.c --------------------------------------------------------------------------- */
+/* --- graft_foreign.c -------------------------------------------------------------------------- */
 
 /*
  * Finds what was set aside, and sees to it that it is looked at. Whatever cannot be read stays.

@@ -38,8 +38,8 @@ struct lb_graft_load {
 const char *lb_graft_map_name(enum lb_graft_map which);
 
 /*
- * Loads the program, on the maps <adopted> when that is not NULL (they stay the caller's), otherwise
- * on new ones with room for <pairs>, described in their meta. On success *ret owns it all. Otherwise
+ * Loads the program, on the maps <adopted> when that is not NULL (they stay the caller's), else on
+ * new ones with room for <pairs>, described in their meta. On success *ret owns it all. Otherwise
  * -errno, *ret untouched, nothing loaded, and <detail> holds the reason. -ESTALE: an adopted map is
  * not what a daemon of this version would have made for <pairs>.
  */

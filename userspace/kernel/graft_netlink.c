@@ -74,7 +74,7 @@ static struct nlmsghdr *request(void *buf, uint16_t type, uint16_t flags)
 	return n;
 }
 
-/* --- interfaces and addresses ------------------------------------------------------------------ */
+/* --- interfaces and addresses ----------------------------------------------------------------- */
 
 struct ifaces {
 	struct lb_graft_iface *all;
@@ -109,7 +109,7 @@ static int on_link(const struct nlmsghdr *n, void *arg)
 	return MNL_CB_OK;
 }
 
-static void keep_ifaces(void *arg)
+static void keep_what_came(void *arg)
 {
 }
 
@@ -143,11 +143,11 @@ int lb_graft_netlink_ifaces(struct lb_graft_iface *ret, size_t max)
 		return r;
 	n = request(buf, RTM_GETADDR, NLM_F_DUMP);
 	mnl_nlmsg_put_extra_header(n, sizeof(struct ifaddrmsg));
-	r = dump(n, on_address, keep_ifaces, &to);
+	r = dump(n, on_address, keep_what_came, &to);
 	return r ? r : (int)to.count;
 }
 
-/* --- news -------------------------------------------------------------------------------------- */
+/* --- news ------------------------------------------------------------------------------------- */
 
 int lb_graft_netlink_watch(struct mnl_socket **ret)
 {
@@ -177,10 +177,10 @@ static int on_news(const struct nlmsghdr *n, void *arg)
 	return MNL_CB_OK;
 }
 
-int lb_graft_netlink_news(struct mnl_socket *watch, void (*fn)(void *arg, uint32_t ifindex),
+int lb_graft_netlink_news(struct mnl_socket *watch, void (*gone)(void *arg, uint32_t ifindex),
 			  void *arg)
 {
-	struct gone gone = {fn, arg};
+	struct gone to = {gone, arg};
 	char news[ANSWER_BYTES];
 	bool lost = false;
 	int some = 0;
@@ -189,7 +189,7 @@ int lb_graft_netlink_news(struct mnl_socket *watch, void (*fn)(void *arg, uint32
 	for (;;) {
 		n = mnl_socket_recvfrom(watch, news, sizeof(news));
 		if (n >= 0) {
-			mnl_cb_run(news, (size_t)n, 0, 0, on_news, &gone);
+			mnl_cb_run(news, (size_t)n, 0, 0, on_news, &to);
 			some = 1;
 		} else if (errno == ENOBUFS || errno == ENOSPC) {
 			lost = true;
@@ -199,7 +199,7 @@ int lb_graft_netlink_news(struct mnl_socket *watch, void (*fn)(void *arg, uint32
 	}
 }
 
-/* --- filters ----------------------------------------------------------------------------------- */
+/* --- filters ---------------------------------------------------------------------------------- */
 
 struct filters {
 	void (*fn)(void *arg, const struct lb_graft_filter *f);
@@ -266,7 +266,7 @@ int lb_graft_netlink_filters(uint32_t ifindex,
 	m->tcm_ifindex = (int)ifindex;
 	m->tcm_parent = TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS);
 	/* Whoever asks can bear to hear of a filter twice. */
-	r = dump(n, on_filter, keep_ifaces, &to);
+	r = dump(n, on_filter, keep_what_came, &to);
 	/* How kernels say that there is no clsact, or no interface. */
 	return r == -ENOENT || r == -EINVAL || r == -ENODEV ? 0 : r;
 }

@@ -55,7 +55,7 @@ int lb_graft_netlink_filters(uint32_t ifindex,
 /* Makes sure that <ifindex> has a clsact qdisc. 0 or -errno. */
 int lb_graft_netlink_clsact(uint32_t ifindex);
 
-/* --- graft_route.c ----------------------------------------------------------------------------- */
+/* --- graft_route.c ---------------------------------------------------------------------------- */
 
 /* Where a packet of ours leaves. */
 struct lb_graft_hop {

@@ -42,7 +42,7 @@ say(struct note note, int err, const char *fmt, ...)
 	return err;
 }
 
-/* --- names ------------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 uint32_t lb_graft_pin_abi_of(const char *name)
 {
@@ -116,7 +116,7 @@ int lb_graft_pin_names(int dir_fd, struct lb_graft_pin_names *ret, char *note_te
 	return r;
 }
 
-/* --- looking ----------------------------------------------------------------------------------- */
+/* --- looking ---------------------------------------------------------------------------------- */
 
 int lb_graft_pin_open(struct lb_graft_pin *ret, const char *name, char *note, size_t size)
 {
@@ -127,7 +127,7 @@ int lb_graft_pin_open(struct lb_graft_pin *ret, const char *name, char *note, si
 	r = lb_pin_root_open(LB_PIN_ROOT, false, &ret->root_fd, note, size);
 	if (!r)
 		r = lb_pin_dir_open(ret->root_fd, name, false, &ret->dir_fd, note, size);
-	if (r == -EPERM)
+	if (r && r != -ENOENT)
 		return r;
 	note[0] = '\0';
 	return 0;
@@ -199,7 +199,7 @@ static int look_at(int dir_fd, const struct lb_graft_meta *meta, struct lb_graft
 static int look_aside(int dir_fd, struct lb_graft_look *look, struct note note)
 {
 	LB_AUTO_CLOSE int fd = -1;
-	struct lb_graft_meta meta;
+	struct lb_graft_meta meta = {};
 	char name[16];
 	int r;
 
@@ -219,7 +219,7 @@ static int look_for_any(const struct lb_graft_pin *pin, struct lb_graft_look *lo
 			struct note note)
 {
 	struct lb_graft_pin_names names;
-	struct lb_graft_meta meta;
+	struct lb_graft_meta meta = {};
 	int r;
 
 	r = lb_graft_pin_names(pin->dir_fd, &names, note.text, note.size);
@@ -265,7 +265,7 @@ void lb_graft_look_close(struct lb_graft_look *look)
 	}
 }
 
-/* --- committing -------------------------------------------------------------------------------- */
+/* --- committing ------------------------------------------------------------------------------- */
 
 static int rename_all(int from_fd, int to_fd, const struct lb_graft_pin_names *names, size_t *done)
 {
@@ -279,7 +279,7 @@ static int rename_all(int from_fd, int to_fd, const struct lb_graft_pin_names *n
 /* All of them or none. lb_graft_meta is the last to arrive, on the way back the first to go. */
 static int move(int from_fd, int to_fd, struct note note)
 {
-	struct lb_graft_pin_names names;
+	struct lb_graft_pin_names names = {};
 	size_t done;
 	int r;
 
@@ -389,14 +389,14 @@ int lb_graft_pin_commit(struct lb_graft_pin *pin, const struct lb_graft_look *lo
 	if (!r && look->foreign_abi)
 		r = move_aside(pin, look->foreign_abi, false, note);
 	if (r)
-		return r == -EPERM ? r : 0;
+		return r == -ENOENT ? 0 : r;
 	r = pin_all(pin, look, load, note);
 	if (r && look->foreign_abi)
 		move_aside(pin, look->foreign_abi, true, (struct note){});
 	pin->pinned = !r;
 	if (r)
 		unlinkat(pin->root_fd, pin->name, AT_REMOVEDIR);
-	return r == -EPERM ? r : 0;
+	return r == -ENOENT ? 0 : r;
 }
 
 void lb_graft_pin_remove(struct lb_graft_pin *pin)

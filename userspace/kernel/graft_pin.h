@@ -37,28 +37,28 @@ struct lb_graft_look {
 };
 
 /*
- * Opens what is there and makes nothing. 0, also when nothing is there; -EPERM with a note when it
- * is not ours. *ret is to be closed in either case.
+ * Opens what is there and makes nothing. 0, also when nothing is there; with a note: -EPERM it is
+ * not ours, -errno it cannot be told. *ret is to be closed in any case.
  */
 int lb_graft_pin_open(struct lb_graft_pin *ret, const char *name, char *note, size_t size);
 /* Lets go of the descriptors; the pins stay. */
 void lb_graft_pin_close(struct lb_graft_pin *pin);
 
-/* 0, or -EPERM with a note: a pin is not ours or not what its name says. */
+/* 0, or with a note -EPERM: a pin is not ours or not what its name says; -errno as above. */
 int lb_graft_pin_look(const struct lb_graft_pin *pin, struct lb_graft_look *ret, char *note,
 		      size_t size);
 void lb_graft_look_close(struct lb_graft_look *look);
 
 /*
  * Pins what was loaded, after tables of another version went aside. 0: pin->pinned, or not pinned
- * and <note> says why; -EPERM with a note, and all is as it was.
+ * and <note> says why; -EPERM or -errno with a note, and all is as it was.
  */
 int lb_graft_pin_commit(struct lb_graft_pin *pin, const struct lb_graft_look *look,
 			const struct lb_graft_load *load, char *note, size_t size);
 /* Removes the pins of the tables in use, and the directory when nothing else is in it. */
 void lb_graft_pin_remove(struct lb_graft_pin *pin);
 
-/* --- for graft_foreign.c and graft_unload.c ---------------------------------------------------- */
+/* --- for graft_foreign.c and graft_unload.c --------------------------------------------------- */
 
 #define LB_GRAFT_PINS_MAX 16
 struct lb_graft_pin_names {

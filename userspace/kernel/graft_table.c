@@ -19,7 +19,7 @@
 #include "kernel/graft_handle.h"
 #include "kernel/probe.h"
 
-/* --- open and close ---------------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 
 static int refuse(struct lb_graft_table_report *report, enum lb_why why, int err)
 {
@@ -30,14 +30,14 @@ static int refuse(struct lb_graft_table_report *report, enum lb_why why, int err
 }
 
 static int refuse_pins(struct lb_graft_table_report *report, const struct lb_graft_pin *pin,
-		       const char *note)
+		       const char *note, int err)
 {
 	snprintf(report->detail, sizeof(report->detail), LB_PIN_ROOT "/%.80s: %.140s", pin->name,
 		 note);
-	return refuse(report, LB_WHY_PINS, -EPERM);
+	return refuse(report, err == -EPERM ? LB_WHY_PINS : LB_WHY_LOAD, err);
 }
 
-/* What only sockmap needs counts as there: whether this kernel is good enough the load will tell. */
+/* What only sockmap needs counts as there: if this kernel is good enough, the load will tell. */
 static int step_probe(struct lb_graft_table_report *report)
 {
 	struct lb_probe probe;
@@ -97,7 +97,7 @@ static int step_pin(struct lb_graft_table *t, const struct lb_graft_look *look,
 	r = lb_graft_pin_commit(&t->pin, look, &t->load, report->pin_note,
 				sizeof(report->pin_note));
 	if (r)
-		return refuse_pins(report, &t->pin, report->pin_note);
+		return refuse_pins(report, &t->pin, report->pin_note, r);
 	if (t->pin.pinned)
 		snprintf(report->pins, sizeof(report->pins), LB_PIN_ROOT "/%s", t->pin.name);
 	report->adopted = look->adoptable;
@@ -148,8 +148,9 @@ static int look_and_bring_up(struct lb_graft_table *t, const struct lb_graft_tab
 	r = step_probe(report);
 	if (r)
 		return r;
-	if (lb_graft_pin_look(&t->pin, &look, note, sizeof(note)))
-		return refuse_pins(report, &t->pin, note);
+	r = lb_graft_pin_look(&t->pin, &look, note, sizeof(note));
+	if (r)
+		return refuse_pins(report, &t->pin, note, r);
 	r = bring_up(t, opts, &look, report);
 	lb_graft_look_close(&look);
 	return r;
@@ -187,8 +188,9 @@ int lb_graft_table_open(struct lb_graft_table **ret, const struct lb_graft_table
 	t = new_table();
 	if (!t)
 		return refuse(report, LB_WHY_LOAD, -ENOMEM);
-	if (lb_graft_pin_open(&t->pin, name, note, sizeof(note)))
-		r = refuse_pins(report, &t->pin, note);
+	r = lb_graft_pin_open(&t->pin, name, note, sizeof(note));
+	if (r)
+		refuse_pins(report, &t->pin, note, r);
 	else
 		r = look_and_bring_up(t, opts, report);
 	if (r) {
@@ -220,7 +222,7 @@ void lb_graft_table_close(struct lb_graft_table *t, bool keep)
 	free(t);
 }
 
-/* --- the tables -------------------------------------------------------------------------------- */
+/* --- the tables ------------------------------------------------------------------------------- */
 
 uint32_t lb_graft_table_pairs(const struct lb_graft_table *t)
 {

@@ -122,16 +122,19 @@ int lb_graft_table_unload(const char *instance)
 {
 	char name[LB_PIN_NAME_MAX], note[192];
 	struct lb_graft_pin pin;
-	int r, pins;
+	int r;
 
 	lb_libbpf_log_start();
 	if (lb_pin_name(instance, name))
 		return complain(-EINVAL, "an instance name has letters, digits, '-' and '_'");
-	if (lb_graft_pin_open(&pin, name, note, sizeof(note)))
-		r = complain(-EPERM, LB_PIN_ROOT "/%s: %s", name, note);
+	r = lb_graft_pin_open(&pin, name, note, sizeof(note));
+	if (r)
+		complain(r, LB_PIN_ROOT "/%s: %s", name, note);
 	else
 		r = remove_filters(name);
-	pins = r == -EPERM ? 0 : remove_all_pins(&pin);
+	/* While a filter is left, so are the tables it works on. */
+	if (!r)
+		r = remove_all_pins(&pin);
 	lb_graft_pin_close(&pin);
-	return r ? r : pins;
+	return r;
 }

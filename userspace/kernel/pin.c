@@ -63,6 +63,15 @@ int lb_pin_name(const char *instance, char ret[LB_PIN_NAME_MAX])
 	return 0;
 }
 
+/*
+ * What a failed open(2) means to the caller: nothing there, or, without descriptors or memory, that
+ * it cannot be told.
+ */
+static int absent_or(int err)
+{
+	return err == EMFILE || err == ENFILE || err == ENOMEM ? -err : -ENOENT;
+}
+
 static bool is_bpffs(int fd)
 {
 	struct statfs fs;
@@ -88,7 +97,7 @@ int lb_pin_root_open(const char *root, bool make, int *ret, char *note_text, siz
 	struct note note = {note_text, size};
 
 	if (fd < 0)
-		return say(note, -ENOENT, "%s: %s", root, strerror(-fd));
+		return say(note, absent_or(-fd), "%s: %s", root, strerror(-fd));
 	if (!is_bpffs(fd) && make) {
 		if (mount("bpf", root, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700"))
 			return say(note, -ENOENT,
@@ -97,7 +106,9 @@ int lb_pin_root_open(const char *root, bool make, int *ret, char *note_text, siz
 		close(fd);
 		fd = open_root(root);
 	}
-	if (fd < 0 || !is_bpffs(fd))
+	if (fd < 0)
+		return say(note, absent_or(-fd), "%s: %s", root, strerror(-fd));
+	if (!is_bpffs(fd))
 		return say(note, -ENOENT, "%s is no BPF file system", root);
 	*ret = LB_TAKE_FD(fd);
 	return 0;
@@ -126,16 +137,23 @@ int lb_pin_dir_open(int parent_fd, const char *name, bool make, int *ret, char *
 	LB_AUTO_CLOSE int fd = -1;
 	int r;
 
-	if (make && mkdirat(parent_fd, name, 0700) && errno != EEXIST)
-		return say(note, -ENOENT, "cannot make %s: %s", name, strerror(errno));
+	if (make && mkdirat(parent_fd, name, 0700)) {
+		if (errno != EEXIST)
+			return say(note, -ENOENT, "cannot make %s: %s", name, strerror(errno));
+		make = false;
+	}
 	fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	/* O_DIRECTORY comes first: a symlink, whatever it points at, says ENOTDIR or ELOOP. */
 	if (fd < 0 && (errno == ELOOP || errno == ENOTDIR))
 		return say(note, -EPERM, "%s is no directory", name);
 	if (fd < 0 && errno == EACCES)
 		return say(note, -EPERM, "%s is closed to us", name);
-	if (fd < 0)
-		return say(note, -ENOENT, "cannot open %s: %s", name, strerror(errno));
+	if (fd < 0) {
+		r = say(note, absent_or(errno), "cannot open %s: %s", name, strerror(errno));
+		if (make)
+			unlinkat(parent_fd, name, AT_REMOVEDIR);
+		return r;
+	}
 	r = judge_dir(fd, name, note);
 	if (r)
 		return r;

@@ -2,8 +2,8 @@
 /*
  * Pins: names for our BPF objects in a directory of our own, for bpftool and for whoever debugs.
  * Objects live as long as a pin does, so pins of a dead run are replaced, and ours removed at the
- * end. Grafts keep theirs (graft_pin.h) in the same directory: each side touches its own names only,
- * and the directory goes with the last of them.
+ * end. Grafts keep theirs (graft_pin.h) in the same directory: each side touches its own names, and
+ * the directory goes with the last of them.
  *
  * Invariants
  *  P1  The directory is used only through the descriptor whose inode was judged: a real directory,
@@ -48,7 +48,7 @@ int lb_pin_open(struct lb_pin *ret, const char *root, const char *name,
 /* Removes the pins and the directory. Harmless on a zeroed struct; leaves it zeroed. */
 void lb_pin_close(struct lb_pin *pin);
 
-/* --- the parts, for pins with a life of their own ---------------------------------------------- */
+/* --- the parts, for pins with a life of their own --------------------------------------------- */
 
 /*
  * Opens the BPF file system at <root>; with <make> one is mounted there when there is none. 0 with
@@ -57,7 +57,7 @@ void lb_pin_close(struct lb_pin *pin);
 int lb_pin_root_open(const char *root, bool make, int *ret, char *note, size_t size);
 /*
  * Opens directory <name> of <parent_fd> and judges it (P1); with <make> it is made when it is not
- * there. 0 with *ret; -ENOENT; -EPERM: not ours, or no directory. <note> says why.
+ * there. As lb_pin_root_open(), and -EPERM: not ours, or no directory.
  */
 int lb_pin_dir_open(int parent_fd, const char *name, bool make, int *ret, char *note, size_t size);
 /* Pure look: 0 when <name> is not there or is a pin of ours; otherwise -EPERM with a <note>. */
