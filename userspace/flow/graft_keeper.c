@@ -401,8 +401,8 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 }
 
 /*
- * The daemon before us died. Its sockets are gone: a flow in PASS was theirs and died with them; one
- * in SPLIT has lost what they still held, unless nothing was, which nobody can tell any more.
+ * The daemon before us died. Its sockets are gone: a flow in PASS was theirs and died with them;
+ * one in SPLIT has lost what they still held, unless nothing was, which nobody can tell any more.
  */
 static void take_stock(struct lb_graft_keeper *k)
 {
