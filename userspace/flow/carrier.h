@@ -95,7 +95,11 @@ struct lb_leg {
 	bool writable;         /* has not refused bytes since the last EPOLLOUT */
 	bool until_empty; /* a FIN, an error or urgent data came: a short read is not the end */
 	uint32_t mask;    /* EPOLL* registered */
-	uint64_t cookie;  /* sockmap */
+	/* sockmap */
+	uint64_t cookie;
+	uint32_t window;   /* bytes its peer may have under way to us .. */
+	uint32_t promised; /* .. and may for now */
+	uint32_t sndbuf;   /* what SO_SNDBUF said when nothing was short */
 };
 
 /* The way from leg [i] ("the source") to leg [i ^ 1] ("the sink"). */
@@ -147,6 +151,9 @@ struct lb_pair {
 	uint64_t last_ns;       /* last payload moved by the daemon */
 	uint32_t sockmap_index; /* of leg 0; leg 1 has the next */
 	uint32_t poll_ms;       /* sockmap: the next wait for what makes no event */
+	bool thrifty;           /* sockmap: TCP is short of memory .. */
+	uint64_t thrifty_ns;    /* .. since then */
+	uint64_t looked_ns;     /* .. asked then */
 	uint32_t reads;         /* relay: since the last judgement .. */
 	uint64_t judged_bytes;  /* .. when this much had been moved */
 	bool tethered;          /* sockmap: leg 1 was refused, the daemon carries both ways */
