@@ -205,6 +205,18 @@ static __always_inline void rescale_window(struct packet *p, const struct lb_gra
 	p->f.th.window = bpf_htons((__u16)window);
 }
 
+/* The right edge of the window stays where it is. */
+static __always_inline void hold_ack(struct packet *p, const struct lb_graft_leg *leg)
+{
+	struct tcphdr *th = &p->f.th;
+	__u32 ahead = bpf_ntohl(th->ack_seq) + leg->ack_shift - leg->ack_limit;
+
+	if (!leg->ack_limit || !th->ack || (__s32)ahead <= 0)
+		return;
+	th->ack_seq = bpf_htonl(bpf_ntohl(th->ack_seq) - ahead);
+	p->window += ahead;
+}
+
 static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *leg,
 					const struct lb_graft_leg *other)
 {
@@ -279,8 +291,10 @@ static __always_inline void clone_for_us(struct __sk_buff *skb, struct packet *p
 
 	if (!meta || p->f.th.syn || p->f.th.rst)
 		return;
+	/* On lo it goes round once more: what goes in at the front loses its route. */
 	if (!bpf_skb_store_bytes(skb, ETH_ALEN, meta->mark, ETH_ALEN, 0))
-		bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+		bpf_clone_redirect(skb, skb->ifindex,
+				   skb->ifindex == LB_LOOPBACK ? 0 : BPF_F_INGRESS);
 }
 
 static __always_inline int forward(struct __sk_buff *skb, struct packet *p, struct lb_graft *g,
@@ -300,16 +314,19 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 		clone_for_us(skb, p);
 	note(p, g, leg, other, skb->gso_segs ?: 1);
 	p->old_sum = bpf_csum_diff(NULL, 0, (__be32 *)&p->f.th, tcp_len(p), 0);
+	if (stage == LB_GRAFT_SPLIT)
+		hold_ack(p, leg);
 	rewrite_tcp(p, leg, other);
 	if (write_headers(skb, p, leg, remote))
 		goto fail;
 	count(LB_GRAFT_COUNT_FORWARDED);
-	if (remote)
-		return bpf_redirect_neigh(leg->ifindex, NULL, 0, 0);
-	/* Already where local packets arrive; else go there, or the addresses, both this host's,
-	 * would look forged (fib_validate_source). */
-	return skb->ifindex == LB_LOOPBACK ? TC_ACT_UNSPEC
-					   : bpf_redirect(LB_LOOPBACK, BPF_F_INGRESS);
+	/* Already where local packets arrive, with the route it was sent with. */
+	if (!remote && skb->ifindex == LB_LOOPBACK)
+		return TC_ACT_UNSPEC;
+	/* To an end on this host it goes the way its own packets go, out by lo: that gives it a
+	 * route. A packet that came in on lo without one would look forged, both its addresses
+	 * being this host's (ip_route_input_slow, fib_validate_source). */
+	return bpf_redirect_neigh(remote ? leg->ifindex : LB_LOOPBACK, NULL, 0, 0);
 fail:
 	count(LB_GRAFT_COUNT_FAILED);
 	return TC_ACT_SHOT;
