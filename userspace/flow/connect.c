@@ -14,6 +14,8 @@
 #include "backend/ports.h"
 #include "base/cleanup.h"
 
+/* A client with more is on lo, and takes what any backend sends. */
+#define LOOPBACK_MSS 16384
 /* Local ports tried before the kernel is asked for one. */
 #define PORT_TRIES 3
 /* The option with its padding: an mss as getsockopt(2) gives it is without. */
@@ -58,7 +60,8 @@ static void limit_segments(const struct lb_session *s, int fd)
 	int mss = 0;
 	socklen_t len = sizeof(mss);
 
-	if (!getsockopt(s->pair.leg[LB_LEG_CLIENT].watch.fd, IPPROTO_TCP, TCP_MAXSEG, &mss, &len))
+	if (!getsockopt(s->pair.leg[LB_LEG_CLIENT].watch.fd, IPPROTO_TCP, TCP_MAXSEG, &mss, &len) &&
+	    mss < LOOPBACK_MSS)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &(int){mss + TIMESTAMP_BYTES},
 				 sizeof(mss));
 }
