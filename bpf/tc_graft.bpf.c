@@ -261,11 +261,11 @@ static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p
 	if (r)
 		return r;
 	r = bpf_l4_csum_replace(skb, check, 0, addresses, BPF_F_PSEUDO_HDR);
-	/* IPv6 has no checksum that makes up for the new addresses: with CHECKSUM_COMPLETE the
-	 * call above took from skb->csum what is really there (BPF_F_IPV6 of 6.16 says so, older
-	 * kernels do not know it). */
+	/* IPv6 has no checksum that makes up for the new addresses and the hop: with
+	 * CHECKSUM_COMPLETE the call above took from skb->csum what is really there (BPF_F_IPV6 of
+	 * 6.16 says so, older kernels do not know it). */
 	if (p->ipv6)
-		bpf_csum_update(skb, addresses);
+		bpf_csum_update(skb, addresses + (decrement ? bpf_htons(0xfffe) : 0));
 	return r ?: bpf_l4_csum_replace(skb, check, 0, diff, 0);
 }
 
