@@ -124,14 +124,17 @@ static __always_inline bool set_flag(struct lb_graft_leg *leg, __u32 f)
 	return !(leg->flags & f) && !(__sync_fetch_and_or(&leg->flags, f) & f);
 }
 
-/* What <leg>'s peer acknowledges, if <other>'s peer has sent so much. */
+/*
+ * What <leg>'s peer acknowledges, if <other>'s peer has sent so much. An old acknowledgement says
+ * nothing new, and half of all numbers are old ones: a stranger's must not open the window.
+ */
 static __always_inline void note_ack(const struct packet *p, struct lb_graft *g,
 				     struct lb_graft_leg *leg, struct lb_graft_leg *other)
 {
 	__u32 ack = bpf_ntohl(p->f.th.ack_seq), fin = !!(other->flags & LB_GRAFT_FIN);
 	__u32 sent = other->seq_end + other->seq_shift;
 
-	if ((__s32)(ack - sent - fin) > 0)
+	if ((__s32)(ack - sent - fin) > 0 || (__s32)(ack - leg->ack_max) < 0)
 		return;
 	raise(&leg->ack_max, ack);
 	raise(&leg->edge, ack + p->window);
@@ -140,19 +143,27 @@ static __always_inline void note_ack(const struct packet *p, struct lb_graft *g,
 		tell(p);
 }
 
-/* What <leg>'s peer sends, if <other>'s peer can take it. */
+/*
+ * What <leg>'s peer sends, if <other>'s peer can take it: the first byte decides. The last one may
+ * lie beyond the edge, of a window that rescale_window() rounded up or in a probe of a closed one;
+ * not to believe it would be for ever, as its acknowledgement then is not believed either.
+ *
+ * A FIN stands behind all that was seen, or it is a stranger's; one that data went beyond was.
+ */
 static __always_inline void note_data(const struct packet *p, struct lb_graft_leg *leg,
 				      const struct lb_graft_leg *other, __u64 now)
 {
 	__u32 seq = bpf_ntohl(p->f.th.seq), end = seq + p->payload, moved;
 
-	if ((__s32)(end + leg->seq_shift - other->edge) > 0)
+	if ((__s32)(seq + leg->seq_shift - other->edge) > 0)
 		return;
 	leg->data_ns = now;
 	moved = raise(&leg->seq_end, end);
 	if (moved)
 		__sync_fetch_and_add(&leg->bytes, moved);
-	if (p->f.th.fin) {
+	if (moved && (leg->flags & LB_GRAFT_FIN) && (__s32)(end - leg->fin_end) >= 0)
+		__sync_fetch_and_and(&leg->flags, ~LB_GRAFT_FIN);
+	if (p->f.th.fin && end == leg->seq_end) {
 		leg->fin_end = end + 1;
 		set_flag(leg, LB_GRAFT_FIN);
 	}
@@ -210,6 +221,9 @@ static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *l
 {
 	struct tcphdr *th = &p->f.th;
 
+	/* First: they look at the numbers as they came. */
+	if (p->tcp_len > sizeof(*th))
+		rewrite_options(p, leg, other);
 	th->source = leg->sport;
 	th->dest = leg->dport;
 	th->seq = bpf_htonl(bpf_ntohl(th->seq) + leg->seq_shift);
@@ -217,8 +231,6 @@ static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *l
 		th->ack_seq = bpf_htonl(bpf_ntohl(th->ack_seq) + leg->ack_shift);
 	if (!th->syn)
 		rescale_window(p, leg);
-	if (p->tcp_len > sizeof(*th))
-		rewrite_options(p, leg, other);
 }
 
 /*

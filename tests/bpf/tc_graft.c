@@ -302,6 +302,38 @@ static void without_timestamps_no_clock_is_fixed(void **state)
 	assert_int_equal(grafts[PAIR].leg[0].ts_shift, 0);
 }
 
+/* Or a stranger's clock, guessed into an idle flow, would rule over the peer's own (PAWS). */
+static void only_a_credible_packet_fixes_the_clock(void **state)
+{
+	const struct {
+		const char *name;
+		uint8_t flags;
+		uint32_t seq, ack;
+	} rows[] = {
+		{"SYN", SYN, 0, 0},
+		{"RST", RST | ACK, 0, 0},
+		{"no acknowledgement", PSH, 0, 0},
+		{"acknowledges beyond the window", ACK, 0, 50001},
+		{"acknowledges the past", ACK, 0, (uint32_t)-70000},
+		{"sequence number beyond the window", ACK, 50001, 0},
+		{"sequence number of the past", ACK, (uint32_t)-2, 0},
+	};
+
+	room_required();
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		struct segment s = segment_of(false, 0, 0);
+
+		pair_open(false, LB_GRAFT_FULL)->leg[0].ts_shift = 0;
+		s.flags = rows[i].flags;
+		s.seq += rows[i].seq;
+		s.ack += rows[i].ack;
+		s.opt = (struct options)OPT(NOP, NOP, T_IN);
+		forward_segment(&s);
+		if (grafts[PAIR].leg[0].ts_shift)
+			fail_msg("%s: fixed the clock", rows[i].name);
+	}
+}
+
 /* --- the way ------------------------------------------------------------------------------- */
 
 static void a_hop_is_counted_only_when_the_packet_leaves_this_host(void **state)
@@ -544,6 +576,7 @@ int main(void)
 		cmocka_unit_test(the_first_packet_fixes_the_distance_of_the_clock),
 		cmocka_unit_test(an_echo_is_0_while_the_other_clock_is_unknown),
 		cmocka_unit_test(without_timestamps_no_clock_is_fixed),
+		cmocka_unit_test(only_a_credible_packet_fixes_the_clock),
 		cmocka_unit_test(a_hop_is_counted_only_when_the_packet_leaves_this_host),
 		cmocka_unit_test(padding_is_no_payload),
 		cmocka_unit_test(what_is_not_ours_is_left_alone),
