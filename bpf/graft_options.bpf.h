@@ -81,12 +81,13 @@ static __always_inline bool rewrite_aligned(struct packet *p, struct lb_graft_le
 		if (bytes != (words - 4) * 4 + 2)
 			return false;
 	}
-	word[1] = bpf_htonl(
-		shift_timestamp(leg, is_credible(&p->f.th, leg, other), bpf_ntohl(word[1])));
-	word[2] = bpf_htonl(shift_echo(other, bpf_ntohl(word[2])));
+	change32(p, &word[1],
+		 bpf_htonl(shift_timestamp(leg, is_credible(&p->f.th, leg, other),
+					   bpf_ntohl(word[1]))));
+	change32(p, &word[2], bpf_htonl(shift_echo(other, bpf_ntohl(word[2]))));
 	for (__u32 i = 4; i < OPT_MAX / 4; i++)
 		if (i < words)
-			word[i] = bpf_htonl(bpf_ntohl(word[i]) + leg->ack_shift);
+			change32(p, &word[i], bpf_htonl(bpf_ntohl(word[i]) + leg->ack_shift));
 	return true;
 }
 
@@ -143,16 +144,19 @@ static long step(__u32 n, void *ctx)
 	return 0;
 }
 
-static __noinline int rewrite_any(struct packet *p, struct lb_graft_leg *leg,
-				  const struct lb_graft_leg *other)
+/* Not static: the verifier looks at it once, and not once for every way that leads here. */
+__noinline int rewrite_any(struct packet *p, struct lb_graft_leg *leg,
+			   const struct lb_graft_leg *other)
 {
-	struct walk w = {.leg = leg,
-			 .other = other,
-			 .end = p->tcp_len - sizeof(struct tcphdr),
-			 .credible = is_credible(&p->f.th, leg, other)};
+	struct walk w = {.leg = leg, .other = other};
 
+	if (!p || !leg || !other)
+		return 0;
+	w.end = p->tcp_len - sizeof(struct tcphdr);
+	w.credible = is_credible(&p->f.th, leg, other);
 	__builtin_memcpy(w.opt, p->f.opt, OPT_MAX);
 	bpf_loop(OPT_MAX, step, &w, 0);
+	p->diff += (__u32)bpf_csum_diff((__be32 *)p->f.opt, OPT_MAX, (__be32 *)w.opt, OPT_MAX, 0);
 	__builtin_memcpy(p->f.opt, w.opt, OPT_MAX);
 	return 0;
 }

@@ -213,6 +213,7 @@ static __always_inline void rescale_window(struct packet *p, const struct lb_gra
 		window = 1;
 	if (window > 0xffff)
 		window = 0xffff;
+	p->diff += sum_diff(p->f.th.window, bpf_htons((__u16)window));
 	p->f.th.window = bpf_htons((__u16)window);
 }
 
@@ -224,11 +225,12 @@ static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *l
 	/* First: they look at the numbers as they came. */
 	if (p->tcp_len > sizeof(*th))
 		rewrite_options(p, leg, other);
+	p->diff += sum_diff(th->source, leg->sport) + sum_diff(th->dest, leg->dport);
 	th->source = leg->sport;
 	th->dest = leg->dport;
-	th->seq = bpf_htonl(bpf_ntohl(th->seq) + leg->seq_shift);
+	change32(p, &th->seq, bpf_htonl(bpf_ntohl(th->seq) + leg->seq_shift));
 	if (th->ack)
-		th->ack_seq = bpf_htonl(bpf_ntohl(th->ack_seq) + leg->ack_shift);
+		change32(p, &th->ack_seq, bpf_htonl(bpf_ntohl(th->ack_seq) + leg->ack_shift));
 	if (!th->syn)
 		rescale_window(p, leg);
 }
@@ -242,32 +244,32 @@ static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p
 {
 	__u32 len = tcp_len(p),
 	      check = ETH_HLEN + p->ip_len + __builtin_offsetof(struct tcphdr, check);
-	__s64 addresses, diff;
+	__u64 addresses = 0;
 	int r;
 
-	diff = bpf_csum_diff(NULL, 0, (__be32 *)&p->f.th, len, ~p->old_sum);
 	if (p->ipv6) {
 		struct ipv6hdr *ip = &p->f.ip6;
-		__u8 addrs[32] __attribute__((aligned(8)));
+		__be32 *from = ip->saddr.in6_u.u6_addr32, *to = ip->daddr.in6_u.u6_addr32;
 
-		__builtin_memcpy(addrs, leg->saddr, 16);
-		__builtin_memcpy(addrs + 16, leg->daddr, 16);
-		addresses = bpf_csum_diff((__be32 *)&ip->saddr, 32, (__be32 *)addrs, 32, 0);
-		__builtin_memcpy(&ip->saddr, addrs, 32);
+		for (int i = 0; i < 4; i++) {
+			addresses += sum_diff(from[i], leg->saddr[i]);
+			addresses += sum_diff(to[i], leg->daddr[i]);
+			from[i] = leg->saddr[i];
+			to[i] = leg->daddr[i];
+		}
+		addresses = fold(addresses);
 		ip->hop_limit -= decrement;
 		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, 0);
 	} else {
 		struct iphdr *ip = &p->f.ip4;
-		__be32 from[3] = {ip->saddr, ip->daddr, bpf_htonl((__u32)ip->ttl << 24)};
-		__be32 to[3] = {leg->saddr[0], leg->daddr[0],
-				bpf_htonl((__u32)(ip->ttl - decrement) << 24)};
-		__s64 whole = bpf_csum_diff(from, sizeof(from), to, sizeof(to), (__u16)~ip->check);
 
-		addresses = bpf_csum_diff(from, 8, to, 8, 0);
-		ip->saddr = to[0];
-		ip->daddr = to[1];
+		addresses = fold(sum_diff(ip->saddr, leg->saddr[0]) +
+				 sum_diff(ip->daddr, leg->daddr[0]));
+		ip->saddr = leg->saddr[0];
+		ip->daddr = leg->daddr[0];
 		ip->ttl -= decrement;
-		ip->check = ~fold(whole);
+		ip->check =
+			~fold((__u16)~ip->check + addresses + (decrement ? bpf_htons(0xfeff) : 0));
 		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, 0);
 	}
 	if (r)
@@ -278,7 +280,7 @@ static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p
 	 * 6.16 says so, older kernels do not know it). */
 	if (p->ipv6)
 		bpf_csum_update(skb, addresses + (decrement ? bpf_htons(0xfffe) : 0));
-	return r ?: bpf_l4_csum_replace(skb, check, 0, diff, 0);
+	return r ?: bpf_l4_csum_replace(skb, check, 0, fold(p->diff), 0);
 }
 
 /*
@@ -311,7 +313,6 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	if (stage == LB_GRAFT_SPLIT)
 		clone_for_us(skb, p);
 	note(p, g, leg, other, skb->gso_segs ?: 1);
-	p->old_sum = bpf_csum_diff(NULL, 0, (__be32 *)&p->f.th, tcp_len(p), 0);
 	rewrite_tcp(p, leg, other);
 	if (write_headers(skb, p, leg, remote))
 		goto fail;
