@@ -83,6 +83,18 @@ static __always_inline struct lb_graft_meta *meta_of(void)
 	return bpf_map_lookup_elem(&lb_graft_meta, &zero);
 }
 
+/* The pair that <index>, the value of a key, names. NULL: none. */
+static __always_inline struct lb_graft *pair_of(const __u32 *index, __u32 *leg)
+{
+	__u32 pair;
+
+	if (!index)
+		return NULL;
+	*leg = *index & 1;
+	pair = *index >> 1;
+	return bpf_map_lookup_elem(&lb_grafts, &pair);
+}
+
 /* Both families end where TCP begins, so that one store writes all of it back. */
 struct frame {
 	union {
@@ -133,6 +145,10 @@ static __always_inline __u16 fold(__u64 sum)
 	sum = (sum & 0xffff) + (sum >> 16);
 	return (__u16)sum;
 }
+
+/* What one hop less adds to the sum of an IPv4 and of an IPv6 header. */
+#define TTL_DIFF       bpf_htons(0xfeff)
+#define HOP_LIMIT_DIFF bpf_htons(0xfffe)
 
 /* Of two words in the packet: what <to> in <from>'s place adds to a sum. */
 static __always_inline __u64 sum_diff(__be32 from, __be32 to)
@@ -267,7 +283,42 @@ static __always_inline bool parse_tcp(struct __sk_buff *skb, struct packet *p,
 	return true;
 }
 
+/* What was rewritten with <leg> goes where it belongs. The program's last word. */
+static __always_inline int leave(struct __sk_buff *skb, const struct lb_graft_leg *leg)
+{
+	if (leg->ifindex)
+		return bpf_redirect_neigh(leg->ifindex, NULL, 0, 0);
+	/* Already where local packets arrive; else go there, or the addresses, both this host's,
+	 * would look forged (fib_validate_source). */
+	return skb->ifindex == LB_LOOPBACK ? TC_ACT_UNSPEC
+					   : bpf_redirect(LB_LOOPBACK, BPF_F_INGRESS);
+}
+
 /* --- our own socket's copy -------------------------------------------------------------------- */
+
+/*
+ * A clone goes in again at the front of this interface, marked by its source address: it is for our
+ * own stack. Of TCP, copy_for_us() makes it harmless there.
+ */
+static __always_inline void clone_marked(struct __sk_buff *skb)
+{
+	struct lb_graft_meta *meta = meta_of();
+
+	if (meta && !bpf_skb_store_bytes(skb, ETH_ALEN, meta->mark, ETH_ALEN, 0))
+		bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+}
+
+static __always_inline bool is_marked(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const struct lb_graft_meta *meta = meta_of();
+	const struct ethhdr *eth = data;
+
+	if (!meta || (void *)(eth + 1) > end)
+		return false;
+	return *(__u32 *)eth->h_source == *(__u32 *)meta->mark &&
+	       *(__u16 *)(eth->h_source + 4) == *(__u16 *)(meta->mark + 4);
+}
 
 /* What our socket of this leg expects next; false when it is gone. */
 static __always_inline bool expected(struct __sk_buff *skb, const struct packet *p, __u32 *ret)

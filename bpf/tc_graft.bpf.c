@@ -38,7 +38,6 @@
 static __always_inline struct lb_graft *find(struct packet *p)
 {
 	const __u32 *index;
-	__u32 pair;
 
 	if (p->ipv6) {
 		struct lb_graft_v6 key = {.sport = p->f.th.source, .dport = p->f.th.dest};
@@ -52,11 +51,9 @@ static __always_inline struct lb_graft *find(struct packet *p)
 
 		index = bpf_map_lookup_elem(&lb_graft_v4, &key);
 	}
-	if (!index)
-		return NULL;
-	p->leg = *index & 1;
-	p->pair = pair = *index >> 1;
-	return bpf_map_lookup_elem(&lb_grafts, &pair);
+	if (index)
+		p->pair = *index >> 1;
+	return pair_of(index, &p->leg);
 }
 
 /* Both keys go: what comes from now on with these addresses is a new connection's. */
@@ -268,8 +265,7 @@ static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p
 		ip->saddr = leg->saddr[0];
 		ip->daddr = leg->daddr[0];
 		ip->ttl -= decrement;
-		ip->check =
-			~fold((__u16)~ip->check + addresses + (decrement ? bpf_htons(0xfeff) : 0));
+		ip->check = ~fold((__u16)~ip->check + addresses + (decrement ? TTL_DIFF : 0));
 		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, 0);
 	}
 	if (r)
@@ -279,22 +275,8 @@ static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p
 	 * CHECKSUM_COMPLETE the call above took from skb->csum what is really there (BPF_F_IPV6 of
 	 * 6.16 says so, older kernels do not know it). */
 	if (p->ipv6)
-		bpf_csum_update(skb, addresses + (decrement ? bpf_htons(0xfffe) : 0));
+		bpf_csum_update(skb, addresses + (decrement ? HOP_LIMIT_DIFF : 0));
 	return r ?: bpf_l4_csum_replace(skb, check, 0, fold(p->diff), 0);
-}
-
-/*
- * Our socket must still learn what its peer acknowledges: a clone goes in again at the front of
- * this interface, marked by its source address; copy_for_us() makes it harmless there.
- */
-static __always_inline void clone_for_us(struct __sk_buff *skb, struct packet *p)
-{
-	struct lb_graft_meta *meta = meta_of();
-
-	if (!meta || p->f.th.syn || p->f.th.rst)
-		return;
-	if (!bpf_skb_store_bytes(skb, ETH_ALEN, meta->mark, ETH_ALEN, 0))
-		bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
 }
 
 static __always_inline int forward(struct __sk_buff *skb, struct packet *p, struct lb_graft *g,
@@ -310,34 +292,18 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	/* A priority tag (VLAN 0) is not for the way out. */
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
 		goto fail;
-	if (stage == LB_GRAFT_SPLIT)
-		clone_for_us(skb, p);
+	/* Our socket must still learn what its peer acknowledges. */
+	if (stage == LB_GRAFT_SPLIT && !p->f.th.syn && !p->f.th.rst)
+		clone_marked(skb);
 	note(p, g, leg, other, skb->gso_segs ?: 1);
 	rewrite_tcp(p, leg, other);
 	if (write_headers(skb, p, leg, remote))
 		goto fail;
 	count(LB_GRAFT_COUNT_FORWARDED);
-	if (remote)
-		return bpf_redirect_neigh(leg->ifindex, NULL, 0, 0);
-	/* Already where local packets arrive; else go there, or the addresses, both this host's,
-	 * would look forged (fib_validate_source). */
-	return skb->ifindex == LB_LOOPBACK ? TC_ACT_UNSPEC
-					   : bpf_redirect(LB_LOOPBACK, BPF_F_INGRESS);
+	return leave(skb, leg);
 fail:
 	count(LB_GRAFT_COUNT_FAILED);
 	return TC_ACT_SHOT;
-}
-
-static __always_inline bool is_marked(struct __sk_buff *skb)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	const struct lb_graft_meta *meta = meta_of();
-	const struct ethhdr *eth = data;
-
-	if (!meta || (void *)(eth + 1) > end)
-		return false;
-	return *(__u32 *)eth->h_source == *(__u32 *)meta->mark &&
-	       *(__u16 *)(eth->h_source + 4) == *(__u16 *)(meta->mark + 4);
 }
 
 SEC("tc")
@@ -354,7 +320,7 @@ int tc_graft(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	r = parse(skb, &p);
 	if (r == PARSED_ICMP)
-		return translate_icmp(skb, &p);
+		return translate_icmp(skb);
 	if (r != PARSED_TCP)
 		return TC_ACT_UNSPEC;
 	g = find(&p);
