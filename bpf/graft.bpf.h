@@ -162,15 +162,18 @@ static __always_inline void change32(struct packet *p, __be32 *field, __be32 to)
 	*field = to;
 }
 
-/* <n> bytes, a constant and whole words, from the IP header on. Nearly always they are where data points to. */
+/*
+ * <n> bytes, a constant and whole words, from the IP header on. Nearly always all of them are in
+ * the linear part of the packet; a driver that leaves them elsewhere pays for a call.
+ */
 static __always_inline bool read_headers(struct __sk_buff *skb, void *to, __u32 n)
 {
-	const void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const __u8 *ip = (__u8 *)(long)skb->data + ETH_HLEN, *end = (__u8 *)(long)skb->data_end;
 
-	if (data + ETH_HLEN + n > end)
+	if (ip + n > end)
 		return !bpf_skb_load_bytes(skb, ETH_HLEN, to, n);
 	for (__u32 i = 0; i < n / 4; i++) /* memcpy would go byte by byte */
-		((__u32 *)to)[i] = ((const __u32 *)(data + ETH_HLEN))[i];
+		((__u32 *)to)[i] = ((const __u32 *)ip)[i];
 	return true;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tc_graft: while a flow is taken over, our own socket hears what its peer acknowledges, and nothing
- * else; the socket is a real one, over loopback. What skb->csum says is not looked at: a packet that
- * is cut loses it (__skb_trim_rcsum), and the kernel sums up anew.
+ * tc_graft: while a flow is taken over, our own socket hears what its peer acknowledges, and
+ * nothing else; the socket is a real one, over loopback. What skb->csum says is not looked at: a
+ * packet that is cut loses it (__skb_trim_rcsum), and the kernel sums up anew.
  */
 #include "tc_graft.h"
 
