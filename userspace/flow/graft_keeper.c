@@ -396,8 +396,7 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 	g->due_ns = 0;
 	g->end_reason = 0;
 	k->adopted++;
-	if (lb_graft_has_ended(g))
-		linger(k, pair);
+	/* One that has ended is the first sweep's: a start that yet fails must not write it down. */
 }
 
 /*
