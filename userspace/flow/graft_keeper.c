@@ -236,6 +236,17 @@ static void linger(struct lb_graft_keeper *k, uint32_t pair)
 		arm_due(k);
 }
 
+/* It has ended, and nobody will wait for the end of its linger. */
+static void write_down_early(struct lb_graft_keeper *k, uint32_t pair)
+{
+	struct lb_graft *g = entry_of(k, pair);
+
+	if (!g->due_ns)
+		linger(k, pair);
+	if (g->counted == LB_GRAFT_KEPT)
+		write_down(k, g);
+}
+
 static void look_at(struct lb_graft_keeper *k, uint32_t pair)
 {
 	struct lb_graft *g = entry_of(k, pair);
@@ -348,8 +359,11 @@ void lb_graft_keeper_cut(struct lb_graft_keeper *k, size_t rule, enum lb_reason 
 	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++) {
 		struct lb_graft *g = entry_of(k, i);
 
-		if (is_kept(g) && !g->end_reason && !lb_graft_has_ended(g) &&
-		    (rule == SIZE_MAX || g->rule == rule))
+		if (!is_kept(g) || g->end_reason || (rule != SIZE_MAX && g->rule != rule))
+			continue;
+		if (lb_graft_has_ended(g))
+			write_down_early(k, i);
+		else
 			end(k, i, reason);
 	}
 }
