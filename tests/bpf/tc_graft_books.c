@@ -138,6 +138,27 @@ static void books_go_on_after_a_segment_that_ended_beyond_the_window(void **stat
 	}
 }
 
+/* Between the daemon's look at the sockets and the first forwarded packet they still get some. */
+static void books_that_start_behind_catch_up(void **state)
+{
+	struct lb_graft *g;
+
+	room_required();
+	g = pair_open(false, LB_GRAFT_FULL);
+	send_ack(1, 4000);
+	assert_int_equal(g->leg[1].ack_max, out_of[1] + 1000);
+	send_data(0, 4000, 100, 0);
+	assert_int_equal(g->leg[0].bytes, 4100);
+	send_ack(1, 4100);
+	assert_int_equal(g->leg[1].ack_max, out_of[1] + 4100);
+	/* Or with the close. */
+	g = pair_open(false, LB_GRAFT_FULL);
+	send_data(0, 4000, 0, FIN);
+	send_ack(1, 4001);
+	assert_int_equal(g->leg[0].bytes, 4000);
+	assert_int_equal(g->leg[0].flags, LB_GRAFT_FIN | LB_GRAFT_FIN_ACKED);
+}
+
 static void packets_leave_their_times(void **state)
 {
 	struct lb_graft_leg *leg;
@@ -446,6 +467,7 @@ int main(void)
 		cmocka_unit_test(segments_the_card_has_merged_count_as_many),
 		cmocka_unit_test(data_outside_the_window_is_not_believed),
 		cmocka_unit_test(books_go_on_after_a_segment_that_ended_beyond_the_window),
+		cmocka_unit_test(books_that_start_behind_catch_up),
 		cmocka_unit_test(packets_leave_their_times),
 		cmocka_unit_test(acknowledgements_move_the_edge),
 		cmocka_unit_test(an_acknowledgement_of_what_was_never_sent_is_not_believed),
