@@ -68,7 +68,8 @@ enum {
 enum {
 	LB_GRAFT_SEEN = 1 << 0,      /* a packet of this leg came by */
 	LB_GRAFT_IRREGULAR = 1 << 1, /* .. with IP options, extension headers or in fragments */
-	LB_GRAFT_FIN = 1 << 2,       /* the peer has closed: fin_end is valid */
+	LB_GRAFT_FIN = 1 << 2,       /* the peer has closed: fin_end is valid; taken back when
+				      * data goes beyond: it was not the peer's */
 	LB_GRAFT_FIN_ACKED = 1 << 3, /* .. and the other peer has acknowledged it */
 	LB_GRAFT_RST = 1 << 4,       /* the peer reset the flow, and was the first to do so */
 	LB_GRAFT_GONE = 1 << 5,      /* a new connection uses the addresses: the keys are gone */

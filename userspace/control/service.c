@@ -145,14 +145,10 @@ static void open_kernel(struct lb_service *s, const char *instance)
 	report->why = LB_WHY_CONFIGURED;
 	if (!wants_kernel(s->config))
 		return;
-	if (lb_kernel_open(&s->kernel, &opts, report)) {
-		lb_warn("sockmap is not in service (%s): %s; userspace carries all flows",
-			lb_why_word(report->why), report->detail);
-		return;
-	}
-	lb_info("sockmap is in service: %u flows, self-test passed in %.0f ms, pins: %s",
-		lb_kernel_pairs(s->kernel), report->selftest_ms,
-		*report->pins ? report->pins : report->pin_note);
+	if (!lb_kernel_open(&s->kernel, &opts, report))
+		lb_info("sockmap is in service: %u flows, self-test passed in %.0f ms, pins: %s",
+			lb_kernel_pairs(s->kernel), report->selftest_ms,
+			*report->pins ? report->pins : report->pin_note);
 }
 
 static bool may_graft(const struct lb_rule_config *rule)
@@ -179,7 +175,8 @@ static int attach_graft(struct lb_service *s)
 		err = lb_grafts_new(&s->grafts, s->graft_table, &s->config->graft);
 	if (err) {
 		s->graft_report.why = LB_WHY_LOAD;
-		lb_warn("graft is not in service: it cannot be attached: %s", strerror(-err));
+		snprintf(s->graft_report.detail, sizeof(s->graft_report.detail),
+			 "it cannot be attached: %s", strerror(-err));
 		lb_graft_table_close(s->graft_table, s->graft_report.adopted);
 		s->graft_table = NULL;
 		return err;
@@ -201,13 +198,33 @@ static void open_graft(struct lb_service *s, const char *instance)
 		.create = wants_graft(s->config),
 	};
 
-	if (lb_graft_table_open(&s->graft_table, &opts, report)) {
-		if (opts.create)
-			lb_warn("graft is not in service (%s): %s", lb_why_word(report->why),
-				report->detail);
-		return;
-	}
-	(void)attach_graft(s);
+	if (!lb_graft_table_open(&s->graft_table, &opts, report))
+		(void)attach_graft(s);
+}
+
+/* What is missing of what the rules want, in one line when it is for one reason. */
+static void tell_missing(const struct lb_service *s)
+{
+	const struct lb_graft_table_report *graft = &s->graft_report;
+	const struct lb_kernel_report *sockmap = &s->kernel_report;
+	bool no_sockmap = wants_kernel(s->config) && !s->kernel;
+	bool no_graft = wants_graft(s->config) && !s->graft_table;
+	bool both = no_sockmap && no_graft;
+
+	if (both && graft->why == sockmap->why)
+		lb_warn("graft and sockmap are not in service (%s): %s; userspace carries all "
+			"flows",
+			lb_why_word(graft->why), sockmap->detail);
+	else if (both)
+		lb_warn("graft is not in service (%s): %s; nor is sockmap (%s): %s; userspace "
+			"carries all flows",
+			lb_why_word(graft->why), graft->detail, lb_why_word(sockmap->why),
+			sockmap->detail);
+	else if (no_graft)
+		lb_warn("graft is not in service (%s): %s", lb_why_word(graft->why), graft->detail);
+	else if (no_sockmap)
+		lb_warn("sockmap is not in service (%s): %s%s", lb_why_word(sockmap->why),
+			sockmap->detail, s->graft_table ? "" : "; userspace carries all flows");
 }
 
 static void write_log_line(void *arg, uint32_t worker, const char *line, size_t len)
@@ -336,6 +353,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 	set_limits(s);
 	open_kernel(s, instance);
 	open_graft(s, instance);
+	tell_missing(s);
 	err = open_log(s);
 	if (err)
 		return err;

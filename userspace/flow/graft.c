@@ -220,29 +220,49 @@ static uint32_t limit_of(uint32_t received)
 	return limit + !limit;
 }
 
+/* What the program counts from, by leg: as our socket stands now. */
+static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
+{
+	struct lb_graft *g = entry_of(p);
+	struct lb_graft_leg *leg = &g->leg[i];
+	struct tcp_info info;
+	int unacked, err = lb_graft_socket_info(p->leg[i].watch.fd, &info);
+
+	if (err)
+		return err;
+	if (info.tcpi_state != STATE_ESTABLISHED)
+		return -EPIPE;
+	if (ioctl(p->leg[i].watch.fd, SIOCOUTQ, &unacked))
+		return -errno;
+	leg->bytes = info.tcpi_bytes_received;
+	leg->seq_end = p->graft_in[i] + (uint32_t)info.tcpi_bytes_received;
+	leg->data_ns = p->last_ns;
+	g->wend[i] = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes;
+	leg->ack_max = g->wend[i] - (uint32_t)unacked;
+	*snd_wnd = info.tcpi_snd_wnd;
+	return 0;
+}
+
 static int begin_split(struct lb_pair *p)
 {
 	struct lb_graft *g = entry_of(p);
+	uint32_t snd_wnd[2];
 
 	for (unsigned int i = 0; i < 2; i++) {
-		struct lb_graft_leg *leg = &g->leg[i];
-		struct tcp_info info;
-		int err, unacked;
+		int err = fill_books(p, i, &snd_wnd[i]);
 
-		err = lb_graft_socket_info(p->leg[i].watch.fd, &info);
 		if (err)
 			return err;
-		if (info.tcpi_state != STATE_ESTABLISHED)
-			return -EPIPE;
-		if (ioctl(p->leg[i].watch.fd, SIOCOUTQ, &unacked))
-			return -errno;
-		leg->bytes = info.tcpi_bytes_received;
-		leg->seq_end = p->graft_in[i] + (uint32_t)info.tcpi_bytes_received;
-		g->wend[i] = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes;
-		leg->ack_max = g->wend[i] - (uint32_t)unacked;
-		leg->edge = g->wend[i] + EDGE_SLACK;
-		leg->data_ns = p->last_ns;
-		g->leg[i ^ 1].ack_limit = limit_of(leg->seq_end);
+	}
+	for (unsigned int i = 0; i < 2; i++) {
+		const struct lb_graft_leg *other = &g->leg[i ^ 1];
+		struct lb_graft_leg *leg = &g->leg[i];
+
+		/* What its peer can take; roomy, because a window it opens before SPLIT may reach
+		 * our socket after we have looked, and what is beyond is not believed. */
+		leg->edge = leg->ack_max + snd_wnd[i];
+		(void)raise_mark(&leg->edge, other->seq_end + other->seq_shift + EDGE_SLACK);
+		leg->ack_limit = limit_of(other->seq_end);
 	}
 	__atomic_store_n(&g->stage, LB_GRAFT_SPLIT, __ATOMIC_SEQ_CST);
 	return 0;

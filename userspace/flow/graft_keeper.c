@@ -98,6 +98,12 @@ void lb_graft_keeper_fold(struct lb_graft_keeper *k)
 			fold(k, entry_of(k, i));
 }
 
+/* Whose timeouts count: a rule that is gone leaves its flows to the first one. */
+static uint32_t steward_of(const struct lb_graft *g)
+{
+	return g->rule == NO_LONGER ? 0 : g->rule;
+}
+
 static struct lb_backend *backend_of(struct lb_graft_keeper *k, const struct lb_graft *g)
 {
 	if (g->rule == NO_LONGER || g->backend == NO_LONGER)
@@ -236,6 +242,17 @@ static void linger(struct lb_graft_keeper *k, uint32_t pair)
 		arm_due(k);
 }
 
+/* It has ended, and nobody will wait for the end of its linger. */
+static void write_down_early(struct lb_graft_keeper *k, uint32_t pair)
+{
+	struct lb_graft *g = entry_of(k, pair);
+
+	if (!g->due_ns)
+		linger(k, pair);
+	if (g->counted == LB_GRAFT_KEPT)
+		write_down(k, g);
+}
+
 static void look_at(struct lb_graft_keeper *k, uint32_t pair)
 {
 	struct lb_graft *g = entry_of(k, pair);
@@ -321,8 +338,7 @@ static void visit(struct lb_graft_keeper *k, uint32_t pair)
 		linger(k, pair);
 		return;
 	}
-	/* A rule that is gone leaves its flows to the rules' first timeouts. */
-	t = &k->opts.rules[g->rule == NO_LONGER ? 0 : g->rule].config->timeouts;
+	t = &k->opts.rules[steward_of(g)].config->timeouts;
 	if (t->max_lifetime_ms && now_ns(k) >= g->accept_ns + t->max_lifetime_ms * 1000000)
 		end(k, pair, LB_REASON_MAX_LIFETIME);
 	else if (t->idle_ms && now_ns(k) >= last_data_ns(g) + t->idle_ms * 1000000)
@@ -348,8 +364,11 @@ void lb_graft_keeper_cut(struct lb_graft_keeper *k, size_t rule, enum lb_reason 
 	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++) {
 		struct lb_graft *g = entry_of(k, i);
 
-		if (is_kept(g) && !g->end_reason && !lb_graft_has_ended(g) &&
-		    (rule == SIZE_MAX || g->rule == rule))
+		if (!is_kept(g) || g->end_reason || (rule != SIZE_MAX && steward_of(g) != rule))
+			continue;
+		if (lb_graft_has_ended(g))
+			write_down_early(k, i);
+		else
 			end(k, i, reason);
 	}
 }
@@ -396,8 +415,7 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 	g->due_ns = 0;
 	g->end_reason = 0;
 	k->adopted++;
-	if (lb_graft_has_ended(g))
-		linger(k, pair);
+	/* One that has ended is the first sweep's: a start that yet fails must not write it down. */
 }
 
 /*

@@ -15,9 +15,8 @@
 #define TIMESTAMP_BYTES 12
 #define IPV4_HEADERS    40
 #define IPV6_HEADERS    60
-/* No sender fills more than half a window with one segment (tcp_bound_to_half_wnd): this is just
- * below half of the first one. */
-#define SEGMENT_MAX 32000
+/* An end with more is on lo, and takes whatever the other one sends. */
+#define LOOPBACK_MSS 16384
 
 static int option(int fd, int level, int name)
 {
@@ -27,11 +26,10 @@ static int option(int fd, int level, int name)
 	return getsockopt(fd, level, name, &value, &len) ? 0 : value;
 }
 
-static void limit(int fd, int mss)
+static void limit(int fd, int mss, int extra)
 {
-	if (mss > SEGMENT_MAX)
-		mss = SEGMENT_MAX;
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &mss, sizeof(mss));
+	if (mss && mss < LOOPBACK_MSS)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &(int){mss + extra}, sizeof(mss));
 }
 
 /* What the route to <addr> carries, as an mss; 0: nobody knows. */
@@ -51,7 +49,7 @@ static int carried_to(const struct lb_addr *addr)
 
 void lb_segments_limit_clients(int fd, const struct lb_pool *pool)
 {
-	int least = SEGMENT_MAX;
+	int least = LOOPBACK_MSS;
 
 	for (uint32_t i = 0; i < pool->count; i++) {
 		int mss = carried_to(&pool->backends[i].addr);
@@ -59,13 +57,10 @@ void lb_segments_limit_clients(int fd, const struct lb_pool *pool)
 		if (mss > 0 && mss < least)
 			least = mss;
 	}
-	limit(fd, least);
+	limit(fd, least, 0);
 }
 
 void lb_segments_limit_backend(int fd, int client_fd)
 {
-	int mss = option(client_fd, IPPROTO_TCP, TCP_MAXSEG);
-
-	if (mss)
-		limit(fd, mss + TIMESTAMP_BYTES);
+	limit(fd, option(client_fd, IPPROTO_TCP, TCP_MAXSEG), TIMESTAMP_BYTES);
 }

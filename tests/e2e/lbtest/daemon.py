@@ -46,14 +46,8 @@ class Daemon:
         self.pin_dir = machine.BPFFS / f"layer4-lb-{self.instance}"
         self.metrics_addr = ("127.0.0.1", 19000 + number)
         self.access_log = self.folder / f"{self.name}.access"
-        config = {
-            "access_log": str(self.access_log),
-            "admin": {"metrics": "%s:%d" % self.metrics_addr},
-            **config,
-        }
         self.config = self.folder / f"{self.name}.yaml"
-        # JSON is YAML.
-        self.config.write_text(json.dumps(config, indent=1) + "\n")
+        self.configure(config)
         # wrap: commands that change what the daemon may do (setpriv, prlimit, unshare).
         self.command = [*wrap, PROGRAM, "--config", self.config, "--instance", self.instance,
                         *options]
@@ -61,6 +55,16 @@ class Daemon:
         self.pid = None
         self.starts = 0
         self.settled = 0  # flows that open exchanges have in the map, see lane.py
+
+    def configure(self, config):
+        """For the next start."""
+        config = {
+            "access_log": str(self.access_log),
+            "admin": {"metrics": "%s:%d" % self.metrics_addr},
+            **config,
+        }
+        # JSON is YAML.
+        self.config.write_text(json.dumps(config, indent=1) + "\n")
 
     # --- life --------------------------------------------------------------------------------
 
@@ -108,6 +112,11 @@ class Daemon:
             self.process.kill()
             self.unload()
             machine.remove_instance(self.instance)
+        self.forget()
+
+    def crash(self):
+        """kill -9, and nothing else: whatever it leaves stays."""
+        self.process.kill()
         self.forget()
 
     def unload(self):
