@@ -16,6 +16,7 @@
 #include "control/exporter.h"
 #include "control/instance.h"
 #include "control/metrics.h"
+#include "control/same_host.h"
 #include "flow/accept.h"
 #include "worker.h"
 
@@ -24,6 +25,7 @@ struct lb_service {
 	struct lb_instance *instance;
 	struct lb_kernel *kernel;
 	struct lb_kernel_report kernel_report;
+	struct lb_same_host *same_host; /* NULL: not in service */
 	struct lb_flow_limits limits;
 	struct lb_rule *rules;
 	size_t rules_count;
@@ -246,6 +248,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 		return err;
 	set_limits(s);
 	open_kernel(s, instance);
+	s->same_host = lb_same_host_apply(s->rules, s->rules_count, &s->limits, instance);
 	err = open_log(s);
 	if (err)
 		return err;
@@ -331,6 +334,7 @@ void lb_service_stop(struct lb_service **ps)
 		lb_worker_free(&s->workers[i]);
 	free(s->workers);
 	lb_access_log_close(&s->access_log);
+	lb_same_host_close(s->same_host);
 	lb_kernel_close(s->kernel);
 	for (size_t i = 0; i < s->rules_count; i++) {
 		lb_select_free(&s->rules[i].select);
@@ -358,6 +362,11 @@ uint32_t lb_service_workers(const struct lb_service *s)
 const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s)
 {
 	return &s->kernel_report;
+}
+
+const struct lb_same_host *lb_service_same_host(const struct lb_service *s)
+{
+	return s->same_host;
 }
 
 uint64_t lb_service_log_dropped(const struct lb_service *s)

@@ -14,6 +14,7 @@
 #include "flow/account.h"
 #include "flow/session.h"
 #include "kernel/kernel.h"
+#include "kernel/same_host.h"
 
 struct lb_service;
 
@@ -44,6 +45,8 @@ void lb_service_stop(struct lb_service **s);
 size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules);
 uint32_t lb_service_workers(const struct lb_service *s);
 const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s);
+/* NULL: not in service, or no rule wants it. */
+const struct lb_same_host *lb_service_same_host(const struct lb_service *s);
 uint64_t lb_service_log_dropped(const struct lb_service *s);
 /* Sums of all workers by rule, living flows included; <sums> holds as many as there are rules. */
 int lb_service_collect(struct lb_service *s, struct lb_counters *sums);

@@ -82,6 +82,16 @@ void lb_carrier_init(struct lb_pair *p, struct lb_carrier_env *env,
 		p->why = env->kernel ? LB_WHY_SHORT : env->kernel_why;
 }
 
+/*
+ * sockmap cannot have such a pair: its gate counts by write_seq, its drained end by TCP_INFO, and
+ * neither knows of bytes that skip TCP.
+ */
+void lb_carrier_bypass(struct lb_pair *p)
+{
+	p->bypassed = true;
+	p->why = LB_WHY_SAME_HOST;
+}
+
 void lb_carrier_begin(struct lb_pair *p)
 {
 	p->start_ns = p->last_ns = lb_loop_now_ns(p->env->loop);

@@ -123,6 +123,7 @@ struct lb_pair {
 	uint32_t poll_ms;       /* sockmap: the next wait for what makes no event */
 	uint32_t reads;         /* relay: since the last judgement .. */
 	uint64_t judged_bytes;  /* .. when this much had been moved */
+	bool bypassed;          /* relay: bytes of a leg may skip TCP (same_host_bypass) */
 	bool tethered;          /* sockmap: leg 1 was refused, the daemon carries both ways */
 	enum lb_acceleration acceleration;
 	enum lb_why why; /* why it is not on a faster carrier */
@@ -135,6 +136,11 @@ struct lb_pair {
 /* Fills in a pair that is all zero. The owner registers the watches, with LB_LEG_EVENTS. */
 void lb_carrier_init(struct lb_pair *p, struct lb_carrier_env *env,
 		     enum lb_acceleration acceleration);
+/*
+ * Some leg's bytes may skip TCP: relay carries the pair for good, it neither splices nor takes a
+ * short read for the end. Right after lb_carrier_init().
+ */
+void lb_carrier_bypass(struct lb_pair *p);
 /* Begins in relay. Events that came before are told through leg[].readable and .until_empty. */
 void lb_carrier_begin(struct lb_pair *p);
 
