@@ -17,6 +17,7 @@
 #include "control/exporter.h"
 #include "control/instance.h"
 #include "control/metrics.h"
+#include "control/same_host.h"
 #include "flow/accept.h"
 #include "flow/grafts.h"
 #include "kernel/graft_table.h"
@@ -31,6 +32,7 @@ struct lb_service {
 	struct lb_graft_table_report graft_report;
 	struct lb_grafts *grafts;
 	struct lb_ports *ports;
+	struct lb_same_host *same_host; /* NULL: not in service */
 	struct lb_flow_limits limits;
 	struct lb_rule *rules;
 	size_t rules_count;
@@ -346,6 +348,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 	open_kernel(s, instance);
 	open_graft(s, instance);
 	tell_missing(s);
+	s->same_host = lb_same_host_apply(s->rules, s->rules_count, &s->limits, instance);
 	err = open_log(s);
 	if (err)
 		return err;
@@ -436,6 +439,7 @@ void lb_service_stop(struct lb_service **ps)
 	lb_grafts_free(&s->grafts);
 	/* A start that failed must not cost an earlier daemon's flows. */
 	lb_graft_table_close(s->graft_table, !s->up && s->graft_report.adopted);
+	lb_same_host_close(s->same_host);
 	lb_kernel_close(s->kernel);
 	for (size_t i = 0; i < s->rules_count; i++) {
 		lb_select_free(&s->rules[i].select);
@@ -479,6 +483,11 @@ struct lb_graft_table *lb_service_graft_table(const struct lb_service *s)
 uint64_t lb_service_grafts(const struct lb_service *s)
 {
 	return __atomic_load_n(&s->limits.grafts, __ATOMIC_RELAXED);
+}
+
+const struct lb_same_host *lb_service_same_host(const struct lb_service *s)
+{
+	return s->same_host;
 }
 
 uint64_t lb_service_log_dropped(const struct lb_service *s)
