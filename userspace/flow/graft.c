@@ -236,7 +236,7 @@ static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 static int begin_split(struct lb_pair *p)
 {
 	struct lb_graft *g = entry_of(p);
-	uint32_t snd_wnd[2];
+	uint32_t snd_wnd[2] = {0};
 
 	for (unsigned int i = 0; i < 2; i++) {
 		int err = fill_books(p, i, &snd_wnd[i]);
