@@ -289,12 +289,13 @@ static __always_inline bool parse_tcp(struct __sk_buff *skb, struct packet *p,
 /* What was rewritten with <leg> goes where it belongs. The program's last word. */
 static __always_inline int leave(struct __sk_buff *skb, const struct lb_graft_leg *leg)
 {
-	if (leg->ifindex)
-		return bpf_redirect_neigh(leg->ifindex, NULL, 0, 0);
-	/* Already where local packets arrive; else go there, or the addresses, both this host's,
-	 * would look forged (fib_validate_source). */
-	return skb->ifindex == LB_LOOPBACK ? TC_ACT_UNSPEC
-					   : bpf_redirect(LB_LOOPBACK, BPF_F_INGRESS);
+	/* Already where local packets arrive, with the route it was sent with. */
+	if (!leg->ifindex && skb->ifindex == LB_LOOPBACK)
+		return TC_ACT_UNSPEC;
+	/* To an end on this host it goes the way its own packets go, out by lo: that gives it a
+	 * route. A packet that came in on lo without one would look forged, both its addresses
+	 * being this host's (ip_route_input_slow, fib_validate_source). */
+	return bpf_redirect_neigh(leg->ifindex ?: LB_LOOPBACK, NULL, 0, 0);
 }
 
 /* --- our own socket's copy -------------------------------------------------------------------- */
@@ -307,8 +308,10 @@ static __always_inline void clone_marked(struct __sk_buff *skb)
 {
 	struct lb_graft_meta *meta = meta_of();
 
+	/* On lo it goes round once more: what goes in at the front loses its route. */
 	if (meta && !bpf_skb_store_bytes(skb, ETH_ALEN, meta->mark, ETH_ALEN, 0))
-		bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+		bpf_clone_redirect(skb, skb->ifindex,
+				   skb->ifindex == LB_LOOPBACK ? 0 : BPF_F_INGRESS);
 }
 
 static __always_inline bool is_marked(struct __sk_buff *skb)

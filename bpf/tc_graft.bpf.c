@@ -216,6 +216,18 @@ static __always_inline void rescale_window(struct packet *p, const struct lb_gra
 	p->f.th.window = bpf_htons((__u16)window);
 }
 
+/* The right edge of the window stays where it is. */
+static __always_inline void hold_ack(struct packet *p, const struct lb_graft_leg *leg)
+{
+	struct tcphdr *th = &p->f.th;
+	__u32 ahead = bpf_ntohl(th->ack_seq) + leg->ack_shift - leg->ack_limit;
+
+	if (!leg->ack_limit || !th->ack || (__s32)ahead <= 0)
+		return;
+	change32(p, &th->ack_seq, bpf_htonl(bpf_ntohl(th->ack_seq) - ahead));
+	p->window += ahead;
+}
+
 static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *leg,
 					const struct lb_graft_leg *other)
 {
@@ -298,6 +310,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	if (stage == LB_GRAFT_SPLIT && !p->f.th.syn && !p->f.th.rst)
 		clone_marked(skb);
 	note(p, g, leg, other, skb->gso_segs ?: 1);
+	if (stage == LB_GRAFT_SPLIT)
+		hold_ack(p, leg);
 	rewrite_tcp(p, leg, other);
 	if (write_headers(skb, p, leg, remote))
 		goto fail;

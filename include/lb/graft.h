@@ -87,7 +87,13 @@ struct lb_graft_leg {
 	__u8 wscale_in;  /* of the windows this peer announces */
 	__u8 wscale_out; /* of the windows we announced on the other leg */
 	__u16 fixed;
-	__u8 pad0[8];
+	/*
+	 * In SPLIT no larger acknowledgement than this goes to the other leg's peer, in its own
+	 * numbers; 0: any. What our socket there still sends acknowledges what it got before SPLIT,
+	 * and a peer drops an acknowledgement that is more than a window old (RFC 5961, 5.2).
+	 */
+	__u32 ack_limit;
+	__u8 pad0[4];
 	/*
 	 * The program's, from SPLIT on (the daemon fills them in before, in PASS). Sequence
 	 * numbers are as they arrive on this leg.

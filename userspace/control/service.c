@@ -20,6 +20,7 @@
 #include "control/same_host.h"
 #include "flow/accept.h"
 #include "flow/grafts.h"
+#include "flow/segments.h"
 #include "kernel/graft_table.h"
 #include "worker.h"
 
@@ -152,11 +153,16 @@ static void open_kernel(struct lb_service *s, const char *instance)
 			*report->pins ? report->pins : report->pin_note);
 }
 
+static bool may_graft(const struct lb_rule_config *rule)
+{
+	return rule->acceleration == LB_ACCELERATION_AUTO ||
+	       rule->acceleration == LB_ACCELERATION_GRAFT;
+}
+
 static bool wants_graft(const struct lb_config *config)
 {
 	for (size_t i = 0; i < config->rules_count; i++)
-		if (config->rules[i].acceleration == LB_ACCELERATION_AUTO ||
-		    config->rules[i].acceleration == LB_ACCELERATION_GRAFT)
+		if (may_graft(&config->rules[i]))
 			return true;
 	return false;
 }
@@ -296,6 +302,8 @@ static int listen_one(struct lb_service *s, uint32_t worker, const struct lb_rul
 	fd = lb_accept_open(&rule->config->listen, worker == 0);
 	if (fd < 0)
 		return LB_TAKE_FD(fd);
+	if (s->grafts && may_graft(rule->config))
+		lb_segments_limit_clients(fd, rule->pool);
 	err = lb_worker_listen(s->workers[worker], rule, fd);
 	if (!err)
 		(void)LB_TAKE_FD(fd);

@@ -40,6 +40,8 @@
 #define SETTLE_NS    1000000ull
 #define WINDOW_CLAMP (64 * 1024)
 #define WINDOW_FREE  (1 << 30)
+/* Every peer has been promised that much at once: a new socket's window is larger. */
+#define WINDOW_LEAST (16 * 1024)
 /* Ahead of our clock, so that the two peers' jitter never looks like time going backwards. */
 #define TS_MARGIN_MS 100u
 /* What a peer may have been promised by us at most; afterwards the other peer's windows count. */
@@ -210,6 +212,14 @@ static int note_received(struct lb_pair *p, unsigned int i)
 	return 0;
 }
 
+/* What a peer may be told at most in SPLIT (lb_graft_leg.ack_limit): it was promised that much. */
+static uint32_t limit_of(uint32_t received)
+{
+	uint32_t limit = received + WINDOW_LEAST;
+
+	return limit + !limit;
+}
+
 /* What the program counts from, by leg: as our socket stands now. */
 static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 {
@@ -229,6 +239,7 @@ static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 	leg->data_ns = p->last_ns;
 	g->wend[i] = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes;
 	leg->ack_max = g->wend[i] - (uint32_t)unacked;
+	g->leg[i ^ 1].ack_limit = limit_of(leg->seq_end);
 	*snd_wnd = info.tcpi_snd_wnd;
 	return 0;
 }

@@ -180,11 +180,6 @@ uint64_t lb_graft_socket_received(const struct tcp_info *info)
 	return 0;
 }
 
-int lb_graft_socket_peer_mss(int fd, uint32_t *ret)
-{
-	return -EBADF;
-}
-
 int lb_graft_socket_position(int fd, uint64_t written, struct lb_graft_position *ret)
 {
 	return -EBADF;
