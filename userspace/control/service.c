@@ -145,8 +145,11 @@ static void open_kernel(struct lb_service *s, const char *instance)
 	};
 
 	report->why = LB_WHY_CONFIGURED;
-	if (!wants_kernel(s->config))
+	if (!wants_kernel(s->config)) {
+		/* What an earlier daemon left when it died would be nobody's. */
+		(void)lb_kernel_unload(instance, NULL, report->pin_note, sizeof(report->pin_note));
 		return;
+	}
 	if (!lb_kernel_open(&s->kernel, &opts, report))
 		lb_info("sockmap is in service: %u flows, self-test passed in %.0f ms, pins: %s",
 			lb_kernel_pairs(s->kernel), report->selftest_ms,

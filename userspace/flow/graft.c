@@ -438,7 +438,12 @@ static void graft_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 	bool done = true;
 
 	if (events & EPOLLERR) {
-		lb_carrier_leg_failed(p, leg);
+		/* Ended before our sockets were gone, a new connection with the same addresses got
+		 * their answer and reset them: that is not how this flow ended. */
+		if (lb_graft_has_ended(entry_of(p)))
+			finish(p);
+		else
+			lb_carrier_leg_failed(p, leg);
 		return;
 	}
 	for (unsigned int d = 0; d < 2; d++) {
