@@ -289,12 +289,12 @@ static __always_inline bool parse_tcp(struct __sk_buff *skb, struct packet *p,
 /* What was rewritten with <leg> goes where it belongs. The program's last word. */
 static __always_inline int leave(struct __sk_buff *skb, const struct lb_graft_leg *leg)
 {
-	/* Already where local packets arrive, and with the route it was sent with. */
+	/* Already where local packets arrive, with the route it was sent with. */
 	if (!leg->ifindex && skb->ifindex == LB_LOOPBACK)
 		return TC_ACT_UNSPEC;
-	/* To an end on this host it goes the way that one's own packets go, out by lo: that gives
-	 * it a route. A packet that comes in on lo without one looks forged, as both its addresses
-	 * are this host's (ip_route_input_slow, fib_validate_source). */
+	/* To an end on this host it goes the way its own packets go, out by lo: that gives it a
+	 * route. A packet that came in on lo without one would look forged, both its addresses
+	 * being this host's (ip_route_input_slow, fib_validate_source). */
 	return bpf_redirect_neigh(leg->ifindex ?: LB_LOOPBACK, NULL, 0, 0);
 }
 

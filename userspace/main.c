@@ -199,6 +199,24 @@ static enum exit_code run(const struct lb_config *config, const struct options *
 	return EXIT_FINE;
 }
 
+static void tell_pin(const char *dir, const char *pin)
+{
+	printf("removed pin %s/%s\n", dir, pin);
+}
+
+static int unload_all(const char *instance)
+{
+	char note[192];
+	int r = lb_graft_table_unload(instance);
+
+	if (r)
+		return r;
+	r = lb_kernel_unload(instance, tell_pin, note, sizeof(note));
+	if (r)
+		fprintf(stderr, "layer4-lb: %s\n", note);
+	return r;
+}
+
 static enum exit_code unload(const struct options *o)
 {
 	struct lb_instance *instance = NULL;
@@ -207,7 +225,7 @@ static enum exit_code unload(const struct options *o)
 	/* Says who holds it when a daemon runs. */
 	if (lb_instance_lock(&instance, o->instance))
 		return EXIT_SYSTEM;
-	code = lb_graft_table_unload(o->instance) ? EXIT_SYSTEM : EXIT_FINE;
+	code = unload_all(o->instance) ? EXIT_SYSTEM : EXIT_FINE;
 	lb_instance_unlock(&instance);
 	return code;
 }

@@ -17,6 +17,7 @@
 #include "control/exporter.h"
 #include "control/instance.h"
 #include "control/metrics.h"
+#include "control/same_host.h"
 #include "flow/accept.h"
 #include "flow/grafts.h"
 #include "flow/segments.h"
@@ -32,6 +33,7 @@ struct lb_service {
 	struct lb_graft_table_report graft_report;
 	struct lb_grafts *grafts;
 	struct lb_ports *ports;
+	struct lb_same_host *same_host; /* NULL: not in service */
 	struct lb_flow_limits limits;
 	struct lb_rule *rules;
 	size_t rules_count;
@@ -143,8 +145,11 @@ static void open_kernel(struct lb_service *s, const char *instance)
 	};
 
 	report->why = LB_WHY_CONFIGURED;
-	if (!wants_kernel(s->config))
+	if (!wants_kernel(s->config)) {
+		/* What an earlier daemon left when it died would be nobody's. */
+		(void)lb_kernel_unload(instance, NULL, report->pin_note, sizeof(report->pin_note));
 		return;
+	}
 	if (!lb_kernel_open(&s->kernel, &opts, report))
 		lb_info("sockmap is in service: %u flows, self-test passed in %.0f ms, pins: %s",
 			lb_kernel_pairs(s->kernel), report->selftest_ms,
@@ -354,6 +359,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 	open_kernel(s, instance);
 	open_graft(s, instance);
 	tell_missing(s);
+	s->same_host = lb_same_host_apply(s->rules, s->rules_count, &s->limits, instance);
 	err = open_log(s);
 	if (err)
 		return err;
@@ -444,6 +450,7 @@ void lb_service_stop(struct lb_service **ps)
 	lb_grafts_free(&s->grafts);
 	/* A start that failed must not cost an earlier daemon's flows. */
 	lb_graft_table_close(s->graft_table, !s->up && s->graft_report.adopted);
+	lb_same_host_close(s->same_host);
 	lb_kernel_close(s->kernel);
 	for (size_t i = 0; i < s->rules_count; i++) {
 		lb_select_free(&s->rules[i].select);
@@ -487,6 +494,11 @@ struct lb_graft_table *lb_service_graft_table(const struct lb_service *s)
 uint64_t lb_service_grafts(const struct lb_service *s)
 {
 	return __atomic_load_n(&s->limits.grafts, __ATOMIC_RELAXED);
+}
+
+const struct lb_same_host *lb_service_same_host(const struct lb_service *s)
+{
+	return s->same_host;
 }
 
 uint64_t lb_service_log_dropped(const struct lb_service *s)

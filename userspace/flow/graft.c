@@ -239,6 +239,7 @@ static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 	leg->data_ns = p->last_ns;
 	g->wend[i] = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes;
 	leg->ack_max = g->wend[i] - (uint32_t)unacked;
+	g->leg[i ^ 1].ack_limit = limit_of(leg->seq_end);
 	*snd_wnd = info.tcpi_snd_wnd;
 	return 0;
 }
@@ -246,7 +247,7 @@ static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 static int begin_split(struct lb_pair *p)
 {
 	struct lb_graft *g = entry_of(p);
-	uint32_t snd_wnd[2];
+	uint32_t snd_wnd[2] = {0};
 
 	for (unsigned int i = 0; i < 2; i++) {
 		int err = fill_books(p, i, &snd_wnd[i]);
@@ -262,7 +263,6 @@ static int begin_split(struct lb_pair *p)
 		 * our socket after we have looked, and what is beyond is not believed. */
 		leg->edge = leg->ack_max + snd_wnd[i];
 		(void)raise_mark(&leg->edge, other->seq_end + other->seq_shift + EDGE_SLACK);
-		leg->ack_limit = limit_of(other->seq_end);
 	}
 	__atomic_store_n(&g->stage, LB_GRAFT_SPLIT, __ATOMIC_SEQ_CST);
 	return 0;
@@ -438,7 +438,12 @@ static void graft_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 	bool done = true;
 
 	if (events & EPOLLERR) {
-		lb_carrier_leg_failed(p, leg);
+		/* Ended before our sockets were gone, a new connection with the same addresses got
+		 * their answer and reset them: that is not how this flow ended. */
+		if (lb_graft_has_ended(entry_of(p)))
+			finish(p);
+		else
+			lb_carrier_leg_failed(p, leg);
 		return;
 	}
 	for (unsigned int d = 0; d < 2; d++) {

@@ -47,28 +47,16 @@ static bool tuple_of(int fd, struct lb_graft_tuple *ret)
 	return true;
 }
 
-/*
- * What leg <i>'s peer may send, by our word, fits what the other leg's peer takes and its path. The
- * mss we send with is at most that, but also at most half the peer's window (on lo it always is):
- * only when it says no the peer itself is asked what it said.
- */
-static bool segments_fit(const struct lb_pair *p, const struct lb_graft_ways *w, unsigned int i)
+/* The largest payload our word allows leg <i>'s peer against what the other peer takes. */
+static bool segments_fit(const struct tcp_info info[2], unsigned int i)
 {
-	const struct tcp_info *other = &w->info[i ^ 1];
-	uint32_t options = other->tcpi_options & TCPI_OPT_TIMESTAMPS ? TS_OPTION : 0;
-	uint32_t headers = w->tuple[i].ipv6 ? 60 : 40, mss;
+	uint32_t options = info[i ^ 1].tcpi_options & TCPI_OPT_TIMESTAMPS ? TS_OPTION : 0;
 
-	if (w->info[i].tcpi_advmss <= other->tcpi_snd_mss + options)
-		return true;
-	return w->info[i].tcpi_advmss + headers <= other->tcpi_pmtu &&
-	       !lb_graft_socket_peer_mss(p->leg[i ^ 1].watch.fd, &mss) &&
-	       w->info[i].tcpi_advmss <= mss;
+	return info[i].tcpi_advmss <= info[i ^ 1].tcpi_snd_mss + options;
 }
 
-static enum lb_why judge_options(const struct lb_pair *p, const struct lb_graft_ways *w)
+static enum lb_why judge_options(const struct tcp_info info[2])
 {
-	const struct tcp_info *info = w->info;
-
 	for (unsigned int i = 0; i < 2; i++) {
 		if (info[i].tcpi_state != STATE_ESTABLISHED)
 			return LB_WHY_NOT_ESTABLISHED;
@@ -77,7 +65,7 @@ static enum lb_why judge_options(const struct lb_pair *p, const struct lb_graft_
 	}
 	if ((info[0].tcpi_options ^ info[1].tcpi_options) & OPTIONS_EQUAL)
 		return LB_WHY_TCP_OPTIONS;
-	return segments_fit(p, w, 0) && segments_fit(p, w, 1) ? LB_WHY_NONE : LB_WHY_MSS;
+	return segments_fit(info, 0) && segments_fit(info, 1) ? LB_WHY_NONE : LB_WHY_MSS;
 }
 
 static uint8_t wscale(const struct tcp_info *info, uint8_t scale)
@@ -125,7 +113,7 @@ enum lb_why lb_graft_judge(const struct lb_pair *p, struct lb_graft_ways *ret)
 			return LB_WHY_NOT_ESTABLISHED;
 	if (!p->ports || !lb_ports_may_graft(p->ports, ntohs(ret->tuple[LB_LEG_BACKEND].dport)))
 		return LB_WHY_PORT;
-	why = judge_options(p, ret);
+	why = judge_options(ret->info);
 	return why != LB_WHY_NONE ? why
 				  : judge_ways(p->env->grafts->table, ret->tuple, ret->ifindex);
 }

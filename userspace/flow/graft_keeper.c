@@ -415,7 +415,7 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 	g->due_ns = 0;
 	g->end_reason = 0;
 	k->adopted++;
-	/* One that has ended is the first sweep's: a start that yet fails must not write it down. */
+	/* One that has ended is the first sweep's: a start that fails must not write it down. */
 }
 
 /*

@@ -92,35 +92,10 @@ static int read_out(int fd, uint64_t written, uint32_t *ret)
 	return err ? err : back;
 }
 
-/* Leaving repair takes SO_REUSEADDR away; the port must stay free for a restart. */
-static int leave_repair(int fd, int how)
-{
-	const int one = 1;
-	int err = set(fd, TCP_REPAIR, how);
-
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	return err;
-}
-
-int lb_graft_socket_peer_mss(int fd, uint32_t *ret)
-{
-	uint32_t mss;
-	int err = set(fd, TCP_REPAIR, TCP_REPAIR_ON), off;
-
-	if (err)
-		return err;
-	/* In repair this is the peer's word, not what we make of it (do_tcp_getsockopt). */
-	err = get_u32(fd, TCP_MAXSEG, &mss);
-	off = leave_repair(fd, TCP_REPAIR_OFF_NO_WP);
-	err = err ? err : off;
-	if (!err)
-		*ret = mss;
-	return err;
-}
-
 int lb_graft_socket_position(int fd, uint64_t written, struct lb_graft_position *ret)
 {
 	struct lb_graft_position p = {0};
+	const int one = 1;
 	uint32_t now_ms;
 	int err, off;
 
@@ -134,7 +109,9 @@ int lb_graft_socket_position(int fd, uint64_t written, struct lb_graft_position 
 	if (!err && !get_u32(fd, TCP_TIMESTAMP, &p.ts_clock))
 		p.ts_clock -= now_ms;
 	/* With a window probe: its answer shows that the program sees this peer's packets. */
-	off = leave_repair(fd, TCP_REPAIR_OFF);
+	off = set(fd, TCP_REPAIR, TCP_REPAIR_OFF);
+	/* Leaving repair takes SO_REUSEADDR away; the port must stay free for a restart. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	err = err ? err : off;
 	if (!err)
 		*ret = p;

@@ -22,9 +22,6 @@ int lb_graft_socket_info(int fd, struct tcp_info *info);
 /* Payload bytes received since the connection began: a FIN is not counted. */
 uint64_t lb_graft_socket_received(const struct tcp_info *info);
 
-/* The mss the peer announced when the connection began. 0 or -errno. */
-int lb_graft_socket_peer_mss(int fd, uint32_t *ret);
-
 /*
  * <written>: payload bytes that were written to the socket so far, all by the calling thread. Makes
  * the peer answer with an ACK: it is sent a probe. 0 or -errno.

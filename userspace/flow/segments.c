@@ -15,8 +15,9 @@
 #define TIMESTAMP_BYTES 12
 #define IPV4_HEADERS    40
 #define IPV6_HEADERS    60
-/* An end with more is on lo, and takes whatever the other one sends. */
-#define LOOPBACK_MSS 16384
+/* No sender fills more than half a window with one segment (tcp_bound_to_half_wnd): this is just
+ * below half of the first one. */
+#define SEGMENT_MAX 32000
 
 static int option(int fd, int level, int name)
 {
@@ -26,10 +27,11 @@ static int option(int fd, int level, int name)
 	return getsockopt(fd, level, name, &value, &len) ? 0 : value;
 }
 
-static void limit(int fd, int mss, int extra)
+static void limit(int fd, int mss)
 {
-	if (mss && mss < LOOPBACK_MSS)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &(int){mss + extra}, sizeof(mss));
+	if (mss > SEGMENT_MAX)
+		mss = SEGMENT_MAX;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &mss, sizeof(mss));
 }
 
 /* What the route to <addr> carries, as an mss; 0: nobody knows. */
@@ -49,7 +51,7 @@ static int carried_to(const struct lb_addr *addr)
 
 void lb_segments_limit_clients(int fd, const struct lb_pool *pool)
 {
-	int least = LOOPBACK_MSS;
+	int least = SEGMENT_MAX;
 
 	for (uint32_t i = 0; i < pool->count; i++) {
 		int mss = carried_to(&pool->backends[i].addr);
@@ -57,10 +59,13 @@ void lb_segments_limit_clients(int fd, const struct lb_pool *pool)
 		if (mss > 0 && mss < least)
 			least = mss;
 	}
-	limit(fd, least, 0);
+	limit(fd, least);
 }
 
 void lb_segments_limit_backend(int fd, int client_fd)
 {
-	limit(fd, option(client_fd, IPPROTO_TCP, TCP_MAXSEG), TIMESTAMP_BYTES);
+	int mss = option(client_fd, IPPROTO_TCP, TCP_MAXSEG);
+
+	if (mss)
+		limit(fd, mss + TIMESTAMP_BYTES);
 }

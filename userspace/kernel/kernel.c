@@ -130,3 +130,25 @@ void lb_kernel_close(struct lb_kernel *k)
 	lb_load_close(&k->load);
 	free(k);
 }
+
+int lb_kernel_unload(const char *instance, void (*told)(const char *dir, const char *pin),
+		     char *note, size_t size)
+{
+	struct lb_load_object objects[LB_LOAD_OBJECTS_MAX];
+	struct lb_load names = {};
+	char dir[LB_PIN_NAME_MAX];
+	size_t count;
+	int r;
+
+	r = lb_pin_name(instance, dir);
+	if (!r)
+		r = lb_load_names(&names);
+	if (r) {
+		snprintf(note, size, "%s", strerror(-r));
+		return r;
+	}
+	count = lb_load_objects(&names, objects);
+	r = lb_pin_remove(LB_PIN_ROOT, dir, objects, count, told, note, size);
+	lb_load_close(&names);
+	return r;
+}

@@ -11,6 +11,7 @@
 #define LB_KERNEL_KERNEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <lb/event.h>
@@ -54,6 +55,14 @@ int lb_kernel_open(struct lb_kernel **ret, const struct lb_kernel_opts *opts,
 		   struct lb_kernel_report *report);
 /* Unpins, unloads. NULL is fine. */
 void lb_kernel_close(struct lb_kernel *k);
+
+/*
+ * Removes the pins that sockmap has left when its daemon died, and with them its programs and
+ * tables: no daemon of <instance> may run. <told> (may be NULL) hears of each. 0, nothing there
+ * included, or -errno with a <note>.
+ */
+int lb_kernel_unload(const char *instance, void (*told)(const char *dir, const char *pin),
+		     char *note, size_t size);
 
 /* Number of pairs the tables hold. */
 uint32_t lb_kernel_pairs(const struct lb_kernel *k);

@@ -162,6 +162,18 @@ int lb_load_open(struct lb_load *ret, uint32_t pairs, uint32_t workers, char *de
 	return 0;
 }
 
+int lb_load_names(struct lb_load *ret)
+{
+	struct lb_load l = {};
+
+	lb_libbpf_log_start();
+	l.skel = sk_verdict__open();
+	if (!l.skel)
+		return -errno;
+	*ret = l;
+	return 0;
+}
+
 void lb_load_close(struct lb_load *l)
 {
 	if (l->gates)

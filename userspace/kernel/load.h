@@ -39,6 +39,8 @@ struct lb_load_object {
  * floor charges BPF memory to the memory control group.
  */
 int lb_load_open(struct lb_load *ret, uint32_t pairs, uint32_t workers, char *detail, size_t size);
+/* Loads nothing: for the names of lb_load_objects(), whose descriptors are then negative. */
+int lb_load_names(struct lb_load *ret);
 /* Harmless on a zeroed struct; leaves it zeroed. */
 void lb_load_close(struct lb_load *l);
 

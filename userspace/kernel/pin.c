@@ -210,6 +210,17 @@ int lb_pin_get(int dir_fd, const char *name)
 	return r ? r : bpf_obj_get(path);
 }
 
+/* P2: nothing is touched before all of it was judged. */
+static int judge_all(int dir_fd, const struct lb_load_object *objects, size_t count,
+		     struct note note)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < count && !r; i++)
+		r = lb_pin_judge(dir_fd, objects[i].name, note.text, note.size);
+	return r;
+}
+
 static int make_pins(const struct lb_pin *pin, struct note note)
 {
 	int r;
@@ -225,13 +236,10 @@ static int make_pins(const struct lb_pin *pin, struct note note)
 
 static int fill(struct lb_pin *pin, struct note note)
 {
-	int r;
+	int r = judge_all(pin->dir_fd, pin->objects, pin->count, note);
 
-	for (size_t i = 0; i < pin->count; i++) {
-		r = lb_pin_judge(pin->dir_fd, pin->objects[i].name, note.text, note.size);
-		if (r)
-			return r;
-	}
+	if (r)
+		return r;
 	remove_pins(pin);
 	r = make_pins(pin, note);
 	if (r) {
@@ -277,4 +285,28 @@ void lb_pin_close(struct lb_pin *pin)
 	close(pin->dir_fd);
 	close(pin->root_fd);
 	*pin = (struct lb_pin){};
+}
+
+int lb_pin_remove(const char *root, const char *name, const struct lb_load_object *objects,
+		  size_t count, void (*told)(const char *dir, const char *pin), char *note_text,
+		  size_t size)
+{
+	LB_AUTO_CLOSE int root_fd = -1, dir_fd = -1;
+	struct note note = {note_text, size};
+	char path[128];
+	int r;
+
+	snprintf(path, sizeof(path), "%s/%s", root, name);
+	r = lb_pin_root_open(root, false, &root_fd, note_text, size);
+	if (!r)
+		r = lb_pin_dir_open(root_fd, name, false, &dir_fd, note_text, size);
+	if (!r)
+		r = judge_all(dir_fd, objects, count, note);
+	if (r)
+		return r == -EPERM ? r : 0;
+	for (size_t i = 0; i < count; i++)
+		if (!unlinkat(dir_fd, objects[i].name, 0) && told)
+			told(path, objects[i].name);
+	unlinkat(root_fd, name, AT_REMOVEDIR);
+	return 0;
 }

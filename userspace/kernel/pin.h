@@ -47,6 +47,13 @@ int lb_pin_open(struct lb_pin *ret, const char *root, const char *name,
 		const struct lb_load_object *objects, size_t count, char *note, size_t size);
 /* Removes the pins and the directory. Harmless on a zeroed struct; leaves it zeroed. */
 void lb_pin_close(struct lb_pin *pin);
+/*
+ * Removes what a run that is dead left of <objects> (by name), and the directory when nothing else
+ * is in it; <told> (may be NULL) hears of each. 0, nothing there included; -EPERM with a <note>.
+ */
+int lb_pin_remove(const char *root, const char *name, const struct lb_load_object *objects,
+		  size_t count, void (*told)(const char *dir, const char *pin), char *note,
+		  size_t size);
 
 /* --- the parts, for pins with a life of their own --------------------------------------------- */
 
