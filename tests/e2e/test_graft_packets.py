@@ -611,12 +611,14 @@ def test_a_flow_follows_a_route_that_moves(grafting, net, family):
     with links(net, [], [(LB, "lb8")]):
         second_wire(net, BACKEND, 8)
         for side, device, host in ((LB, "lb8", 1), (BACKEND, "eth8", 2)):
+            # Its link-local address asks for neighbours at once.
+            sysctl(net, side, f"net.ipv6.conf.{device}.accept_dad", 0)
             for text in addresses(device, host, 8):
                 net.ip(side, text)
         g = grafting(family)
         with g.talk() as talk:
             talk.exchange(500000)
-            via = f"fd82:8::2" if family == 6 else "10.82.8.2"
+            via = "fd82:8::2" if family == 6 else "10.82.8.2"
             host = f"{BACKEND_ADDR[family]}/{128 if family == 6 else 32}"
             net.ip(LB, f"-{family} route add {host} via {via}")
             before = sent_by(net, LB, "lb8")

@@ -24,6 +24,7 @@
 
 #define SWEEP_MS    1000u
 #define SWEEP_PARTS 8u
+#define HURRY_MS    20u
 #define LINGER_NS   1000000000ull
 #define NO_LONGER   UINT32_MAX
 
@@ -32,7 +33,10 @@ struct lb_graft_keeper {
 	struct lb_grafts *grafts;
 	struct lb_watch ring, netlink;
 	struct lb_timer sweep, due;
-	uint32_t part; /* of the table: the next to sweep */
+	uint32_t part;  /* of the table: the next to sweep */
+	uint32_t stale; /* so many parts on, routes may lead elsewhere than the program sends */
+	uint32_t hurry; /* .. and so many are swept without a rest */
+	uint64_t hurried_ns;
 	uint32_t adopted;
 	/* Ended pairs in the order of their time: every linger is equally long. */
 	uint32_t *ended;
@@ -315,7 +319,20 @@ static void on_ring(struct lb_watch *w, uint32_t events)
 
 static void on_netlink(struct lb_watch *w, uint32_t events)
 {
-	lb_graft_table_follow(lb_container_of(w, struct lb_graft_keeper, netlink)->grafts->table);
+	struct lb_graft_keeper *k = lb_container_of(w, struct lb_graft_keeper, netlink);
+
+	uint64_t grafts = __atomic_load_n(&k->opts.env->limits->grafts, __ATOMIC_RELAXED);
+
+	if (!lb_graft_table_follow(k->grafts->table))
+		return;
+	k->stale = SWEEP_PARTS;
+	/* At once, unless routes change all the time: asking takes about ten microseconds a graft,
+	 * so that is a tenth of the time at most. */
+	if (now_ns(k) - k->hurried_ns < (HURRY_MS + grafts / 10) * 1000000)
+		return;
+	k->hurried_ns = now_ns(k);
+	k->hurry = SWEEP_PARTS;
+	lb_timer_start(k->opts.env->carrier.loop, &k->sweep, 0);
 }
 
 /* --- the sweep -------------------------------------------------------------------------------- */
@@ -325,6 +342,25 @@ static uint64_t last_data_ns(const struct lb_graft *g)
 	uint64_t a = load64(&g->leg[0].data_ns), b = load64(&g->leg[1].data_ns);
 
 	return a > b ? a : b;
+}
+
+/*
+ * A flow follows its routes from one interface to another; where there is none it stays as it is,
+ * and so does whether an end is on this host.
+ */
+static void renew_ways(struct lb_graft_keeper *k, struct lb_graft *g)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		struct lb_graft_leg *leg = &g->leg[i];
+		struct lb_graft_tuple tuple;
+		struct lb_graft_route route;
+
+		if (!leg->ifindex)
+			continue;
+		lb_graft_tuple(g, i ^ 1, &tuple);
+		if (!lb_graft_table_route(k->grafts->table, &tuple, &route) && route.ifindex)
+			__atomic_store_n(&leg->ifindex, route.ifindex, __ATOMIC_RELAXED);
+	}
 }
 
 static void visit(struct lb_graft_keeper *k, uint32_t pair)
@@ -338,6 +374,8 @@ static void visit(struct lb_graft_keeper *k, uint32_t pair)
 		linger(k, pair);
 		return;
 	}
+	if (k->stale)
+		renew_ways(k, g);
 	t = &k->opts.rules[steward_of(g)].config->timeouts;
 	if (t->max_lifetime_ms && now_ns(k) >= g->accept_ns + t->max_lifetime_ms * 1000000)
 		end(k, pair, LB_REASON_MAX_LIFETIME);
@@ -356,7 +394,9 @@ static void on_sweep(struct lb_timer *t)
 		for (uint32_t i = from; i < to; i++)
 			visit(k, i);
 	k->part = (k->part + 1) % SWEEP_PARTS;
-	lb_timer_start(k->opts.env->carrier.loop, t, SWEEP_MS / SWEEP_PARTS);
+	k->stale -= !!k->stale;
+	k->hurry -= !!k->hurry;
+	lb_timer_start(k->opts.env->carrier.loop, t, k->hurry ? 1 : SWEEP_MS / SWEEP_PARTS);
 }
 
 void lb_graft_keeper_cut(struct lb_graft_keeper *k, size_t rule, enum lb_reason reason)

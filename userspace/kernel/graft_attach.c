@@ -272,7 +272,7 @@ int lb_graft_table_netlink_fd(struct lb_graft_table *t)
 	return t->poll_fd;
 }
 
-void lb_graft_table_follow(struct lb_graft_table *t)
+bool lb_graft_table_follow(struct lb_graft_table *t)
 {
 	int news;
 
@@ -282,9 +282,10 @@ void lb_graft_table_follow(struct lb_graft_table *t)
 	if (news == -ENOBUFS)
 		for (size_t i = 0; i < t->link_count; i++)
 			t->links[i].attached = false;
-	if (news)
+	if (news < 0 || news & LB_GRAFT_NEWS_LINKS)
 		reconcile(t, false);
 	lb_graft_foreign_check(t, lb_clock_ms());
+	return news;
 }
 
 const char *lb_graft_table_attached(struct lb_graft_table *t, char *buf, size_t size)

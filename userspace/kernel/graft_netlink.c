@@ -154,47 +154,53 @@ int lb_graft_netlink_watch(struct mnl_socket **ret)
 	LB_AUTO(close_socket)
 	struct mnl_socket *s = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (!s || mnl_socket_bind(s, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR,
+	if (!s || mnl_socket_bind(s,
+				  RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR |
+					  RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE,
 				  MNL_SOCKET_AUTOPID))
 		return -errno;
 	*ret = LB_TAKE_PTR(s);
 	return 0;
 }
 
-struct gone {
-	void (*fn)(void *arg, uint32_t ifindex);
+struct news {
+	void (*gone)(void *arg, uint32_t ifindex);
 	void *arg;
+	int about;
 };
 
 static int on_news(const struct nlmsghdr *n, void *arg)
 {
 	const struct ifinfomsg *m = mnl_nlmsg_get_payload(n);
-	const struct gone *gone = arg;
+	struct news *news = arg;
 
+	if (n->nlmsg_type == RTM_NEWROUTE || n->nlmsg_type == RTM_DELROUTE) {
+		news->about |= LB_GRAFT_NEWS_ROUTES;
+		return MNL_CB_OK;
+	}
+	news->about |= LB_GRAFT_NEWS_LINKS;
 	/* A bridge says DELLINK of a port that leaves it. */
 	if (n->nlmsg_type == RTM_DELLINK && m->ifi_family != AF_BRIDGE)
-		gone->fn(gone->arg, (uint32_t)m->ifi_index);
+		news->gone(news->arg, (uint32_t)m->ifi_index);
 	return MNL_CB_OK;
 }
 
 int lb_graft_netlink_news(struct mnl_socket *watch, void (*gone)(void *arg, uint32_t ifindex),
 			  void *arg)
 {
-	struct gone to = {gone, arg};
-	char news[ANSWER_BYTES];
+	struct news news = {gone, arg, 0};
+	char some[ANSWER_BYTES];
 	bool lost = false;
-	int some = 0;
 	ssize_t n;
 
 	for (;;) {
-		n = mnl_socket_recvfrom(watch, news, sizeof(news));
+		n = mnl_socket_recvfrom(watch, some, sizeof(some));
 		if (n >= 0) {
-			mnl_cb_run(news, (size_t)n, 0, 0, on_news, &to);
-			some = 1;
+			mnl_cb_run(some, (size_t)n, 0, 0, on_news, &news);
 		} else if (errno == ENOBUFS || errno == ENOSPC) {
 			lost = true;
 		} else if (errno != EINTR) {
-			return lost ? -ENOBUFS : some;
+			return lost ? -ENOBUFS : news.about;
 		}
 	}
 }

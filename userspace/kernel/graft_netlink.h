@@ -32,11 +32,18 @@ struct lb_graft_iface {
  */
 int lb_graft_netlink_ifaces(struct lb_graft_iface *ret, size_t max);
 
-/* Non-blocking; readable when an interface or an address came, changed or went. 0 or -errno. */
+/* Non-blocking; readable when an interface, an address or a route came, changed or went. 0 or
+ * -errno. */
 int lb_graft_netlink_watch(struct mnl_socket **ret);
+/* Bits: what lb_graft_netlink_news() tells. */
+enum {
+	LB_GRAFT_NEWS_LINKS = 1 << 0, /* of interfaces or addresses */
+	LB_GRAFT_NEWS_ROUTES = 1 << 1,
+};
+
 /*
- * Reads all news and hands every removed interface to <gone>. 1: something happened; 0: nothing;
- * -ENOBUFS: news were lost, anything may have happened.
+ * Reads all news and hands every removed interface to <gone>. What they were about, 0: there were
+ * none; -ENOBUFS: news were lost, anything may have happened.
  */
 int lb_graft_netlink_news(struct mnl_socket *watch, void (*gone)(void *arg, uint32_t ifindex),
 			  void *arg);

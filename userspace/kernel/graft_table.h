@@ -100,7 +100,8 @@ uint64_t lb_graft_table_count(struct lb_graft_table *t, enum lb_graft_counter wh
  */
 int lb_graft_table_attach(struct lb_graft_table *t, char *const *interfaces, size_t count);
 int lb_graft_table_netlink_fd(struct lb_graft_table *t);
-void lb_graft_table_follow(struct lb_graft_table *t);
+/* True when lb_graft_table_route() may now answer otherwise than before. */
+bool lb_graft_table_follow(struct lb_graft_table *t);
 /* "lo, eth0": for the log line. Returns buf. */
 const char *lb_graft_table_attached(struct lb_graft_table *t, char *buf, size_t size);
 

@@ -160,8 +160,9 @@ int lb_graft_table_netlink_fd(struct lb_graft_table *t)
 	return 101;
 }
 
-void lb_graft_table_follow(struct lb_graft_table *t)
+bool lb_graft_table_follow(struct lb_graft_table *t)
 {
+	return false;
 }
 
 int lb_graft_table_route(struct lb_graft_table *t, const struct lb_graft_tuple *tuple,
