@@ -3,9 +3,8 @@
  * What all parts of the graft program share: the tables, a packet as it was read, and the copy of a
  * packet that our own socket gets while a flow is taken over.
  *
- * Contract of parse(): reads only, through bpf_skb_load_bytes, so that every offset is checked by
- * the kernel; a packet that is too short for what its headers say is not ours. Fields keep network
- * byte order, lengths are in bytes.
+ * Contract of parse(): reads only; a packet that is too short for what its headers say is not ours.
+ * Fields keep network byte order, lengths are in bytes.
  */
 #ifndef LB_BPF_GRAFT_H
 #define LB_BPF_GRAFT_H
@@ -84,6 +83,18 @@ static __always_inline struct lb_graft_meta *meta_of(void)
 	return bpf_map_lookup_elem(&lb_graft_meta, &zero);
 }
 
+/* The pair that <index>, the value of a key, names. NULL: none. */
+static __always_inline struct lb_graft *pair_of(const __u32 *index, __u32 *leg)
+{
+	__u32 pair;
+
+	if (!index)
+		return NULL;
+	*leg = *index & 1;
+	pair = *index >> 1;
+	return bpf_map_lookup_elem(&lb_grafts, &pair);
+}
+
 /* Both families end where TCP begins, so that one store writes all of it back. */
 struct frame {
 	union {
@@ -104,10 +115,11 @@ struct packet {
 	__u32 tcp_len; /* of the TCP header */
 	__u32 payload;
 	__u32 window; /* as announced, scaled */
-	__u32 old_sum;
+	__u64 diff;   /* what the changes of TCP's header and options add to their sum */
 	__u32 pair, leg;
 	bool ipv6;
 	bool irregular;
+	bool whole; /* f.th was read with the IP header and is right if nothing is in between */
 };
 
 /* The compiler knows it from parse_tcp(); the verifier has to be shown. */
@@ -134,11 +146,44 @@ static __always_inline __u16 fold(__u64 sum)
 	return (__u16)sum;
 }
 
+/* What one hop less adds to the sum of an IPv4 and of an IPv6 header. */
+#define TTL_DIFF       bpf_htons(0xfeff)
+#define HOP_LIMIT_DIFF bpf_htons(0xfffe)
+
+/* Of two words in the packet: what <to> in <from>'s place adds to a sum. */
+static __always_inline __u64 sum_diff(__be32 from, __be32 to)
+{
+	return (__u64)(__u32)~from + to;
+}
+
+static __always_inline void change32(struct packet *p, __be32 *field, __be32 to)
+{
+	p->diff += sum_diff(*field, to);
+	*field = to;
+}
+
+/*
+ * <n> bytes, a constant and whole words, from the IP header on. Nearly always all of them are in
+ * the linear part of the packet; a driver that leaves them elsewhere pays for a call.
+ */
+static __always_inline bool read_headers(struct __sk_buff *skb, void *to, __u32 n)
+{
+	const __u8 *ip = (__u8 *)(long)skb->data + ETH_HLEN, *end = (__u8 *)(long)skb->data_end;
+
+	if (ip + n > end)
+		return !bpf_skb_load_bytes(skb, ETH_HLEN, to, n);
+	for (__u32 i = 0; i < n / 4; i++) /* memcpy would go byte by byte */
+		((__u32 *)to)[i] = ((const __u32 *)ip)[i];
+	return true;
+}
+
 static __always_inline int parse_v4(struct __sk_buff *skb, struct packet *p)
 {
 	struct iphdr *ip = &p->f.ip4;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, ip, sizeof(*ip)))
+	/* With TCP's in one go: most packets have it, and no IP options. */
+	p->whole = read_headers(skb, ip, sizeof(*ip) + sizeof(p->f.th));
+	if (!p->whole && !read_headers(skb, ip, sizeof(*ip)))
 		return PARSED_NOT_OURS;
 	p->ip_len = ip->ihl * 4;
 	if (ip->version != 4 || p->ip_len < IP_HDR_MIN)
@@ -182,7 +227,10 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 
 	p->ipv6 = true;
 	p->ip_len = sizeof(*ip);
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, ip, sizeof(*ip)) || ip->version != 6)
+	p->whole = read_headers(skb, ip, sizeof(*ip) + sizeof(p->f.th));
+	if (!p->whole && !read_headers(skb, ip, sizeof(*ip)))
+		return PARSED_NOT_OURS;
+	if (ip->version != 6)
 		return PARSED_NOT_OURS;
 	if (ip->nexthdr == IPPROTO_TCP)
 		return PARSED_TCP;
@@ -201,7 +249,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 		r = parse_v4(skb, p);
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		r = parse_v6(skb, p);
-	if (r == PARSED_TCP &&
+	if (r == PARSED_TCP && (p->irregular || !p->whole) &&
 	    bpf_skb_load_bytes(skb, ETH_HLEN + p->ip_len, &p->f.th, sizeof(p->f.th)))
 		return PARSED_NOT_OURS;
 	return r;
@@ -238,7 +286,45 @@ static __always_inline bool parse_tcp(struct __sk_buff *skb, struct packet *p,
 	return true;
 }
 
+/* What was rewritten with <leg> goes where it belongs. The program's last word. */
+static __always_inline int leave(struct __sk_buff *skb, const struct lb_graft_leg *leg)
+{
+	/* Already where local packets arrive, with the route it was sent with. */
+	if (!leg->ifindex && skb->ifindex == LB_LOOPBACK)
+		return TC_ACT_UNSPEC;
+	/* To an end on this host it goes the way its own packets go, out by lo: that gives it a
+	 * route. A packet that came in on lo without one would look forged, both its addresses
+	 * being this host's (ip_route_input_slow, fib_validate_source). */
+	return bpf_redirect_neigh(leg->ifindex ?: LB_LOOPBACK, NULL, 0, 0);
+}
+
 /* --- our own socket's copy -------------------------------------------------------------------- */
+
+/*
+ * A clone goes in again at the front of this interface, marked by its source address: it is for our
+ * own stack. Of TCP, copy_for_us() makes it harmless there.
+ */
+static __always_inline void clone_marked(struct __sk_buff *skb)
+{
+	struct lb_graft_meta *meta = meta_of();
+
+	/* On lo it goes round once more: what goes in at the front loses its route. */
+	if (meta && !bpf_skb_store_bytes(skb, ETH_ALEN, meta->mark, ETH_ALEN, 0))
+		bpf_clone_redirect(skb, skb->ifindex,
+				   skb->ifindex == LB_LOOPBACK ? 0 : BPF_F_INGRESS);
+}
+
+static __always_inline bool is_marked(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const struct lb_graft_meta *meta = meta_of();
+	const struct ethhdr *eth = data;
+
+	if (!meta || (void *)(eth + 1) > end)
+		return false;
+	return *(__u32 *)eth->h_source == *(__u32 *)meta->mark &&
+	       *(__u16 *)(eth->h_source + 4) == *(__u16 *)(meta->mark + 4);
+}
 
 /* What our socket of this leg expects next; false when it is gone. */
 static __always_inline bool expected(struct __sk_buff *skb, const struct packet *p, __u32 *ret)

@@ -25,17 +25,32 @@
 #define HEAD_SACK 0x01010500
 
 /*
- * The distance of TSval, fixed by the leg's first packet so that the other leg's peer sees our own
- * clock go on, a margin ahead (it is in ts_clock): no jitter then looks like time going backwards.
+ * Whether both numbers lie where the peer's next ones must. Fewer are believed than in the books:
+ * a stranger's clock must not rule over the peer's own, whose packets would look old (PAWS).
  */
-static __always_inline __u32 shift_timestamp(struct lb_graft_leg *leg, __u32 value)
+static __always_inline bool is_credible(const struct tcphdr *th, const struct lb_graft_leg *leg,
+					const struct lb_graft_leg *other)
+{
+	__u32 seq = bpf_ntohl(th->seq) + leg->seq_shift, ack = bpf_ntohl(th->ack_seq);
+
+	return th->ack && !th->syn && !th->rst &&
+	       seq - other->ack_max <= other->edge - other->ack_max &&
+	       ack - leg->ack_max <= leg->edge - leg->ack_max;
+}
+
+/*
+ * The distance of TSval, fixed by the leg's first credible packet so that the other leg's peer sees
+ * our own clock go on, a margin ahead (it is in ts_clock): no jitter then looks like time going
+ * backwards. Until then every packet carries our clock.
+ */
+static __always_inline __u32 shift_timestamp(struct lb_graft_leg *leg, bool credible, __u32 value)
 {
 	__u32 shift = *(volatile __u32 *)&leg->ts_shift, old;
 
 	if (__builtin_expect(!shift, 0)) {
 		shift = (__u32)(bpf_ktime_get_ns() / 1000000) + leg->ts_clock - value;
 		shift += !shift;
-		old = __sync_val_compare_and_swap(&leg->ts_shift, 0, shift);
+		old = credible ? __sync_val_compare_and_swap(&leg->ts_shift, 0, shift) : 0;
 		if (old)
 			shift = old;
 	}
@@ -66,11 +81,13 @@ static __always_inline bool rewrite_aligned(struct packet *p, struct lb_graft_le
 		if (bytes != (words - 4) * 4 + 2)
 			return false;
 	}
-	word[1] = bpf_htonl(shift_timestamp(leg, bpf_ntohl(word[1])));
-	word[2] = bpf_htonl(shift_echo(other, bpf_ntohl(word[2])));
+	change32(p, &word[1],
+		 bpf_htonl(shift_timestamp(leg, is_credible(&p->f.th, leg, other),
+					   bpf_ntohl(word[1]))));
+	change32(p, &word[2], bpf_htonl(shift_echo(other, bpf_ntohl(word[2]))));
 	for (__u32 i = 4; i < OPT_MAX / 4; i++)
 		if (i < words)
-			word[i] = bpf_htonl(bpf_ntohl(word[i]) + leg->ack_shift);
+			change32(p, &word[i], bpf_htonl(bpf_ntohl(word[i]) + leg->ack_shift));
 	return true;
 }
 
@@ -79,6 +96,7 @@ struct walk {
 	const struct lb_graft_leg *other;
 	__u8 opt[64]; /* a power of two, so that a mask keeps every offset inside */
 	__u32 at, end;
+	bool credible;
 };
 
 static __always_inline __u32 read32(const struct walk *w, __u32 at)
@@ -114,7 +132,7 @@ static long step(__u32 n, void *ctx)
 	if (len < 2 || at + len > w->end)
 		return 1;
 	if (kind == OPT_TS && len == TS_BYTES) {
-		write32(w, at + 2, shift_timestamp(w->leg, read32(w, at + 2)));
+		write32(w, at + 2, shift_timestamp(w->leg, w->credible, read32(w, at + 2)));
 		write32(w, at + 6, shift_echo(w->other, read32(w, at + 6)));
 	} else if (kind == OPT_SACK) {
 		for (__u32 i = 0; i < SACK_BLOCKS * 2; i++)
@@ -126,13 +144,19 @@ static long step(__u32 n, void *ctx)
 	return 0;
 }
 
-static __noinline int rewrite_any(struct packet *p, struct lb_graft_leg *leg,
-				  const struct lb_graft_leg *other)
+/* Not static: the verifier looks at it once, and not once for every way that leads here. */
+__noinline int rewrite_any(struct packet *p, struct lb_graft_leg *leg,
+			   const struct lb_graft_leg *other)
 {
-	struct walk w = {.leg = leg, .other = other, .end = p->tcp_len - sizeof(struct tcphdr)};
+	struct walk w = {.leg = leg, .other = other};
 
+	if (!p || !leg || !other)
+		return 0;
+	w.end = p->tcp_len - sizeof(struct tcphdr);
+	w.credible = is_credible(&p->f.th, leg, other);
 	__builtin_memcpy(w.opt, p->f.opt, OPT_MAX);
 	bpf_loop(OPT_MAX, step, &w, 0);
+	p->diff += (__u32)bpf_csum_diff((__be32 *)p->f.opt, OPT_MAX, (__be32 *)w.opt, OPT_MAX, 0);
 	__builtin_memcpy(p->f.opt, w.opt, OPT_MAX);
 	return 0;
 }

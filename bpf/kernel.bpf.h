@@ -10,16 +10,40 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct proto {
+	unsigned long *memory_pressure; /* of all sockets of the protocol together */
+};
+
 struct sock_common {
 	volatile unsigned char skc_state;
+	struct proto *skc_prot;
+};
+
+struct net_device {
+	unsigned int flags;
+};
+
+struct dst_entry {
+	struct net_device *dev;
 };
 
 struct sock {
 	struct sock_common __sk_common;
+	struct {
+		struct {
+			int counter;
+		} rmem_alloc; /* "sk_rmem_alloc": bytes charged to the receive queues */
+	} sk_backlog;
+	struct dst_entry *sk_dst_cache;
+	int sk_rcvbuf;
 	int sk_wmem_queued; /* bytes (with overhead) in the send queue */
 	int sk_sndbuf;
 	int sk_err;
 	__u8 sk_shutdown; /* RCV_SHUTDOWN 1 | SEND_SHUTDOWN 2 */
+};
+
+struct inet_connection_sock {
+	const void *icsk_ulp_ops; /* a protocol on top: kernel TLS, MPTCP .. */
 };
 
 struct tcp_sock {
@@ -33,9 +57,15 @@ struct tcp_sock {
 /* include/net/tcp_states.h */
 enum {
 	LB_TCP_ESTABLISHED = 1,
+	LB_TCP_FIN_WAIT1 = 4,
+	LB_TCP_FIN_WAIT2 = 5,
+	LB_TCP_CLOSE = 7,
 	LB_TCP_CLOSE_WAIT = 8,
 };
 /* include/net/sock.h */
+#define LB_RCV_SHUTDOWN  1
 #define LB_SEND_SHUTDOWN 2
+/* include/uapi/linux/if.h */
+#define LB_IFF_LOOPBACK (1 << 3)
 
 #endif

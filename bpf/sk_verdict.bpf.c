@@ -24,8 +24,8 @@
  *    can be helped: the skb would wait behind them, and the kernel's worker would then charge it to
  *    the socket without the socket's lock (sk_psock_backlog -> skb_set_owner_r), which loses count
  *    of sk_forward_alloc. So a direction looks for a moment when that queue is empty from half a
- *    send buffer on and redirects until seven eighths of it; and while one direction is with the
- *    daemon, the other one goes there too.
+ *    send buffer on and redirects until seven eighths of LB_SNDBUF_BYTES; and while one direction
+ *    is with the daemon, the other one goes there too.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -197,9 +197,12 @@ static __always_inline bool redirect(struct __sk_buff *skb, struct lb_gate *gate
 
 	load = sink.queued + in_flight(gate, user_done, sink.write_seq) + len;
 	/* An eighth stays free: skb overhead is charged too, and a full buffer makes the kernel's
-	 * worker poll every jiffy. */
-	if (load > sink.sndbuf - (sink.sndbuf >> 3))
+	 * worker poll every jiffy. Not of sk_sndbuf: the kernel shrinks that when TCP is short of
+	 * memory, and we would begin to pass with both queues full. */
+	if (load > LB_SNDBUF_BYTES - (LB_SNDBUF_BYTES >> 3))
 		return false;
+	if (sink.sndbuf > LB_SNDBUF_BYTES)
+		sink.sndbuf = LB_SNDBUF_BYTES;
 	other_done = *(volatile __u64 *)&other->user_done;
 	wants_daemon = load > sink.sndbuf >> 1 || other->passed != other_done;
 	if (wants_daemon && !in_flight(other, other_done, own_write_seq))
@@ -223,8 +226,9 @@ int sk_verdict(struct __sk_buff *skb)
 {
 	struct tcp_sock *source;
 	struct lb_gate *gate;
-	__u64 cookie;
+	__u64 cookie, owed;
 	__u32 *index;
+	bool tell;
 
 	if (!skb->len)
 		return SK_DROP;
@@ -247,14 +251,18 @@ int sk_verdict(struct __sk_buff *skb)
 		return SK_PASS;
 
 	/* The daemon watches while it owes us bytes; otherwise it has to be told. */
-	if (gate->mode == LB_GATE_KERNEL || gate->passed == *(volatile __u64 *)&gate->user_done) {
+	owed = gate->passed - *(volatile __u64 *)&gate->user_done;
+	tell = gate->mode == LB_GATE_KERNEL || !owed;
+	if (tell) {
 		gate->mode = LB_GATE_USER;
 		gate->episodes++;
-		gate->passed += skb->len;
-		tell_worker(gate, *index);
-	} else {
-		gate->passed += skb->len;
 	}
+	/* It may be watching the sink only, and what waits behind the source's own queue is charged
+	 * to nobody: so that it can shut the window, a word each time the debt has grown. */
+	tell |= (owed ^ (owed + skb->len)) >> LB_OWED_TOLD_SHIFT != 0;
+	gate->passed += skb->len;
+	if (tell)
+		tell_worker(gate, *index);
 	return SK_PASS;
 }
 

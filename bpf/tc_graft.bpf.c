@@ -38,7 +38,6 @@
 static __always_inline struct lb_graft *find(struct packet *p)
 {
 	const __u32 *index;
-	__u32 pair;
 
 	if (p->ipv6) {
 		struct lb_graft_v6 key = {.sport = p->f.th.source, .dport = p->f.th.dest};
@@ -46,17 +45,17 @@ static __always_inline struct lb_graft *find(struct packet *p)
 		__builtin_memcpy(key.saddr, &p->f.ip6.saddr, 16);
 		__builtin_memcpy(key.daddr, &p->f.ip6.daddr, 16);
 		index = bpf_map_lookup_elem(&lb_graft_v6, &key);
+		/* Keeps clang from merging both look-ups: the kernel inlines one of one table. */
+		asm volatile("");
 	} else {
 		struct lb_graft_v4 key = {p->f.ip4.saddr, p->f.ip4.daddr, p->f.th.source,
 					  p->f.th.dest};
 
 		index = bpf_map_lookup_elem(&lb_graft_v4, &key);
 	}
-	if (!index)
-		return NULL;
-	p->leg = *index & 1;
-	p->pair = pair = *index >> 1;
-	return bpf_map_lookup_elem(&lb_grafts, &pair);
+	if (index)
+		p->pair = *index >> 1;
+	return pair_of(index, &p->leg);
 }
 
 /* Both keys go: what comes from now on with these addresses is a new connection's. */
@@ -124,14 +123,17 @@ static __always_inline bool set_flag(struct lb_graft_leg *leg, __u32 f)
 	return !(leg->flags & f) && !(__sync_fetch_and_or(&leg->flags, f) & f);
 }
 
-/* What <leg>'s peer acknowledges, if <other>'s peer has sent so much. */
+/*
+ * What <leg>'s peer acknowledges, if <other>'s peer has sent so much. An old acknowledgement says
+ * nothing new, and half of all numbers are old ones: a stranger's must not open the window.
+ */
 static __always_inline void note_ack(const struct packet *p, struct lb_graft *g,
 				     struct lb_graft_leg *leg, struct lb_graft_leg *other)
 {
 	__u32 ack = bpf_ntohl(p->f.th.ack_seq), fin = !!(other->flags & LB_GRAFT_FIN);
 	__u32 sent = other->seq_end + other->seq_shift;
 
-	if ((__s32)(ack - sent - fin) > 0)
+	if ((__s32)(ack - sent - fin) > 0 || (__s32)(ack - leg->ack_max) < 0)
 		return;
 	raise(&leg->ack_max, ack);
 	raise(&leg->edge, ack + p->window);
@@ -140,19 +142,27 @@ static __always_inline void note_ack(const struct packet *p, struct lb_graft *g,
 		tell(p);
 }
 
-/* What <leg>'s peer sends, if <other>'s peer can take it. */
+/*
+ * What <leg>'s peer sends, if <other>'s peer can take it: the first byte decides. The last one may
+ * lie beyond the edge, of a window that rescale_window() rounded up or in a probe of a closed one;
+ * not to believe it would be for ever, as its acknowledgement then is not believed either.
+ *
+ * A FIN stands behind all that was seen, or it is a stranger's; one that data went beyond was.
+ */
 static __always_inline void note_data(const struct packet *p, struct lb_graft_leg *leg,
 				      const struct lb_graft_leg *other, __u64 now)
 {
 	__u32 seq = bpf_ntohl(p->f.th.seq), end = seq + p->payload, moved;
 
-	if ((__s32)(end + leg->seq_shift - other->edge) > 0)
+	if ((__s32)(seq + leg->seq_shift - other->edge) > 0)
 		return;
 	leg->data_ns = now;
 	moved = raise(&leg->seq_end, end);
 	if (moved)
 		__sync_fetch_and_add(&leg->bytes, moved);
-	if (p->f.th.fin) {
+	if (moved && (leg->flags & LB_GRAFT_FIN) && (__s32)(end - leg->fin_end) >= 0)
+		__sync_fetch_and_and(&leg->flags, ~LB_GRAFT_FIN);
+	if (p->f.th.fin && end == leg->seq_end) {
 		leg->fin_end = end + 1;
 		set_flag(leg, LB_GRAFT_FIN);
 	}
@@ -202,7 +212,20 @@ static __always_inline void rescale_window(struct packet *p, const struct lb_gra
 		window = 1;
 	if (window > 0xffff)
 		window = 0xffff;
+	p->diff += sum_diff(p->f.th.window, bpf_htons((__u16)window));
 	p->f.th.window = bpf_htons((__u16)window);
+}
+
+/* The right edge of the window stays where it is. */
+static __always_inline void hold_ack(struct packet *p, const struct lb_graft_leg *leg)
+{
+	struct tcphdr *th = &p->f.th;
+	__u32 ahead = bpf_ntohl(th->ack_seq) + leg->ack_shift - leg->ack_limit;
+
+	if (!leg->ack_limit || !th->ack || (__s32)ahead <= 0)
+		return;
+	change32(p, &th->ack_seq, bpf_htonl(bpf_ntohl(th->ack_seq) - ahead));
+	p->window += ahead;
 }
 
 static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *leg,
@@ -210,15 +233,17 @@ static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *l
 {
 	struct tcphdr *th = &p->f.th;
 
-	th->source = leg->sport;
-	th->dest = leg->dport;
-	th->seq = bpf_htonl(bpf_ntohl(th->seq) + leg->seq_shift);
-	if (th->ack)
-		th->ack_seq = bpf_htonl(bpf_ntohl(th->ack_seq) + leg->ack_shift);
-	if (!th->syn)
-		rescale_window(p, leg);
+	/* First: they look at the numbers as they came. */
 	if (p->tcp_len > sizeof(*th))
 		rewrite_options(p, leg, other);
+	p->diff += sum_diff(th->source, leg->sport) + sum_diff(th->dest, leg->dport);
+	th->source = leg->sport;
+	th->dest = leg->dport;
+	change32(p, &th->seq, bpf_htonl(bpf_ntohl(th->seq) + leg->seq_shift));
+	if (th->ack)
+		change32(p, &th->ack_seq, bpf_htonl(bpf_ntohl(th->ack_seq) + leg->ack_shift));
+	if (!th->syn)
+		rescale_window(p, leg);
 }
 
 /*
@@ -230,57 +255,42 @@ static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p
 {
 	__u32 len = tcp_len(p),
 	      check = ETH_HLEN + p->ip_len + __builtin_offsetof(struct tcphdr, check);
-	__s64 addresses, diff;
+	__u64 addresses = 0;
 	int r;
 
-	diff = bpf_csum_diff(NULL, 0, (__be32 *)&p->f.th, len, ~p->old_sum);
 	if (p->ipv6) {
 		struct ipv6hdr *ip = &p->f.ip6;
-		__u8 addrs[32] __attribute__((aligned(8)));
+		__be32 *from = ip->saddr.in6_u.u6_addr32, *to = ip->daddr.in6_u.u6_addr32;
 
-		__builtin_memcpy(addrs, leg->saddr, 16);
-		__builtin_memcpy(addrs + 16, leg->daddr, 16);
-		addresses = bpf_csum_diff((__be32 *)&ip->saddr, 32, (__be32 *)addrs, 32, 0);
-		__builtin_memcpy(&ip->saddr, addrs, 32);
+		for (int i = 0; i < 4; i++) {
+			addresses += sum_diff(from[i], leg->saddr[i]);
+			addresses += sum_diff(to[i], leg->daddr[i]);
+			from[i] = leg->saddr[i];
+			to[i] = leg->daddr[i];
+		}
+		addresses = fold(addresses);
 		ip->hop_limit -= decrement;
 		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, 0);
 	} else {
 		struct iphdr *ip = &p->f.ip4;
-		__be32 from[3] = {ip->saddr, ip->daddr, bpf_htonl((__u32)ip->ttl << 24)};
-		__be32 to[3] = {leg->saddr[0], leg->daddr[0],
-				bpf_htonl((__u32)(ip->ttl - decrement) << 24)};
-		__s64 whole = bpf_csum_diff(from, sizeof(from), to, sizeof(to), (__u16)~ip->check);
 
-		addresses = bpf_csum_diff(from, 8, to, 8, 0);
-		ip->saddr = to[0];
-		ip->daddr = to[1];
+		addresses = fold(sum_diff(ip->saddr, leg->saddr[0]) +
+				 sum_diff(ip->daddr, leg->daddr[0]));
+		ip->saddr = leg->saddr[0];
+		ip->daddr = leg->daddr[0];
 		ip->ttl -= decrement;
-		ip->check = ~fold(whole);
+		ip->check = ~fold((__u16)~ip->check + addresses + (decrement ? TTL_DIFF : 0));
 		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, 0);
 	}
 	if (r)
 		return r;
 	r = bpf_l4_csum_replace(skb, check, 0, addresses, BPF_F_PSEUDO_HDR);
-	/* IPv6 has no checksum that makes up for the new addresses: with CHECKSUM_COMPLETE the
-	 * call above took from skb->csum what is really there (BPF_F_IPV6 of 6.16 says so, older
-	 * kernels do not know it). */
+	/* IPv6 has no checksum that makes up for the new addresses and the hop: with
+	 * CHECKSUM_COMPLETE the call above took from skb->csum what is really there (BPF_F_IPV6 of
+	 * 6.16 says so, older kernels do not know it). */
 	if (p->ipv6)
-		bpf_csum_update(skb, addresses);
-	return r ?: bpf_l4_csum_replace(skb, check, 0, diff, 0);
-}
-
-/*
- * Our socket must still learn what its peer acknowledges: a clone goes in again at the front of
- * this interface, marked by its source address; copy_for_us() makes it harmless there.
- */
-static __always_inline void clone_for_us(struct __sk_buff *skb, struct packet *p)
-{
-	struct lb_graft_meta *meta = meta_of();
-
-	if (!meta || p->f.th.syn || p->f.th.rst)
-		return;
-	if (!bpf_skb_store_bytes(skb, ETH_ALEN, meta->mark, ETH_ALEN, 0))
-		bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+		bpf_csum_update(skb, addresses + (decrement ? HOP_LIMIT_DIFF : 0));
+	return r ?: bpf_l4_csum_replace(skb, check, 0, fold(p->diff), 0);
 }
 
 static __always_inline int forward(struct __sk_buff *skb, struct packet *p, struct lb_graft *g,
@@ -296,35 +306,20 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	/* A priority tag (VLAN 0) is not for the way out. */
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
 		goto fail;
-	if (stage == LB_GRAFT_SPLIT)
-		clone_for_us(skb, p);
+	/* Our socket must still learn what its peer acknowledges. */
+	if (stage == LB_GRAFT_SPLIT && !p->f.th.syn && !p->f.th.rst)
+		clone_marked(skb);
 	note(p, g, leg, other, skb->gso_segs ?: 1);
-	p->old_sum = bpf_csum_diff(NULL, 0, (__be32 *)&p->f.th, tcp_len(p), 0);
+	if (stage == LB_GRAFT_SPLIT)
+		hold_ack(p, leg);
 	rewrite_tcp(p, leg, other);
 	if (write_headers(skb, p, leg, remote))
 		goto fail;
 	count(LB_GRAFT_COUNT_FORWARDED);
-	if (remote)
-		return bpf_redirect_neigh(leg->ifindex, NULL, 0, 0);
-	/* Already where local packets arrive; else go there, or the addresses, both this host's,
-	 * would look forged (fib_validate_source). */
-	return skb->ifindex == LB_LOOPBACK ? TC_ACT_UNSPEC
-					   : bpf_redirect(LB_LOOPBACK, BPF_F_INGRESS);
+	return leave(skb, leg);
 fail:
 	count(LB_GRAFT_COUNT_FAILED);
 	return TC_ACT_SHOT;
-}
-
-static __always_inline bool is_marked(struct __sk_buff *skb)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	const struct lb_graft_meta *meta = meta_of();
-	const struct ethhdr *eth = data;
-
-	if (!meta || (void *)(eth + 1) > end)
-		return false;
-	return *(__u32 *)eth->h_source == *(__u32 *)meta->mark &&
-	       *(__u16 *)(eth->h_source + 4) == *(__u16 *)(meta->mark + 4);
 }
 
 SEC("tc")
@@ -341,7 +336,7 @@ int tc_graft(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	r = parse(skb, &p);
 	if (r == PARSED_ICMP)
-		return translate_icmp(skb, &p);
+		return translate_icmp(skb);
 	if (r != PARSED_TCP)
 		return TC_ACT_UNSPEC;
 	g = find(&p);

@@ -310,6 +310,7 @@ PEERS = {
     "nginx": Nginx,
     "relay": Layer4Lb,
     "sockmap": Layer4Lb,
+    "graft": Layer4Lb,
     "auto": Layer4Lb,
 }
 

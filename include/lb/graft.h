@@ -68,7 +68,8 @@ enum {
 enum {
 	LB_GRAFT_SEEN = 1 << 0,      /* a packet of this leg came by */
 	LB_GRAFT_IRREGULAR = 1 << 1, /* .. with IP options, extension headers or in fragments */
-	LB_GRAFT_FIN = 1 << 2,       /* the peer has closed: fin_end is valid */
+	LB_GRAFT_FIN = 1 << 2,       /* the peer has closed: fin_end is valid; taken back when
+				      * data goes beyond: it was not the peer's */
 	LB_GRAFT_FIN_ACKED = 1 << 3, /* .. and the other peer has acknowledged it */
 	LB_GRAFT_RST = 1 << 4,       /* the peer reset the flow, and was the first to do so */
 	LB_GRAFT_GONE = 1 << 5,      /* a new connection uses the addresses: the keys are gone */
@@ -86,7 +87,13 @@ struct lb_graft_leg {
 	__u8 wscale_in;  /* of the windows this peer announces */
 	__u8 wscale_out; /* of the windows we announced on the other leg */
 	__u16 fixed;
-	__u8 pad0[8];
+	/*
+	 * In SPLIT no larger acknowledgement than this goes to the other leg's peer, in its own
+	 * numbers; 0: any. What our socket there still sends acknowledges what it got before SPLIT,
+	 * and a peer drops an acknowledgement that is more than a window old (RFC 5961, 5.2).
+	 */
+	__u32 ack_limit;
+	__u8 pad0[4];
 	/*
 	 * The program's, from SPLIT on (the daemon fills them in before, in PASS). Sequence
 	 * numbers are as they arrive on this leg.

@@ -12,6 +12,12 @@
 /* Bytes of one worker's event ring: a power of two and a multiple of the page size. */
 #define LB_RING_BYTES (64u * 1024u)
 
+/* What a sockmap leg may have in its send queue and on the way to it, overhead included. */
+#define LB_SNDBUF_BYTES (2u * 1024u * 1024u)
+
+/* The daemon hears of every so many bytes (1 << n) that were passed and are not yet written. */
+#define LB_OWED_TOLD_SHIFT 19
+
 #define LB_WORKERS_MAX 256u
 
 #endif

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Who does not read is not sent to: a slow end stalls the fast one and costs bounded memory."""
+import os
+
 import pytest
 
 from lbtest import machine
@@ -63,3 +65,16 @@ def test_a_stalled_flow_does_not_hold_up_another(lane_of):
         other.run(options, options, count=8).assert_identical()
         jam.release()
         jam.finish()
+
+
+def test_flows_go_on_when_all_of_tcp_is_short_of_memory(lane):
+    """
+    A few per cent of what the flows' buffers would like to have. Unread bytes of the load balancer
+    must not be what keeps its own sinks from sending.
+    """
+    size = 6 << 20
+    options = {"send": size, "recv": size, "go": 1, "deadline_ms": 20000}
+    if not os.access(machine.TCP_MEM, os.W_OK):
+        pytest.skip("net.ipv4.tcp_mem cannot be changed here")
+    with machine.tcp_memory(10000, 15000, 30000):
+        lane.run(options, options, count=100).assert_identical()

@@ -69,11 +69,11 @@ def test_once_shows_the_spread_by_weight_and_the_carriers():
         assert abs(int(spread[backend]) - share) <= 2
     assert re.search(r"^ +20 web-910\d$", done.stdout, re.M)
     assert "4 of 4 connections complete, every byte verified" in done.stdout
-    carried = re.findall(r"^ +(web|echo) +(relay|sockmap) +(\d+) +(\d+)$", done.stdout, re.M)
+    carried = re.findall(r"^ +(web|echo) +(relay|sockmap|graft) +(\d+) +(\d+)$", done.stdout, re.M)
     assert sum(int(flows) for rule, _, flows, _ in carried if rule == "echo") == 4
     assert sum(int(size) for rule, _, _, size in carried if rule == "web") > 100000000
-    if "sockmap is in service" in done.stdout:
-        assert "echo" in {rule for rule, carrier, _, _ in carried if carrier == "sockmap"}
+    if "graft is in service" in done.stdout:
+        assert "echo" in {rule for rule, carrier, _, _ in carried if carrier == "graft"}
     assert re.search(r"^ +time=[^/]* carrier=", done.stdout, re.M)
     assert not any(map(running, pids(done.stdout))) and len(pids(done.stdout)) == 6
 

@@ -47,7 +47,7 @@ int lb_ports_open(struct lb_ports **first, const struct lb_addr *backend, uint16
 		p->backend = *backend;
 		p->min = min;
 		p->count = count;
-		/* Somewhere: after a restart the first ports are the likeliest to be in TIME_WAIT. */
+		/* Anywhere: after a restart the first ports are likely to be in TIME_WAIT. */
 		if (getrandom(&p->cursor, sizeof(p->cursor), GRND_NONBLOCK) < 0)
 			p->cursor = 0;
 		p->next = *first;

@@ -173,6 +173,7 @@ struct lb_rule_config {
 	size_t backends_count;
 	enum lb_balance balance;
 	enum lb_acceleration acceleration; /* the rule's own, else the top level's */
+	bool same_host_bypass;             /* local hops skip TCP */
 	struct lb_timeouts_config timeouts;
 	uint32_t retries; /* further backends tried after the first one failed */
 	struct lb_queue_config queue;

@@ -291,6 +291,9 @@ static const struct lb_schema_key rule_keys[] = {
 	 .help = "How a backend is chosen."},
 	{"acceleration", WORD(lb_rule_config, acceleration, acceleration_words),
 	 .otherwise = "as at the top level", .help = "Which carrier moves the bytes."},
+	{"same_host_bypass", BOOL(lb_rule_config, same_host_bypass), .def = "false",
+	 .help = "Bytes to and from processes on this host skip TCP. docs/kernel.md has the "
+		 "limits."},
 	{"timeouts", BLOCK(lb_rule_config, timeouts, timeouts_block),
 	 .help = "Times for its flows."},
 	{"retries", NUMBER(lb_rule_config, retries), RANGE(0, 255), .def = "2",

@@ -203,6 +203,37 @@ static void graft(const struct view *v)
 			lb_graft_table_count(table, (enum lb_graft_counter)i));
 }
 
+static uint64_t same_host_count(const struct view *v, enum lb_same_host_counter which)
+{
+	const struct lb_same_host *h = lb_service_same_host(v->service);
+
+	return h ? lb_same_host_count(h, which) : 0;
+}
+
+static void same_host(const struct view *v)
+{
+	head(v, "l4lb_same_host_in_service", "gauge",
+	     "1 when same_host_bypass is asked for and works.");
+	fprintf(v->out, "l4lb_same_host_in_service %d\n", lb_service_same_host(v->service) != NULL);
+	head(v, "l4lb_same_host_sockets_total", "counter",
+	     "Sockets of this host's processes put under watch, or not taken by the kernel.");
+	for (unsigned int c = LB_SAME_HOST_SOCKETS; c <= LB_SAME_HOST_REFUSED; c++)
+		fprintf(v->out, "l4lb_same_host_sockets_total{result=\"%s\"} %" PRIu64 "\n",
+			lb_same_host_counter_word(c), same_host_count(v, c));
+	head(v, "l4lb_same_host_redirects_total", "counter",
+	     "Messages that went from process to process without TCP.");
+	fprintf(v->out, "l4lb_same_host_redirects_total %" PRIu64 "\n",
+		same_host_count(v, LB_SAME_HOST_REDIRECTS));
+	head(v, "l4lb_same_host_bytes_total", "counter", "Their bytes.");
+	fprintf(v->out, "l4lb_same_host_bytes_total %" PRIu64 "\n",
+		same_host_count(v, LB_SAME_HOST_BYTES));
+	head(v, "l4lb_same_host_passes_total", "counter",
+	     "Messages of watched sockets that went through TCP, by reason.");
+	for (unsigned int c = LB_SAME_HOST_NO_PEER; c < LB_SAME_HOST_MAX_; c++)
+		fprintf(v->out, "l4lb_same_host_passes_total{reason=\"%s\"} %" PRIu64 "\n",
+			lb_same_host_counter_word(c), same_host_count(v, c));
+}
+
 static void process(const struct view *v)
 {
 	const struct lb_kernel_report *report = lb_service_kernel(v->service);
@@ -240,6 +271,7 @@ int lb_metrics_render(FILE *out, void *arg)
 	durations(&v);
 	backends(&v);
 	graft(&v);
+	same_host(&v);
 	process(&v);
 	return 0;
 }

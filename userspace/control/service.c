@@ -17,8 +17,10 @@
 #include "control/exporter.h"
 #include "control/instance.h"
 #include "control/metrics.h"
+#include "control/same_host.h"
 #include "flow/accept.h"
 #include "flow/grafts.h"
+#include "flow/segments.h"
 #include "kernel/graft_table.h"
 #include "worker.h"
 
@@ -31,6 +33,7 @@ struct lb_service {
 	struct lb_graft_table_report graft_report;
 	struct lb_grafts *grafts;
 	struct lb_ports *ports;
+	struct lb_same_host *same_host; /* NULL: not in service */
 	struct lb_flow_limits limits;
 	struct lb_rule *rules;
 	size_t rules_count;
@@ -147,21 +150,22 @@ static void open_kernel(struct lb_service *s, const char *instance)
 		(void)lb_kernel_unload(instance, NULL, report->pin_note, sizeof(report->pin_note));
 		return;
 	}
-	if (lb_kernel_open(&s->kernel, &opts, report)) {
-		lb_warn("sockmap is not in service (%s): %s; userspace carries all flows",
-			lb_why_word(report->why), report->detail);
-		return;
-	}
-	lb_info("sockmap is in service: %u flows, self-test passed in %.0f ms, pins: %s",
-		lb_kernel_pairs(s->kernel), report->selftest_ms,
-		*report->pins ? report->pins : report->pin_note);
+	if (!lb_kernel_open(&s->kernel, &opts, report))
+		lb_info("sockmap is in service: %u flows, self-test passed in %.0f ms, pins: %s",
+			lb_kernel_pairs(s->kernel), report->selftest_ms,
+			*report->pins ? report->pins : report->pin_note);
+}
+
+static bool may_graft(const struct lb_rule_config *rule)
+{
+	return rule->acceleration == LB_ACCELERATION_AUTO ||
+	       rule->acceleration == LB_ACCELERATION_GRAFT;
 }
 
 static bool wants_graft(const struct lb_config *config)
 {
 	for (size_t i = 0; i < config->rules_count; i++)
-		if (config->rules[i].acceleration == LB_ACCELERATION_AUTO ||
-		    config->rules[i].acceleration == LB_ACCELERATION_GRAFT)
+		if (may_graft(&config->rules[i]))
 			return true;
 	return false;
 }
@@ -176,7 +180,8 @@ static int attach_graft(struct lb_service *s)
 		err = lb_grafts_new(&s->grafts, s->graft_table, &s->config->graft);
 	if (err) {
 		s->graft_report.why = LB_WHY_LOAD;
-		lb_warn("graft is not in service: it cannot be attached: %s", strerror(-err));
+		snprintf(s->graft_report.detail, sizeof(s->graft_report.detail),
+			 "it cannot be attached: %s", strerror(-err));
 		lb_graft_table_close(s->graft_table, s->graft_report.adopted);
 		s->graft_table = NULL;
 		return err;
@@ -198,13 +203,33 @@ static void open_graft(struct lb_service *s, const char *instance)
 		.create = wants_graft(s->config),
 	};
 
-	if (lb_graft_table_open(&s->graft_table, &opts, report)) {
-		if (opts.create)
-			lb_warn("graft is not in service (%s): %s", lb_why_word(report->why),
-				report->detail);
-		return;
-	}
-	(void)attach_graft(s);
+	if (!lb_graft_table_open(&s->graft_table, &opts, report))
+		(void)attach_graft(s);
+}
+
+/* What is missing of what the rules want, in one line when it is for one reason. */
+static void tell_missing(const struct lb_service *s)
+{
+	const struct lb_graft_table_report *graft = &s->graft_report;
+	const struct lb_kernel_report *sockmap = &s->kernel_report;
+	bool no_sockmap = wants_kernel(s->config) && !s->kernel;
+	bool no_graft = wants_graft(s->config) && !s->graft_table;
+	bool both = no_sockmap && no_graft;
+
+	if (both && graft->why == sockmap->why)
+		lb_warn("graft and sockmap are not in service (%s): %s; userspace carries all "
+			"flows",
+			lb_why_word(graft->why), sockmap->detail);
+	else if (both)
+		lb_warn("graft is not in service (%s): %s; nor is sockmap (%s): %s; userspace "
+			"carries all flows",
+			lb_why_word(graft->why), graft->detail, lb_why_word(sockmap->why),
+			sockmap->detail);
+	else if (no_graft)
+		lb_warn("graft is not in service (%s): %s", lb_why_word(graft->why), graft->detail);
+	else if (no_sockmap)
+		lb_warn("sockmap is not in service (%s): %s%s", lb_why_word(sockmap->why),
+			sockmap->detail, s->graft_table ? "" : "; userspace carries all flows");
 }
 
 static void write_log_line(void *arg, uint32_t worker, const char *line, size_t len)
@@ -280,6 +305,8 @@ static int listen_one(struct lb_service *s, uint32_t worker, const struct lb_rul
 	fd = lb_accept_open(&rule->config->listen, worker == 0);
 	if (fd < 0)
 		return LB_TAKE_FD(fd);
+	if (s->grafts && may_graft(rule->config))
+		lb_segments_limit_clients(fd, rule->pool);
 	err = lb_worker_listen(s->workers[worker], rule, fd);
 	if (!err)
 		(void)LB_TAKE_FD(fd);
@@ -331,6 +358,8 @@ static int bring_up(struct lb_service *s, const char *instance)
 	set_limits(s);
 	open_kernel(s, instance);
 	open_graft(s, instance);
+	tell_missing(s);
+	s->same_host = lb_same_host_apply(s->rules, s->rules_count, &s->limits, instance);
 	err = open_log(s);
 	if (err)
 		return err;
@@ -421,6 +450,7 @@ void lb_service_stop(struct lb_service **ps)
 	lb_grafts_free(&s->grafts);
 	/* A start that failed must not cost an earlier daemon's flows. */
 	lb_graft_table_close(s->graft_table, !s->up && s->graft_report.adopted);
+	lb_same_host_close(s->same_host);
 	lb_kernel_close(s->kernel);
 	for (size_t i = 0; i < s->rules_count; i++) {
 		lb_select_free(&s->rules[i].select);
@@ -464,6 +494,11 @@ struct lb_graft_table *lb_service_graft_table(const struct lb_service *s)
 uint64_t lb_service_grafts(const struct lb_service *s)
 {
 	return __atomic_load_n(&s->limits.grafts, __ATOMIC_RELAXED);
+}
+
+const struct lb_same_host *lb_service_same_host(const struct lb_service *s)
+{
+	return s->same_host;
 }
 
 uint64_t lb_service_log_dropped(const struct lb_service *s)

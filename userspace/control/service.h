@@ -15,6 +15,7 @@
 #include "flow/session.h"
 #include "kernel/graft_table.h"
 #include "kernel/kernel.h"
+#include "kernel/same_host.h"
 
 struct lb_service;
 
@@ -50,6 +51,8 @@ const struct lb_graft_table_report *lb_service_graft(const struct lb_service *s)
 struct lb_graft_table *lb_service_graft_table(const struct lb_service *s);
 /* Flows grafted for good: they have no session. */
 uint64_t lb_service_grafts(const struct lb_service *s);
+/* NULL: not in service, or no rule wants it. */
+const struct lb_same_host *lb_service_same_host(const struct lb_service *s);
 uint64_t lb_service_log_dropped(const struct lb_service *s);
 /* Sums of all workers by rule, living flows included; <sums> holds as many as there are rules. */
 int lb_service_collect(struct lb_service *s, struct lb_counters *sums);

@@ -89,6 +89,17 @@ void lb_carrier_init(struct lb_pair *p, struct lb_carrier_env *env,
 	}
 }
 
+/*
+ * sockmap cannot have such a pair: its gate counts by write_seq, its drained end by TCP_INFO, and
+ * neither knows of bytes that skip TCP. Nor can a graft: those bytes are in no packet.
+ */
+void lb_carrier_bypass(struct lb_pair *p)
+{
+	p->bypassed = p->sockmap_off = true;
+	p->graft = LB_PAIR_GRAFT_OFF;
+	p->why = LB_WHY_SAME_HOST;
+}
+
 void lb_carrier_begin(struct lb_pair *p)
 {
 	p->start_ns = p->last_ns = lb_loop_now_ns(p->env->loop);

@@ -95,7 +95,11 @@ struct lb_leg {
 	bool writable;         /* has not refused bytes since the last EPOLLOUT */
 	bool until_empty; /* a FIN, an error or urgent data came: a short read is not the end */
 	uint32_t mask;    /* EPOLL* registered */
-	uint64_t cookie;  /* sockmap */
+	/* sockmap */
+	uint64_t cookie;
+	uint32_t window;   /* bytes its peer may have under way to us .. */
+	uint32_t promised; /* .. and may for now */
+	uint32_t sndbuf;   /* what SO_SNDBUF said when nothing was short */
 };
 
 /* The way from leg [i] ("the source") to leg [i ^ 1] ("the sink"). */
@@ -147,8 +151,12 @@ struct lb_pair {
 	uint64_t last_ns;       /* last payload moved by the daemon */
 	uint32_t sockmap_index; /* of leg 0; leg 1 has the next */
 	uint32_t poll_ms;       /* sockmap: the next wait for what makes no event */
+	bool thrifty;           /* sockmap: TCP is short of memory .. */
+	uint64_t thrifty_ns;    /* .. since then */
+	uint64_t looked_ns;     /* .. asked then */
 	uint32_t reads;         /* relay: since the last judgement .. */
 	uint64_t judged_bytes;  /* .. when this much had been moved */
+	bool bypassed;          /* relay: bytes of a leg may skip TCP (same_host_bypass) */
 	bool tethered;          /* sockmap: leg 1 was refused, the daemon carries both ways */
 	bool sockmap_off;       /* sockmap is not wanted, or was refused once and for all */
 	bool hold_reads;        /* relay: read no more, another carrier waits for what is held */
@@ -169,6 +177,11 @@ struct lb_pair {
 /* Fills in a pair that is all zero. The owner registers the watches, with LB_LEG_EVENTS. */
 void lb_carrier_init(struct lb_pair *p, struct lb_carrier_env *env,
 		     enum lb_acceleration acceleration);
+/*
+ * Some leg's bytes may skip TCP: relay carries the pair for good, it neither splices nor takes a
+ * short read for the end. Right after lb_carrier_init().
+ */
+void lb_carrier_bypass(struct lb_pair *p);
 /* Begins in relay. Events that came before are told through leg[].readable and .until_empty. */
 void lb_carrier_begin(struct lb_pair *p);
 

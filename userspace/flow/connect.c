@@ -13,11 +13,10 @@
 
 #include "backend/ports.h"
 #include "base/cleanup.h"
+#include "flow/segments.h"
 
 /* Local ports tried before the kernel is asked for one. */
 #define PORT_TRIES 3
-/* The option with its padding: an mss as getsockopt(2) gives it is without. */
-#define TIMESTAMP_BYTES 12
 
 static uint8_t tries_max(const struct lb_session *s)
 {
@@ -49,20 +48,6 @@ static void backend_drop(struct lb_session *s)
 	close(fd);
 }
 
-/*
- * A flow that may be grafted must not be promised larger segments by its backend than the client
- * takes: a backend on lo would send 64 KB. What the client takes is the mss of its leg.
- */
-static void limit_segments(const struct lb_session *s, int fd)
-{
-	int mss = 0;
-	socklen_t len = sizeof(mss);
-
-	if (!getsockopt(s->pair.leg[LB_LEG_CLIENT].watch.fd, IPPROTO_TCP, TCP_MAXSEG, &mss, &len))
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &(int){mss + TIMESTAMP_BYTES},
-				 sizeof(mss));
-}
-
 /* A socket on its way to s->backend, from local port <port> (0: the kernel's choice); or -errno. */
 static int connect_from(const struct lb_session *s, uint16_t port)
 {
@@ -77,7 +62,7 @@ static int connect_from(const struct lb_session *s, uint16_t port)
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
 		return -errno;
 	if (port) {
-		limit_segments(s, fd);
+		lb_segments_limit_backend(fd, s->pair.leg[LB_LEG_CLIENT].watch.fd);
 		/* The same port serves other backends at the same time. */
 		if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
 			return -errno;

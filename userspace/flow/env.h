@@ -16,6 +16,7 @@ struct lb_rule {
 	uint32_t index;
 	struct lb_pool *pool;
 	struct lb_select *select;
+	bool same_host; /* bytes of its flows may skip TCP: see kernel/same_host.h */
 };
 
 /* What all workers share about flows. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Decides whether a pair may be grafted, and takes it from relay to the point where both sockets
- * are gone. Rules that keep the stream whole (include/lb/graft.h has the idea):
+ * Takes a pair from relay to the point where both sockets are gone. Rules that keep the stream
+ * whole (include/lb/graft.h has the idea):
  *
  *  G1  Nothing depends on the program before it has been seen to see this flow, on both legs.
  *  G2  SPLIT begins when relay holds nothing: what is then still unread arrived before, or is on
@@ -28,6 +28,7 @@
 
 #include "backend/ports.h"
 #include "base/cleanup.h"
+#include "flow/graft_judge.h"
 #include "flow/graft_socket.h"
 #include "flow/grafts.h"
 
@@ -39,16 +40,13 @@
 #define SETTLE_NS    1000000ull
 #define WINDOW_CLAMP (64 * 1024)
 #define WINDOW_FREE  (1 << 30)
+/* Every peer has been promised that much at once: a new socket's window is larger. */
+#define WINDOW_LEAST (16 * 1024)
 /* Ahead of our clock, so that the two peers' jitter never looks like time going backwards. */
 #define TS_MARGIN_MS 100u
 /* What a peer may have been promised by us at most; afterwards the other peer's windows count. */
 #define EDGE_SLACK        (1024u * 1024u)
-#define TS_OPTION         12u
 #define STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
-/* Both legs must agree on these; a difference in window scaling is made up for. */
-#define OPTIONS_EQUAL (TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_ECN)
-/* include/uapi/linux/tcp.h of 6.7; microsecond timestamps have another unit. */
-#define OPT_USEC_TS 64
 
 static struct lb_graft *entry_of(const struct lb_pair *p)
 {
@@ -67,89 +65,6 @@ static uint32_t raise_mark(__u32 *mark, uint32_t v)
 	return 0;
 }
 
-/* --- may it be grafted? ----------------------------------------------------------------------- */
-
-static bool tuple_of(int fd, struct lb_graft_tuple *ret)
-{
-	struct lb_addr own, peer;
-	socklen_t own_len = sizeof(own), peer_len = sizeof(peer);
-
-	memset(ret, 0, sizeof(*ret));
-	if (getsockname(fd, &own.sa, &own_len) || getpeername(fd, &peer.sa, &peer_len))
-		return false;
-	lb_addr_unmap(&own);
-	lb_addr_unmap(&peer);
-	ret->ipv6 = peer.sa.sa_family == AF_INET6;
-	if (ret->ipv6) {
-		memcpy(ret->saddr, &peer.in6.sin6_addr, 16);
-		memcpy(ret->daddr, &own.in6.sin6_addr, 16);
-		ret->sport = peer.in6.sin6_port;
-		ret->dport = own.in6.sin6_port;
-	} else {
-		ret->saddr[0] = peer.in4.sin_addr.s_addr;
-		ret->daddr[0] = own.in4.sin_addr.s_addr;
-		ret->sport = peer.in4.sin_port;
-		ret->dport = own.in4.sin_port;
-	}
-	return true;
-}
-
-/* The largest payload our word allows leg <i>'s peer against what the other peer takes. */
-static bool segments_fit(const struct tcp_info info[2], unsigned int i)
-{
-	uint32_t options = info[i ^ 1].tcpi_options & TCPI_OPT_TIMESTAMPS ? TS_OPTION : 0;
-
-	return info[i].tcpi_advmss <= info[i ^ 1].tcpi_snd_mss + options;
-}
-
-static enum lb_why judge_options(const struct tcp_info info[2])
-{
-	for (unsigned int i = 0; i < 2; i++) {
-		if (info[i].tcpi_state != STATE_ESTABLISHED)
-			return LB_WHY_NOT_ESTABLISHED;
-		if (info[i].tcpi_options & (TCPI_OPT_SYN_DATA | OPT_USEC_TS))
-			return LB_WHY_TCP_OPTIONS;
-	}
-	if ((info[0].tcpi_options ^ info[1].tcpi_options) & OPTIONS_EQUAL)
-		return LB_WHY_TCP_OPTIONS;
-	return segments_fit(info, 0) && segments_fit(info, 1) ? LB_WHY_NONE : LB_WHY_MSS;
-}
-
-static uint8_t wscale(const struct tcp_info *info, uint8_t scale)
-{
-	return info->tcpi_options & TCPI_OPT_WSCALE ? scale : 0;
-}
-
-/* The other end of leg <i> is one of our own grafts: packets would skip the second rewriting. */
-static bool is_chained(struct lb_graft_table *table, const struct lb_graft_tuple *tuple)
-{
-	struct lb_graft_tuple reverse = *tuple;
-	uint32_t index;
-
-	memcpy(reverse.saddr, tuple->daddr, sizeof(reverse.saddr));
-	memcpy(reverse.daddr, tuple->saddr, sizeof(reverse.daddr));
-	reverse.sport = tuple->dport;
-	reverse.dport = tuple->sport;
-	return !lb_graft_table_find(table, &reverse, &index);
-}
-
-static enum lb_why judge_ways(struct lb_graft_table *table, const struct lb_graft_tuple tuple[2],
-			      uint32_t ifindex[2])
-{
-	if (tuple[0].ipv6 != tuple[1].ipv6)
-		return LB_WHY_FAMILY;
-	for (unsigned int i = 0; i < 2; i++) {
-		struct lb_graft_route route;
-
-		if (is_chained(table, &tuple[i]))
-			return LB_WHY_CHAINED;
-		if (lb_graft_table_route(table, &tuple[i], &route))
-			return LB_WHY_ROUTE;
-		ifindex[i] = route.ifindex;
-	}
-	return LB_WHY_NONE;
-}
-
 /* --- watching --------------------------------------------------------------------------------- */
 
 static void clamp_windows(struct lb_pair *p, int bytes)
@@ -157,28 +72,6 @@ static void clamp_windows(struct lb_pair *p, int bytes)
 	for (unsigned int i = 0; i < 2; i++)
 		(void)setsockopt(p->leg[i].watch.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &bytes,
 				 sizeof(bytes));
-}
-
-/* Everything that is constant; what the program counts is set when SPLIT begins. */
-static void fill(struct lb_graft *g, const struct lb_graft_tuple tuple[2],
-		 const struct tcp_info info[2], const uint32_t ifindex[2])
-{
-	for (unsigned int i = 0; i < 2; i++) {
-		const struct lb_graft_tuple *out = &tuple[i ^ 1];
-		struct lb_graft_leg *leg = &g->leg[i];
-
-		memcpy(leg->saddr, out->daddr, sizeof(leg->saddr));
-		memcpy(leg->daddr, out->saddr, sizeof(leg->daddr));
-		leg->sport = out->dport;
-		leg->dport = out->sport;
-		leg->ifindex = ifindex[i ^ 1];
-		leg->wscale_in = wscale(&info[i], info[i].tcpi_snd_wscale);
-		leg->wscale_out = wscale(&info[i ^ 1], info[i ^ 1].tcpi_rcv_wscale);
-		leg->fixed =
-			(uint16_t)((tuple[i].ipv6 ? LB_GRAFT_IPV6 : 0) |
-				   (info[i].tcpi_options & TCPI_OPT_TIMESTAMPS ? LB_GRAFT_TIMESTAMPS
-									       : 0));
-	}
 }
 
 static int add_keys(struct lb_pair *p, const struct lb_graft_tuple tuple[2])
@@ -221,33 +114,22 @@ static int read_positions(struct lb_pair *p)
 static enum lb_why watch(struct lb_pair *p)
 {
 	struct lb_grafts *grafts = p->env->grafts;
-	struct lb_graft_tuple tuple[2];
-	struct tcp_info info[2];
-	uint32_t ifindex[2];
+	struct lb_graft_ways ways;
+	enum lb_why why = lb_graft_judge(p, &ways);
 	struct lb_graft *g;
-	enum lb_why why;
 
-	for (unsigned int i = 0; i < 2; i++)
-		if (lb_graft_socket_info(p->leg[i].watch.fd, &info[i]) ||
-		    !tuple_of(p->leg[i].watch.fd, &tuple[i]))
-			return LB_WHY_NOT_ESTABLISHED;
-	if (!p->ports || !lb_ports_may_graft(p->ports, ntohs(tuple[LB_LEG_BACKEND].dport)))
-		return LB_WHY_PORT;
-	why = judge_options(info);
-	if (why == LB_WHY_NONE)
-		why = judge_ways(grafts->table, tuple, ifindex);
 	if (why != LB_WHY_NONE)
 		return why;
 	if (lb_grafts_get(grafts, &p->graft_pair))
 		return LB_WHY_MAP_FULL;
 	g = entry_of(p);
-	fill(g, tuple, info, ifindex);
+	lb_graft_fill(g, &ways);
 	__atomic_store_n(&g->stage, LB_GRAFT_PASS, __ATOMIC_RELEASE);
-	if (add_keys(p, tuple)) {
+	if (add_keys(p, ways.tuple)) {
 		lb_grafts_put(grafts, p->graft_pair);
 		return LB_WHY_MAP_FULL;
 	}
-	lb_ports_take(p->ports, ntohs(tuple[LB_LEG_BACKEND].dport));
+	lb_ports_take(p->ports, ntohs(ways.tuple[LB_LEG_BACKEND].dport));
 	p->graft = LB_PAIR_GRAFT_WATCHED;
 	p->graft_since_ns = lb_loop_now_ns(p->env->loop);
 	/* What a peer was promised beyond the other peer's window would be dropped there. */
@@ -330,28 +212,57 @@ static int note_received(struct lb_pair *p, unsigned int i)
 	return 0;
 }
 
+/* What a peer may be told at most in SPLIT (lb_graft_leg.ack_limit): it was promised that much. */
+static uint32_t limit_of(uint32_t received)
+{
+	uint32_t limit = received + WINDOW_LEAST;
+
+	return limit + !limit;
+}
+
+/* What the program counts from, by leg: as our socket stands now. */
+static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
+{
+	struct lb_graft *g = entry_of(p);
+	struct lb_graft_leg *leg = &g->leg[i];
+	struct tcp_info info;
+	int unacked, err = lb_graft_socket_info(p->leg[i].watch.fd, &info);
+
+	if (err)
+		return err;
+	if (info.tcpi_state != STATE_ESTABLISHED)
+		return -EPIPE;
+	if (ioctl(p->leg[i].watch.fd, SIOCOUTQ, &unacked))
+		return -errno;
+	leg->bytes = info.tcpi_bytes_received;
+	leg->seq_end = p->graft_in[i] + (uint32_t)info.tcpi_bytes_received;
+	leg->data_ns = p->last_ns;
+	g->wend[i] = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes;
+	leg->ack_max = g->wend[i] - (uint32_t)unacked;
+	g->leg[i ^ 1].ack_limit = limit_of(leg->seq_end);
+	*snd_wnd = info.tcpi_snd_wnd;
+	return 0;
+}
+
 static int begin_split(struct lb_pair *p)
 {
 	struct lb_graft *g = entry_of(p);
+	uint32_t snd_wnd[2] = {0};
 
 	for (unsigned int i = 0; i < 2; i++) {
-		struct lb_graft_leg *leg = &g->leg[i];
-		struct tcp_info info;
-		int err, unacked;
+		int err = fill_books(p, i, &snd_wnd[i]);
 
-		err = lb_graft_socket_info(p->leg[i].watch.fd, &info);
 		if (err)
 			return err;
-		if (info.tcpi_state != STATE_ESTABLISHED)
-			return -EPIPE;
-		if (ioctl(p->leg[i].watch.fd, SIOCOUTQ, &unacked))
-			return -errno;
-		leg->bytes = info.tcpi_bytes_received;
-		leg->seq_end = p->graft_in[i] + (uint32_t)info.tcpi_bytes_received;
-		g->wend[i] = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes;
-		leg->ack_max = g->wend[i] - (uint32_t)unacked;
-		leg->edge = g->wend[i] + EDGE_SLACK;
-		leg->data_ns = p->last_ns;
+	}
+	for (unsigned int i = 0; i < 2; i++) {
+		const struct lb_graft_leg *other = &g->leg[i ^ 1];
+		struct lb_graft_leg *leg = &g->leg[i];
+
+		/* What its peer can take; roomy, because a window it opens before SPLIT may reach
+		 * our socket after we have looked, and what is beyond is not believed. */
+		leg->edge = leg->ack_max + snd_wnd[i];
+		(void)raise_mark(&leg->edge, other->seq_end + other->seq_shift + EDGE_SLACK);
 	}
 	__atomic_store_n(&g->stage, LB_GRAFT_SPLIT, __ATOMIC_SEQ_CST);
 	return 0;

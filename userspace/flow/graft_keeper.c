@@ -415,12 +415,12 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 	g->due_ns = 0;
 	g->end_reason = 0;
 	k->adopted++;
-	/* One that has ended is the first sweep's: a start that yet fails must not write it down. */
+	/* One that has ended is the first sweep's: a start that fails must not write it down. */
 }
 
 /*
- * The daemon before us died. Its sockets are gone: a flow in PASS was theirs and died with them; one
- * in SPLIT has lost what they still held, unless nothing was, which nobody can tell any more.
+ * The daemon before us died. Its sockets are gone: a flow in PASS was theirs and died with them;
+ * one in SPLIT has lost what they still held, unless nothing was, which nobody can tell any more.
  */
 static void take_stock(struct lb_graft_keeper *k)
 {

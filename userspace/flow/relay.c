@@ -109,8 +109,9 @@ static enum moved move_by_copy(struct lb_pair *p, unsigned int d)
 		dir->full_reads++;
 	else
 		dir->full_reads = 0;
-	/* A short read of a stream means "empty" (epoll(7)); the next byte makes a new edge. */
-	if (n < RECV_BYTES && !source->until_empty)
+	/* A short read of a stream means "empty" (epoll(7)); the next byte makes a new edge. Not so
+	 * where bytes skip TCP: what TCP brought waits in a queue of its own. */
+	if (n < RECV_BYTES && !source->until_empty && !p->bypassed)
 		source->readable = false;
 	sent = sink->writable ? send(sink->watch.fd, scratch, (size_t)n, MSG_NOSIGNAL) : 0;
 	if (sent < 0) {
@@ -167,7 +168,7 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 			break;
 		if (dir->eof || !p->leg[d].readable || p->hold_reads)
 			moved = EMPTY;
-		else if (dir->full_reads >= BULK_READS)
+		else if (dir->full_reads >= BULK_READS && !p->bypassed)
 			moved = move_by_splice(p, d);
 		else
 			moved = move_by_copy(p, d);

@@ -156,6 +156,8 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 	s->accept_ns = lb_loop_now_ns(env->carrier.loop);
 	lb_timer_init(&s->timer, on_timer);
 	lb_carrier_init(&s->pair, &env->carrier, rule->config->acceleration);
+	if (rule->same_host)
+		lb_carrier_bypass(&s->pair);
 	s->pair.end = on_pair_end;
 	s->pair.promoted = on_promoted;
 	s->pair.left = on_left;

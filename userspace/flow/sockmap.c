@@ -15,11 +15,26 @@
  *  S4  shutdown(2) or a clean close(2) of a sink only when it is drained by the same oracle:
  *      either silently drops what the psock still holds. Otherwise RST.
  *  S5  A socket leaves the map only by close(2). splice(2) does not see passed bytes.
- *  S6  Passed bytes are charged to their socket without asking for memory (skb_set_owner_r without
- *      sk_rmem_schedule): sk_forward_alloc goes below zero until they are read, and under TCP
- *      memory pressure tcp_wmem_schedule() then makes send(2) on that socket fail with EFAULT. So
- *      EFAULT means: read that leg first, then write again, or later.
+ *  S6  Passed bytes are charged to their socket without asking for memory, over every limit of
+ *      net.ipv4.tcp_mem (sk_forced_mem_schedule, then skb_set_owner_r): sk_forward_alloc may be
+ *      below zero until they are read. When TCP is short of memory, tcp_wmem_schedule() would then
+ *      return a negative number to a send(2): EFAULT, and a WARN in the kernel. It does not while
+ *      the send buffer is not locked: then the kernel shrinks it and takes the bytes. So SO_SNDBUF
+ *      is unlocked again (SO_BUF_LOCK), and a buffer that has shrunk tells of the shortage. The
+ *      pair is thrifty then: sources are promised little, and what they were promised before is
+ *      read into our own memory although the sink does not take it, for in the kernel it would keep
+ *      everybody's TCP short, the sinks' peers too.
+ *
+ *      Why the two directions never wait for each other: a write is refused only while its leg's
+ *      own send queue is not empty (an empty one takes tcp_wmem[0] bytes by force), so an
+ *      acknowledgement from that leg's peer is to come and EPOLLOUT with it; for EFAULT, which a
+ *      queue of just tcp_wmem[0] can still give, we poll. Nothing the daemon has yet to read or
+ *      write of the other direction is waited for. Redirected bytes are sent under the same terms.
  *  S7  In KERNEL mode EPOLLIN is not registered: it would fire per skb.
+ *  S8  What is passed while redirected bytes of the other direction wait in the source's own queue
+ *      (sk_psock's ingress_skb) is charged to nobody: the window stays open for as long as that
+ *      queue is stuck. More unread than the window allows shows it, and the source's window is shut
+ *      until it has been read: a receive buffer below one segment.
  */
 #include "flow/sockmap.h"
 
@@ -31,17 +46,11 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
+#include "flow/sockmap_memory.h"
 
-/* setsockopt doubles it. What the gate may have on its way to a sink; also its send queue. */
-#define SNDBUF_BYTES (1 * 1024 * 1024)
-/* What a source is promised: 8 Gbit/s at its round-trip time, within these bounds. */
-#define WINDOW_BYTES_PER_US   1024u
-#define WINDOW_MIN            (256u * 1024u)
-#define WINDOW_MAX            (4u * 1024u * 1024u)
 #define ROUNDS                8
 #define TCP_STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
-#define ABSORB_STEP           (64u * 1024u)
-#define ABSORBED_MAX          (4u * 1024u * 1024u)
+#define ABSORBED_MAX          (8u * 1024u * 1024u)
 #define POLL_MIN_MS           1u
 #define POLL_MAX_MS           64u
 
@@ -127,27 +136,10 @@ static uint64_t written(const struct tcp_info *info)
 
 /* --- taking over ------------------------------------------------------------------------------ */
 
-/*
- * Bytes taken by the gate look like bytes read to the kernel's auto-tuning: the window would grow
- * to tcp_rmem's maximum, and a sink that stalls would then find it full. A small window also ends
- * an episode soon: what a source still has in flight is what the daemon must carry.
- */
-static void clamp_window(int fd, uint32_t rtt_us)
-{
-	uint64_t window = (uint64_t)rtt_us * WINDOW_BYTES_PER_US;
-	int bytes;
-
-	if (window < WINDOW_MIN)
-		window = WINDOW_MIN;
-	bytes = (int)(window < WINDOW_MAX ? window : WINDOW_MAX);
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &bytes, sizeof(bytes));
-}
-
 static int prepare_leg(struct lb_pair *p, unsigned int i)
 {
 	struct lb_leg *leg = &p->leg[i];
 	socklen_t len = sizeof(leg->cookie);
-	int sndbuf = SNDBUF_BYTES;
 	struct tcp_info info;
 	struct lb_gate *gate;
 	int err;
@@ -160,10 +152,9 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 		return -EOPNOTSUPP;
 	if (getsockopt(leg->watch.fd, SOL_SOCKET, SO_COOKIE, &leg->cookie, &len))
 		return -errno;
-	/* Best effort: with a smaller buffer the gate goes to USER earlier, no more. */
-	if (setsockopt(leg->watch.fd, SOL_SOCKET, SO_SNDBUFFORCE, &sndbuf, sizeof(sndbuf)))
-		(void)setsockopt(leg->watch.fd, SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof(sndbuf));
-	clamp_window(leg->watch.fd, info.tcpi_rtt);
+	err = lb_sockmap_memory_prepare(leg, &info);
+	if (err)
+		return err;
 	/* <i> is the sink of the other direction. */
 	p->dir[i ^ 1].written0 = written(&info);
 	gate = gate_of(p, i);
@@ -215,6 +206,7 @@ static int sockmap_start(struct lb_pair *p)
 		p->dir[d].read_bytes = 0;
 	}
 	p->poll_ms = POLL_MIN_MS;
+	lb_sockmap_memory_begin(p);
 	return 0;
 }
 
@@ -248,34 +240,59 @@ static bool sink_is_drained(struct lb_pair *p, unsigned int d)
 	return true;
 }
 
-/* S6: reads what leg <d> was passed, behind what is held already, up to ABSORBED_MAX. */
-static void absorb(struct lb_pair *p, unsigned int d)
+/*
+ * recv(2) into the scratch buffer. A window that was shut is opened before the last bytes are read,
+ * for it is reading that tells the peer, which otherwise would find out by ever rarer probes.
+ */
+static ssize_t read_source(struct lb_pair *p, unsigned int d)
 {
-	struct lb_direction *dir = &p->dir[d];
+	if (p->leg[d].promised == LB_WINDOW_SHUT)
+		(void)lb_sockmap_memory_steer(p, d);
+	return recv(p->leg[d].watch.fd, p->env->scratch, LB_SCRATCH_BYTES, 0);
+}
 
-	if (dir->held_at) {
-		memmove(dir->held, dir->held + dir->held_at, dir->held_end - dir->held_at);
+/* Puts <len> bytes of the scratch buffer behind what is held. */
+static int hold_more(struct lb_pair *p, struct lb_direction *dir, uint32_t len)
+{
+	char *grown;
+
+	/* Sliding each time would cost more than the bytes that went. */
+	if (dir->held_at > dir->held_end / 2) {
 		dir->held_end -= dir->held_at;
+		memmove(dir->held, dir->held + dir->held_at, dir->held_end);
 		dir->held_at = 0;
 	}
-	while (dir->read_bytes != load64(&gate_of(p, d)->passed) && dir->held_end < ABSORBED_MAX) {
-		char *grown = realloc(dir->held, dir->held_end + ABSORB_STEP);
-		ssize_t n;
+	grown = realloc(dir->held, dir->held_end + len);
+	if (!grown)
+		return -ENOMEM;
+	memcpy(grown + dir->held_end, p->env->scratch, len);
+	dir->held = grown;
+	dir->held_end += len;
+	return 0;
+}
 
-		if (!grown)
-			return;
-		dir->held = grown;
-		n = recv(p->leg[d].watch.fd, grown + dir->held_end, ABSORB_STEP, 0);
-		if (n <= 0) {
-			/* An end or an error is told again to carry(). */
-			if (!dir->held_end)
-				lb_carrier_release(dir);
-			return;
+/* S6: reads what leg <d> was passed although the sink does not take it, to the bound. */
+static enum carried absorb(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+	bool shut = p->leg[d].promised == LB_WINDOW_SHUT;
+	uint32_t most = shut ? ABSORBED_MAX : p->leg[d].window;
+
+	while (dir->held && !dir->eof && dir->held_end - dir->held_at < most &&
+	       dir->read_bytes != load64(&gate_of(p, d)->passed)) {
+		ssize_t n = read_source(p, d);
+
+		if (n < 0 && errno != EAGAIN && errno != EINTR) {
+			p->error = errno; /* it is told only once */
+			return SOURCE_FAILED;
 		}
-		dir->held_end += (uint32_t)n;
+		if (n <= 0) /* an end is told again to carry() */
+			break;
 		dir->read_bytes += (uint64_t)n;
-		dir->user = true;
+		if (hold_more(p, dir, (uint32_t)n))
+			return OUT_OF_MEMORY;
 	}
+	return RESTS;
 }
 
 /* Writes <len> bytes of <data>; *done says how many were taken. RESTS: all of them. */
@@ -287,14 +304,10 @@ static enum carried write_out(struct lb_pair *p, unsigned int d, const char *dat
 
 	*done = 0;
 	n = send(p->leg[d ^ 1].watch.fd, data, len, MSG_NOSIGNAL);
-	if (n < 0 && errno == EFAULT) {
-		absorb(p, d ^ 1);
-		n = send(p->leg[d ^ 1].watch.fd, data, len, MSG_NOSIGNAL);
-	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return WAITS;
 	if (n < 0 && errno == EFAULT)
-		return POLLS;
+		return POLLS; /* S6 */
 	if (n < 0) {
 		p->error = errno;
 		return SINK_FAILED;
@@ -367,7 +380,7 @@ static enum carried carry(struct lb_pair *p, unsigned int d)
 		}
 		if (dir->eof)
 			return RESTS;
-		n = recv(p->leg[d].watch.fd, p->env->scratch, LB_SCRATCH_BYTES, 0);
+		n = read_source(p, d);
 		if (n == 0)
 			return source_end(p, d);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -430,6 +443,7 @@ static void service(struct lb_pair *p)
 {
 	bool poll = false, again = false;
 
+	lb_sockmap_memory_look(p, false);
 	if (load32(&gate_of(p, 0)->broken) || load32(&gate_of(p, 1)->broken)) {
 		p->error = ENOMEM;
 		p->end(p, LB_REASON_FULL, false);
@@ -437,11 +451,17 @@ static void service(struct lb_pair *p)
 	}
 	for (unsigned int d = 0; d < 2; d++) {
 		struct lb_direction *dir = &p->dir[d];
-		enum carried carried;
+		enum carried carried, absorbed;
 
 		if (!dir->user || dir->shut)
 			continue;
 		carried = carry(p, d);
+		if (carried == WAITS || carried == POLLS) {
+			lb_sockmap_memory_look(p, true);
+			absorbed = p->thrifty ? absorb(p, d) : RESTS;
+			if (absorbed != RESTS)
+				carried = absorbed;
+		}
 		if (end_on_failure(p, d, carried))
 			return;
 		if (carried == RESTS && dir->eof) {
@@ -461,12 +481,16 @@ static void service(struct lb_pair *p)
 	 * owes nothing. It cannot miss that by a hair: user_done was published before the recv(2)
 	 * that found nothing, and that call waited for the program at the source's lock. */
 	update_masks(p);
+	for (unsigned int i = 0; i < 2; i++)
+		poll |= lb_sockmap_memory_steer(p, i);
 	if (again)
 		lb_carrier_again(p);
 	if (poll)
 		poll_soon(p);
 	else
 		p->poll_ms = POLL_MIN_MS;
+	if (p->thrifty && !poll)
+		lb_timer_start(p->env->loop, &p->poll, LB_THRIFTY_MS);
 }
 
 static void sockmap_event(struct lb_pair *p, unsigned int leg, uint32_t events)
@@ -489,6 +513,12 @@ static void gate_event(void *arg, const struct lb_event *e)
 	/* NULL: the flow ended before its record was read. A reused slot is looked at in vain. */
 	if (!p || e->kind != LB_EVENT_GATE_USER)
 		return;
+	/* What is watched already can wait for the next turn, and must: the ring is read until it
+	 * is empty, and a busy source would fill it meanwhile. */
+	if (p->dir[e->index & 1].user) {
+		lb_carrier_again(p);
+		return;
+	}
 	p->dir[e->index & 1].user = true;
 	service(p);
 }

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from . import peer
+from .net import BACKEND, CLIENT
 from .process import wait_until
 
 RELAY, SOCKMAP, GRAFT = "relay", "sockmap", "graft"
@@ -49,14 +50,16 @@ class Exchange:
                                f"{lane.daemon.settled} alive")
         seed = next(_seeds) << 32
         self.server = self.client = None
-        self.server = peer.server(lane.net, lane.folder, host=lane.backend[0],
-                                  port=lane.backend[1], count=count, seed=seed | 1 << 31, **server)
+        self.server = peer.server(lane.net, lane.folder, lane.sides[1],
+                                  host=lane.backend[0], port=lane.backend[1], count=count,
+                                  seed=seed | 1 << 31, **server)
         try:
             if settle:
                 self.settled = count
                 lane.daemon.settled += count
-            self.client = peer.client(lane.net, lane.folder, host=lane.listen[0],
-                                      port=lane.listen[1], count=count, seed=seed, **client)
+            self.client = peer.client(lane.net, lane.folder, lane.sides[0],
+                                      host=lane.listen[0], port=lane.listen[1], count=count,
+                                      seed=seed, **client)
             if go:
                 self._go()
         except BaseException:
@@ -133,8 +136,9 @@ class Exchange:
 
 
 class Lane:
-    def __init__(self, daemon, folder, name, listen, backend, carrier):
+    def __init__(self, daemon, folder, name, listen, backend, carrier, sides=(CLIENT, BACKEND)):
         self.daemon = daemon
+        self.sides = sides  # where the client and the server live
         self.net = daemon.net
         self.folder = folder
         self.name = name

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The machine around the tests: kernel complaints, BPF objects, memory, descriptors."""
+import contextlib
 import errno
 import json
 import os
@@ -91,6 +92,29 @@ def bpf_held(pid):
 
 def map_entries(number):
     return len(json.loads(run("bpftool", "-j", "map", "dump", "id", number).stdout or "[]"))
+
+
+TCP_MEM = Path("/proc/sys/net/ipv4/tcp_mem")
+
+
+@contextlib.contextmanager
+def tcp_memory(*pages):
+    """
+    net.ipv4.tcp_mem for a while. It is the whole machine's: a guard puts back what was there when
+    we are done, and also when we are killed, for then the pipe it reads from closes.
+    """
+    # A session of its own: it survives a signal to our process group.
+    guard = subprocess.Popen(
+        ["sh", "-c", 'was=$(cat "$0"); echo ready; read -r _; echo "$was" > "$0"', TCP_MEM],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert guard.stdout.readline() == b"ready\n"
+        TCP_MEM.write_text(" ".join(map(str, pages)))
+        yield
+    finally:
+        guard.stdin.close()
+        guard.wait(20)
+        guard.stdout.close()
 
 
 def process_fds(pid):

@@ -43,9 +43,9 @@ class Peer:
         self.process.kill()
 
 
-def server(net, folder, **options):
-    """A listening server in the backend namespace."""
-    peer = Peer(net, BACKEND, "server", folder, **options)
+def server(net, folder, side=BACKEND, **options):
+    """A listening server."""
+    peer = Peer(net, side, "server", folder, **options)
     try:
         peer.wait_for("listening")
     except BaseException:
@@ -54,5 +54,5 @@ def server(net, folder, **options):
     return peer
 
 
-def client(net, folder, **options):
-    return Peer(net, CLIENT, "client", folder, **options)
+def client(net, folder, side=CLIENT, **options):
+    return Peer(net, side, "client", folder, **options)

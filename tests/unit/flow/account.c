@@ -50,47 +50,86 @@ static int teardown(void **state)
 	return 0;
 }
 
+static struct lb_flow_record record(void)
+{
+	return (struct lb_flow_record){
+		.rule = "web",
+		.client = &fx.session.client,
+		.backend = "10.0.0.1:80",
+		.carrier = "relay",
+		.why = LB_WHY_CONFIGURED,
+		.reason = LB_REASON_DONE,
+		.bytes = {78, 153},
+		.connected = true,
+		.connect_us = 2500,
+		.tries = 1,
+	};
+}
+
+static char written[512];
+
+static void keep_line(struct lb_flow_env *env, const char *line, size_t len)
+{
+	assert_true(len < sizeof(written));
+	memcpy(written, line, len);
+	written[len] = '\0';
+}
+
 static void a_line_tells_who_how_and_why(void **state)
 {
+	struct lb_flow_record r = record();
 	char line[512];
+
 	size_t len;
 
-	fx.session.carrying = true;
-	fx.session.pair.dir[0].bytes = 78;
-	fx.session.pair.dir[1].bytes = 153;
-	len = lb_account_format(&fx.session, LB_REASON_DONE, line, sizeof(line));
+	len = lb_account_format(&r, line, sizeof(line));
 	assert_int_equal(len, strlen(line));
 	assert_non_null(strstr(line, " rule=web client=192.0.2.1:4711 backend=10.0.0.1:80 "
 				     "carrier=relay why=configured reason=done up=78 down=153 "));
 	assert_non_null(strstr(line, " connect_ms=2.5 tries=1"));
 }
 
+static void a_session_writes_the_line_of_its_flow(void **state)
+{
+	fx.env.log_line = keep_line;
+	fx.session.carrying = true;
+	fx.session.closed = true;
+	fx.session.pair.dir[0].bytes = 78;
+	fx.session.pair.dir[1].bytes = 153;
+	lb_account_end(&fx.session, LB_REASON_IDLE);
+	assert_non_null(strstr(written,
+			       " rule=web client=192.0.2.1:4711 backend=10.0.0.1:80 "
+			       "carrier=relay why=configured reason=idle up=78 down=153 "));
+	assert_non_null(strstr(written, " connect_ms=2.5 tries=1"));
+}
+
 static void a_flow_that_never_connected_says_so(void **state)
 {
-	char line[512];
-
+	fx.env.log_line = keep_line;
 	fx.session.backend = NULL;
 	fx.session.connected_ns = 0;
-	lb_account_format(&fx.session, LB_REASON_CONNECT_FAILED, line, sizeof(line));
-	assert_non_null(strstr(line, " backend=- carrier=- why=- reason=connect_failed "));
-	assert_non_null(strstr(line, " connect_ms=- "));
+	lb_account_end(&fx.session, LB_REASON_CONNECT_FAILED);
+	assert_non_null(strstr(written, " backend=- carrier=- why=- reason=connect_failed "));
+	assert_non_null(strstr(written, " connect_ms=- "));
 }
 
 static void a_name_with_spaces_or_quotes_stays_one_word(void **state)
 {
+	struct lb_flow_record r = record();
 	char line[512];
 
-	fx.config.name = (char *)"my \"web\" \\ rule";
-	lb_account_format(&fx.session, LB_REASON_DONE, line, sizeof(line));
+	r.rule = "my \"web\" \\ rule";
+	lb_account_format(&r, line, sizeof(line));
 	assert_non_null(strstr(line, " rule=\"my \\\"web\\\" \\\\ rule\" client="));
 }
 
 static void a_line_too_long_is_cut_not_overrun(void **state)
 {
+	struct lb_flow_record r = record();
 	char line[64 + 1];
 
 	line[64] = 'x';
-	assert_int_equal(lb_account_format(&fx.session, LB_REASON_DONE, line, 64), 63);
+	assert_int_equal(lb_account_format(&r, line, 64), 63);
 	assert_int_equal(strlen(line), 63);
 	assert_int_equal(line[64], 'x');
 }
@@ -142,6 +181,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(a_line_tells_who_how_and_why),
+		TEST(a_session_writes_the_line_of_its_flow),
 		TEST(a_flow_that_never_connected_says_so),
 		TEST(a_name_with_spaces_or_quotes_stays_one_word),
 		TEST(a_line_too_long_is_cut_not_overrun),

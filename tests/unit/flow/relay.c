@@ -78,7 +78,7 @@ static int setup(void **state)
 	int sv[2];
 
 	memset(&fx, 0, sizeof(fx));
-	fx.env.kernel_why = LB_WHY_NO_CAP;
+	fx.env.kernel_why = fx.env.graft_why = LB_WHY_NO_CAP;
 	fx.env.scratch = malloc(LB_SCRATCH_BYTES);
 	assert_non_null(fx.env.scratch);
 	assert_int_equal(lb_loop_new(&fx.env.loop), 0);

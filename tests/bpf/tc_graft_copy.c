@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tc_graft: while a flow is taken over, our own socket hears what its peer acknowledges, and
+ * nothing else; the socket is a real one, over loopback. What skb->csum says is not looked at: a
+ * packet that is cut loses it (__skb_trim_rcsum), and the kernel sums up anew.
+ */
+#include "tc_graft.h"
+
+#define SENT 100u /* bytes of the peer that our socket has */
+
+/* Leg 0 of the pair is this connection: peer ~~~> ours. */
+struct connection {
+	bool ipv6;
+	int peer, ours;
+	struct end peer_end, our_end;
+	uint32_t expected; /* what our socket expects next */
+	uint32_t written;  /* behind the last byte our socket has sent */
+};
+
+static struct end end_of(bool ipv6, int fd)
+{
+	struct lb_addr addr = {};
+	socklen_t len = sizeof(addr);
+	struct end e = {};
+
+	assert_int_equal(getsockname(fd, &addr.sa, &len), 0);
+	if (ipv6)
+		memcpy(e.addr, &addr.in6.sin6_addr, 16);
+	else
+		memcpy(e.addr + 12, &addr.in4.sin_addr, 4);
+	e.port = ntohs(ipv6 ? addr.in6.sin6_port : addr.in4.sin_port);
+	return e;
+}
+
+static uint32_t queue_seq(int fd, int queue)
+{
+	int on = TCP_REPAIR_ON, off = TCP_REPAIR_OFF_NO_WP;
+	uint32_t seq = 0;
+	socklen_t len = sizeof(seq);
+
+	assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)), 0);
+	assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue, sizeof(queue)), 0);
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, &seq, &len), 0);
+	assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off)), 0);
+	return seq;
+}
+
+static void connect_v6(int *active, int *passive)
+{
+	struct lb_addr addr = {
+		.in6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT}};
+	LB_AUTO_CLOSE int listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(addr.in6);
+
+	*active = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(listener, &addr.sa, len), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, &addr.sa, &len), 0);
+	assert_int_equal(connect(*active, &addr.sa, len), 0);
+	*passive = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(*passive >= 0);
+}
+
+static struct connection connection_open(bool ipv6, uint32_t stage)
+{
+	struct connection c = {.ipv6 = ipv6};
+	uint8_t bytes[SENT] = {};
+	struct lb_graft *g;
+
+	if (ipv6)
+		connect_v6(&c.peer, &c.ours);
+	else
+		room_connect(65536, &c.peer, &c.ours);
+	assert_int_equal(send(c.peer, bytes, sizeof(bytes), 0), sizeof(bytes));
+	assert_true(room_readable(c.ours, 5000));
+	c.peer_end = end_of(ipv6, c.peer);
+	c.our_end = end_of(ipv6, c.ours);
+	c.expected = queue_seq(c.ours, TCP_RECV_QUEUE);
+	c.written = queue_seq(c.ours, TCP_SEND_QUEUE);
+	g = pair_open(ipv6, stage);
+	add_key(ipv6, &c.peer_end, &c.our_end, PAIR * 2);
+	g->wend[0] = c.written;
+	return c;
+}
+
+static void connection_close(struct connection *c)
+{
+	union key key = key_of(c->ipv6, &c->peer_end, &c->our_end);
+
+	bpf_map_delete_elem(key_fd(c->ipv6), &key);
+	lb_cleanup_close(&c->peer);
+	lb_cleanup_close(&c->ours);
+}
+
+static struct segment segment_on(const struct connection *c, size_t payload)
+{
+	struct segment s = segment_of(c->ipv6, 0, payload);
+
+	s.from = c->peer_end;
+	s.to = c->our_end;
+	s.seq = c->expected;
+	s.ack = c->written;
+	return s;
+}
+
+static struct frame_bytes marked(const struct segment *s)
+{
+	struct frame_bytes f = build(s);
+
+	memcpy(f.b + 6, MARK, 6);
+	return f;
+}
+
+static void a_copy_is_an_acknowledgement_and_nothing_else(void **state)
+{
+	const size_t payloads[] = {0, 1, 2, 299, 1400};
+	const struct {
+		uint8_t flags, left;
+	} flags[] = {
+		{ACK, ACK},
+		{ACK | PSH | FIN, ACK},
+		{ACK | URG | ECE | CWR, ACK | ECE | CWR},
+	};
+	const struct options options[] = {
+		{},
+		OPT(NOP, NOP, TS(1, 2)),
+		OPT(NOP, NOP, TS(1, 2), NOP, NOP, SACK3(1, 2, 3, 4, 5, 6)),
+	};
+
+	room_required();
+	for (int ipv6 = 0; ipv6 < 2; ipv6++) {
+		struct connection c = connection_open(ipv6, LB_GRAFT_SPLIT);
+		uint64_t copied = counted(LB_GRAFT_COUNT_COPIED);
+
+		for (size_t i = 0; i < 5 * 3 * 3; i++) {
+			struct segment s = segment_on(&c, payloads[i % 5]);
+			struct frame_bytes in, out, want;
+
+			s.flags = flags[i / 5 % 3].flags;
+			s.opt = options[i / 15];
+			s.urgent = 77;
+			s.seq += 1000 * (uint32_t)i - 20000; /* wherever it stood */
+			s.padding = i % 7;
+			in = marked(&s);
+			s.seq = c.expected;
+			s.flags = flags[i / 5 % 3].left;
+			s.urgent = 0;
+			s.payload = s.padding = 0;
+			want = marked(&s);
+			assert_int_equal(run_raw(&in, &out, 0, 1), TC_ACT_UNSPEC);
+			assert_frame("copy", &out, &want, 0);
+		}
+		assert_true(counted(LB_GRAFT_COUNT_COPIED) >= copied + 45);
+		/* They are no packets of the flow. */
+		assert_int_equal(grafts[PAIR].leg[0].packets, 0);
+		assert_int_equal(grafts[PAIR].leg[0].bytes, 1000);
+		assert_int_equal(grafts[PAIR].leg[0].flags, 0);
+		connection_close(&c);
+	}
+}
+
+static void no_copy_acknowledges_more_than_our_socket_sent(void **state)
+{
+	const struct {
+		uint32_t wend, ack, told;
+	} rows[] = {
+		{0, 0, 0},
+		{0, 1, 0},
+		{0, 0x7fffffff, 0},
+		{0, (uint32_t)-1, (uint32_t)-1},
+		{(uint32_t)-5, 3, (uint32_t)-5},
+		{500, 499, 499},
+		{500, 501, 500},
+	};
+
+	room_required();
+	for (int ipv6 = 0; ipv6 < 2; ipv6++) {
+		struct connection c = connection_open(ipv6, LB_GRAFT_SPLIT);
+
+		for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+			struct segment s = segment_on(&c, 10);
+			struct frame_bytes in, out, want;
+
+			grafts[PAIR].wend[0] = rows[i].wend;
+			s.ack = rows[i].ack;
+			in = marked(&s);
+			s.ack = rows[i].told;
+			s.payload = 0;
+			want = marked(&s);
+			assert_int_equal(run_raw(&in, &out, 0, 1), TC_ACT_UNSPEC);
+			assert_frame("copy", &out, &want, 0);
+		}
+		connection_close(&c);
+	}
+}
+
+static void a_copy_without_a_socket_is_dropped(void **state)
+{
+	room_required();
+	for (int ipv6 = 0; ipv6 < 2; ipv6++) {
+		struct connection c = connection_open(ipv6, LB_GRAFT_SPLIT);
+		struct segment s = segment_on(&c, 10);
+		struct frame_bytes in = marked(&s), out;
+
+		assert_int_equal(run_raw(&in, &out, 0, 1), TC_ACT_UNSPEC);
+		lb_cleanup_close(&c.ours);
+		lb_cleanup_close(&c.peer);
+		c.ours = c.peer = -1;
+		assert_int_equal(run_raw(&in, &out, 0, 1), TC_ACT_SHOT);
+		connection_close(&c);
+	}
+}
+
+static void a_copy_that_acknowledges_nothing_is_dropped(void **state)
+{
+	struct frame_bytes in, out;
+	struct connection c;
+	struct segment s;
+
+	room_required();
+	c = connection_open(false, LB_GRAFT_SPLIT);
+	s = segment_on(&c, 10);
+	s.flags = PSH;
+	in = marked(&s);
+	assert_int_equal(run_raw(&in, &out, 0, 1), TC_ACT_SHOT);
+	connection_close(&c);
+}
+
+static void when_the_sockets_are_gone_no_copy_goes_up(void **state)
+{
+	room_required();
+	for (int ipv6 = 0; ipv6 < 2; ipv6++) {
+		struct connection c = connection_open(ipv6, LB_GRAFT_FULL);
+		struct segment s = segment_on(&c, 10);
+		struct frame_bytes in = marked(&s), out;
+
+		assert_int_equal(run_raw(&in, &out, 0, 1), TC_ACT_SHOT);
+		assert_int_equal(grafts[PAIR].leg[0].packets, 0);
+		connection_close(&c);
+	}
+}
+
+/* The mark that the packet itself leaves with is what its clone went up with. */
+static void every_packet_but_syn_and_rst_has_a_copy(void **state)
+{
+	const struct {
+		uint8_t flags;
+		bool copy;
+	} rows[] = {{ACK, true}, {ACK | FIN, true}, {SYN, false}, {RST, false}, {RST | ACK, false}};
+
+	room_required();
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		struct segment s = segment_of(false, 0, 10), want;
+		struct frame_bytes in, out, w;
+
+		pair_open(false, LB_GRAFT_SPLIT);
+		s.flags = rows[i].flags;
+		in = build(&s);
+		want = forwarded(&s, 0);
+		w = rows[i].copy ? marked(&want) : build(&want);
+		assert_int_equal(run_raw(&in, &out, 0, 1), TC_ACT_REDIRECT);
+		assert_frame("split", &out, &w, 0);
+		assert_int_equal(grafts[PAIR].leg[0].packets, 1);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_copy_is_an_acknowledgement_and_nothing_else),
+		cmocka_unit_test(no_copy_acknowledges_more_than_our_socket_sent),
+		cmocka_unit_test(a_copy_without_a_socket_is_dropped),
+		cmocka_unit_test(a_copy_that_acknowledges_nothing_is_dropped),
+		cmocka_unit_test(when_the_sockets_are_gone_no_copy_goes_up),
+		cmocka_unit_test(every_packet_but_syn_and_rst_has_a_copy),
+	};
+
+	return cmocka_run_group_tests(tests, graft_setup, graft_teardown);
+}

@@ -1,0 +1,593 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The keeper over a table in memory, with a clock of our own: what the program would write into the
+ * table the tests write, what the keeper would send they record.
+ */
+#include "flow/graft_keeper.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <lb/graft.h>
+
+#include "backend/ports.h"
+#include "base/cleanup.h"
+#include "flow/graft_socket.h"
+#include "flow/grafts.h"
+
+#define PAIRS      8u
+#define SECOND     1000000000ull
+#define RESETS_MAX 16
+
+struct fixture {
+	struct lb_flow_env env;
+	struct lb_flow_limits limits;
+	struct lb_counters counters[1];
+	struct lb_rule_config config;
+	struct lb_backend_config backend_config;
+	struct lb_backend backend;
+	struct lb_pool pool;
+	struct lb_rule rule;
+	struct lb_ports *shelf, *ports;
+	struct lb_grafts *grafts;
+	struct lb_graft_keeper *keeper;
+	struct lb_graft table[PAIRS];
+	bool hooked[PAIRS * 2];
+	uint32_t events[PAIRS * 2];
+	unsigned int events_count;
+	struct {
+		struct lb_addr to;
+		uint32_t seq;
+	} resets[RESETS_MAX];
+	unsigned int resets_count;
+	char line[LB_ACCOUNT_LINE_MAX];
+	unsigned int lines;
+	/* The loop. */
+	uint64_t now_ns;
+	struct lb_timer *timers[8];
+	struct lb_watch *ring;
+};
+
+static struct fixture fx;
+
+/* --- fakes: loop ------------------------------------------------------------------------------ */
+
+uint64_t lb_loop_now_ns(const struct lb_loop *loop)
+{
+	return fx.now_ns;
+}
+
+void lb_timer_init(struct lb_timer *t, lb_timer_fn fn)
+{
+	*t = (struct lb_timer){.fn = fn};
+}
+
+void lb_timer_start(struct lb_loop *loop, struct lb_timer *t, uint64_t delay_ms)
+{
+	t->due_ms = fx.now_ns / 1000000 + delay_ms;
+	t->armed = true;
+	for (size_t i = 0; i < LB_ARRAY_SIZE(fx.timers); i++) {
+		if (fx.timers[i] && fx.timers[i] != t)
+			continue;
+		fx.timers[i] = t;
+		return;
+	}
+	fail();
+}
+
+void lb_timer_stop(struct lb_loop *loop, struct lb_timer *t)
+{
+	t->armed = false;
+}
+
+int lb_watch_add(struct lb_loop *loop, struct lb_watch *w, int fd, uint32_t events, lb_watch_fn fn)
+{
+	w->fn = fn;
+	w->fd = fd;
+	if (fd == 100)
+		fx.ring = w;
+	return 0;
+}
+
+int lb_watch_modify(struct lb_loop *loop, struct lb_watch *w, uint32_t events)
+{
+	return 0;
+}
+
+void lb_watch_remove(struct lb_loop *loop, struct lb_watch *w, bool keep_epoll)
+{
+	w->fd = -1;
+}
+
+void lb_loop_again(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn)
+{
+}
+
+void lb_loop_again_cancel(struct lb_loop *loop, struct lb_task *t)
+{
+}
+
+/* --- fakes: table, sockets -------------------------------------------------------------------- */
+
+uint32_t lb_graft_table_pairs(const struct lb_graft_table *t)
+{
+	return PAIRS;
+}
+
+struct lb_graft *lb_graft_table_pair(struct lb_graft_table *t, uint32_t pair)
+{
+	return &fx.table[pair];
+}
+
+int lb_graft_table_add(struct lb_graft_table *t, const struct lb_graft_tuple *tuple, uint32_t index)
+{
+	return -ENOSPC;
+}
+
+void lb_graft_table_remove(struct lb_graft_table *t, const struct lb_graft_tuple *tuple,
+			   uint32_t index)
+{
+	fx.hooked[index] = false;
+}
+
+int lb_graft_table_find(struct lb_graft_table *t, const struct lb_graft_tuple *tuple,
+			uint32_t *index)
+{
+	return -ENOENT;
+}
+
+int lb_graft_table_ring_fd(struct lb_graft_table *t)
+{
+	return 100;
+}
+
+bool lb_graft_table_consume(struct lb_graft_table *t,
+			    void (*fn)(void *arg, const struct lb_graft_event *e), void *arg)
+{
+	for (unsigned int i = 0; i < fx.events_count; i++)
+		fn(arg, &(struct lb_graft_event){.pair = fx.events[i]});
+	fx.events_count = 0;
+	return false;
+}
+
+int lb_graft_table_netlink_fd(struct lb_graft_table *t)
+{
+	return 101;
+}
+
+void lb_graft_table_follow(struct lb_graft_table *t)
+{
+}
+
+int lb_graft_table_route(struct lb_graft_table *t, const struct lb_graft_tuple *tuple,
+			 struct lb_graft_route *ret)
+{
+	return -EHOSTUNREACH;
+}
+
+int lb_graft_socket_info(int fd, struct tcp_info *info)
+{
+	return -EBADF;
+}
+
+uint64_t lb_graft_socket_received(const struct tcp_info *info)
+{
+	return 0;
+}
+
+int lb_graft_socket_position(int fd, uint64_t written, struct lb_graft_position *ret)
+{
+	return -EBADF;
+}
+
+void lb_graft_socket_vanish(int fd)
+{
+}
+
+int lb_graft_socket_reset(const struct lb_addr *from, const struct lb_addr *to, uint32_t seq,
+			  uint32_t ack)
+{
+	assert_true(fx.resets_count < RESETS_MAX);
+	fx.resets[fx.resets_count].to = *to;
+	fx.resets[fx.resets_count++].seq = seq;
+	return 0;
+}
+
+/* --- the bench -------------------------------------------------------------------------------- */
+
+static void keep_line(struct lb_flow_env *env, const char *line, size_t len)
+{
+	fx.lines++;
+	memcpy(fx.line, line, len);
+	fx.line[len] = '\0';
+}
+
+static void advance(uint64_t ms)
+{
+	for (uint64_t i = 0; i < ms; i++) {
+		fx.now_ns += 1000000;
+		for (size_t t = 0; t < LB_ARRAY_SIZE(fx.timers); t++) {
+			struct lb_timer *timer = fx.timers[t];
+
+			if (!timer || !timer->armed || timer->due_ms > fx.now_ns / 1000000)
+				continue;
+			timer->armed = false;
+			timer->fn(timer);
+		}
+	}
+}
+
+/* What the program does when something ends. */
+static void tell(uint32_t pair)
+{
+	fx.events[fx.events_count++] = pair;
+	fx.ring->fn(fx.ring, EPOLLIN);
+}
+
+static void set_addr(struct lb_graft_leg *leg, uint32_t own, uint32_t peer, uint16_t own_port,
+		     uint16_t peer_port)
+{
+	leg->saddr[0] = htonl(own);
+	leg->daddr[0] = htonl(peer);
+	leg->sport = htons(own_port);
+	leg->dport = htons(peer_port);
+}
+
+/* Pair <pair> as a session has left it: client 192.0.2.9:4000, backend 192.0.2.1:80. */
+static struct lb_graft *graft(uint32_t pair)
+{
+	struct lb_graft *g = &fx.table[pair];
+
+	set_addr(&g->leg[LB_LEG_CLIENT], 0xc0000202, 0xc0000201, (uint16_t)(20000 + pair), 80);
+	set_addr(&g->leg[LB_LEG_BACKEND], 0xc0000202, 0xc0000209, 8080, 4000);
+	g->leg[0].ack_max = 1111;
+	g->leg[1].ack_max = 2222;
+	g->leg[0].bytes = 700;
+	g->leg[1].bytes = 900;
+	g->leg[0].last_ns = g->leg[0].data_ns = fx.now_ns;
+	g->accept_ns = fx.now_ns - 5 * SECOND;
+	g->tries = 1;
+	g->rule_hash = lb_graft_keeper_hash("web");
+	g->stage = LB_GRAFT_FULL;
+	g->counted = LB_GRAFT_KEPT;
+	fx.hooked[pair * 2] = fx.hooked[pair * 2 + 1] = true;
+	lb_ports_take(fx.ports, (uint16_t)(20000 + pair));
+	return g;
+}
+
+/* .. while a daemon runs. */
+static struct lb_graft *living(uint32_t pair)
+{
+	struct lb_graft *g = graft(pair);
+	uint32_t got;
+
+	assert_int_equal(lb_grafts_get(fx.grafts, &got), 0);
+	assert_int_equal(got, pair);
+	fx.counters[0].active++;
+	fx.backend.active++;
+	fx.limits.grafts++;
+	return g;
+}
+
+static void start(void)
+{
+	const struct lb_graft_keeper_opts opts = {
+		.env = &fx.env, .rules = &fx.rule, .rules_count = 1, .ports = fx.shelf};
+
+	assert_int_equal(lb_graft_keeper_new(&fx.keeper, &opts), 0);
+}
+
+static int setup(void **state)
+{
+	const struct lb_graft_config config = {.max_flows = PAIRS};
+
+	memset(&fx, 0, sizeof(fx));
+	fx.now_ns = 1000 * SECOND;
+	fx.config.name = (char *)"web";
+	fx.config.timeouts.idle_ms = 60000;
+	fx.backend_config.addr = (char *)"backend.example:80";
+	fx.backend.config = &fx.backend_config;
+	assert_int_equal(lb_addr_parse("192.0.2.1:80", &fx.backend.addr), 0);
+	fx.pool = (struct lb_pool){.backends = &fx.backend, .count = 1};
+	fx.rule = (struct lb_rule){.config = &fx.config, .pool = &fx.pool};
+	fx.env.limits = &fx.limits;
+	fx.env.counters = fx.counters;
+	fx.env.log_line = keep_line;
+	assert_int_equal(lb_ports_open(&fx.shelf, &fx.backend.addr, 20000, 20100, &fx.ports), 0);
+	assert_int_equal(lb_grafts_new(&fx.grafts, NULL, &config), 0);
+	fx.env.carrier.grafts = fx.grafts;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	lb_graft_keeper_free(&fx.keeper);
+	lb_grafts_free(&fx.grafts);
+	lb_ports_free(&fx.shelf);
+	return 0;
+}
+
+static void assert_gone(uint32_t pair)
+{
+	assert_int_equal(fx.table[pair].stage, LB_GRAFT_FREE);
+	assert_false(fx.hooked[pair * 2] || fx.hooked[pair * 2 + 1]);
+	assert_true(lb_ports_may_graft(fx.ports, (uint16_t)(20000 + pair)));
+}
+
+static void assert_counted_out(enum lb_reason reason)
+{
+	assert_int_equal(fx.counters[0].ends[reason], 1);
+	assert_int_equal(fx.counters[0].active, 0);
+	assert_int_equal(fx.backend.active, 0);
+	assert_int_equal(fx.limits.grafts, 0);
+	assert_int_equal(fx.lines, 1);
+}
+
+static void close_both_ways(struct lb_graft *g)
+{
+	g->leg[0].flags |= LB_GRAFT_FIN | LB_GRAFT_FIN_ACKED;
+	g->leg[1].flags |= LB_GRAFT_FIN | LB_GRAFT_FIN_ACKED;
+}
+
+/* --- claims ----------------------------------------------------------------------------------- */
+
+static void two_acknowledged_fins_are_written_down_at_once_and_linger(void **state)
+{
+	start();
+	close_both_ways(living(0));
+	tell(0);
+	assert_counted_out(LB_REASON_DONE);
+	assert_non_null(strstr(fx.line, " rule=web client=192.0.2.9:4000 "
+					"backend=backend.example:80 carrier=graft why=none "
+					"reason=done up=700 down=900 duration_ms=5000 "));
+	assert_true(fx.hooked[0]);
+	advance(900);
+	assert_int_equal(fx.table[0].stage, LB_GRAFT_FULL);
+	advance(200);
+	assert_gone(0);
+	assert_int_equal(fx.lines, 1);
+	assert_int_equal(fx.resets_count, 0);
+}
+
+static void a_half_closed_flow_lives(void **state)
+{
+	start();
+	living(0)->leg[0].flags |= LB_GRAFT_FIN | LB_GRAFT_FIN_ACKED;
+	tell(0);
+	advance(5000);
+	assert_int_equal(fx.lines, 0);
+	assert_true(fx.hooked[0] && fx.hooked[1]);
+}
+
+static void a_reset_is_believed_after_silence(void **state)
+{
+	start();
+	living(0)->leg[1].flags |= LB_GRAFT_RST;
+	tell(0);
+	assert_int_equal(fx.lines, 0);
+	advance(1100);
+	assert_counted_out(LB_REASON_RESET_BY_BACKEND);
+	assert_gone(0);
+}
+
+static void a_reset_that_the_flow_survives_is_taken_back(void **state)
+{
+	struct lb_graft *g;
+
+	start();
+	g = living(0);
+	g->leg[0].flags |= LB_GRAFT_RST;
+	tell(0);
+	advance(800);
+	g->leg[1].last_ns = fx.now_ns;
+	advance(400);
+	assert_int_equal(fx.lines, 0);
+	assert_int_equal(g->leg[0].flags & LB_GRAFT_RST, 0);
+	assert_true(fx.hooked[0]);
+	/* And a later, true one still counts. */
+	g->leg[0].flags |= LB_GRAFT_RST;
+	tell(0);
+	advance(1100);
+	assert_counted_out(LB_REASON_RESET_BY_CLIENT);
+}
+
+static void an_event_that_was_lost_is_found_by_the_sweep(void **state)
+{
+	start();
+	close_both_ways(living(0));
+	advance(1100);
+	assert_counted_out(LB_REASON_DONE);
+	advance(1100);
+	assert_gone(0);
+}
+
+static void an_idle_flow_is_reset_with_the_numbers_its_peers_expect(void **state)
+{
+	start();
+	living(0);
+	advance(59000);
+	assert_int_equal(fx.lines, 0);
+	advance(2500);
+	assert_counted_out(LB_REASON_IDLE);
+	assert_gone(0);
+	assert_int_equal(fx.resets_count, 2);
+	assert_int_equal(ntohs(fx.resets[0].to.in4.sin_port), 4000);
+	assert_int_equal(fx.resets[0].seq, 1111);
+	assert_int_equal(ntohs(fx.resets[1].to.in4.sin_port), 80);
+	assert_int_equal(fx.resets[1].seq, 2222);
+}
+
+static void data_keeps_a_flow_alive_and_bare_packets_do_not(void **state)
+{
+	struct lb_graft *g;
+
+	start();
+	g = living(0);
+	advance(50000);
+	g->leg[1].data_ns = fx.now_ns;
+	advance(50000);
+	assert_int_equal(fx.lines, 0);
+	g->leg[0].last_ns = fx.now_ns;
+	advance(12500);
+	assert_counted_out(LB_REASON_IDLE);
+}
+
+static void a_flow_ends_at_its_lifetime(void **state)
+{
+	struct lb_graft *g;
+
+	fx.config.timeouts.max_lifetime_ms = 20000;
+	start();
+	g = living(0); /* five seconds old */
+	advance(14000);
+	g->leg[0].data_ns = fx.now_ns;
+	assert_int_equal(fx.lines, 0);
+	advance(2500);
+	assert_counted_out(LB_REASON_MAX_LIFETIME);
+}
+
+static void a_cut_ends_what_lives_and_leaves_what_has_ended(void **state)
+{
+	start();
+	living(0);
+	close_both_ways(living(1));
+	tell(1);
+	assert_int_equal(fx.lines, 1);
+	lb_graft_keeper_cut(fx.keeper, 0, LB_REASON_DRAINED);
+	assert_int_equal(fx.counters[0].ends[LB_REASON_DRAINED], 1);
+	assert_int_equal(fx.counters[0].ends[LB_REASON_DONE], 1);
+	assert_int_equal(fx.lines, 2);
+	assert_int_equal(fx.resets_count, 2);
+	assert_gone(0);
+}
+
+static void a_cut_of_another_rule_cuts_nobody(void **state)
+{
+	start();
+	living(0);
+	lb_graft_keeper_cut(fx.keeper, 1, LB_REASON_DRAINED);
+	assert_int_equal(fx.lines, 0);
+}
+
+static void a_pair_that_a_session_still_owns_is_left_alone(void **state)
+{
+	struct lb_graft *g;
+
+	start();
+	g = living(0);
+	g->counted = LB_GRAFT_SESSION;
+	close_both_ways(g);
+	tell(0);
+	advance(5000);
+	lb_graft_keeper_cut(fx.keeper, SIZE_MAX, LB_REASON_DRAINED);
+	assert_int_equal(fx.lines, 0);
+	assert_int_equal(fx.resets_count, 0);
+}
+
+static void bytes_are_folded_once(void **state)
+{
+	struct lb_graft *g;
+
+	start();
+	g = living(0);
+	g->folded[0] = 100; /* the session's */
+	lb_graft_keeper_fold(fx.keeper);
+	lb_graft_keeper_fold(fx.keeper);
+	assert_int_equal(fx.counters[0].bytes[0], 600);
+	assert_int_equal(fx.counters[0].bytes[1], 900);
+	g->leg[0].bytes += 50;
+	close_both_ways(g);
+	tell(0);
+	assert_int_equal(fx.counters[0].bytes[0], 650);
+	assert_int_equal(fx.counters[0].carrier_bytes[LB_CARRIER_GRAFT], 1550);
+}
+
+static void a_new_daemon_takes_over_what_is_grafted(void **state)
+{
+	struct lb_graft *g = graft(3);
+
+	g->due_ns = 7;
+	start();
+	assert_int_equal(lb_graft_keeper_adopted(fx.keeper), 1);
+	assert_int_equal(fx.counters[0].active, 1);
+	assert_int_equal(fx.backend.active, 1);
+	assert_false(lb_ports_may_graft(fx.ports, 20003));
+	close_both_ways(g);
+	tell(3);
+	assert_counted_out(LB_REASON_DONE);
+}
+
+static void what_ended_while_no_daemon_ran_is_written_down(void **state)
+{
+	close_both_ways(graft(3));
+	start();
+	/* Not before it is sure that this daemon comes up: the next one would do it again. */
+	assert_int_equal(fx.lines, 0);
+	advance(1100);
+	assert_counted_out(LB_REASON_DONE);
+	advance(1100);
+	assert_gone(3);
+}
+
+static void a_flow_of_a_rule_that_is_gone_lives_on_without_a_name(void **state)
+{
+	struct lb_graft *g = graft(2);
+
+	g->rule_hash++;
+	start();
+	assert_int_equal(lb_graft_keeper_adopted(fx.keeper), 1);
+	assert_int_equal(fx.counters[0].active, 0);
+	close_both_ways(g);
+	tell(2);
+	assert_int_equal(fx.lines, 1);
+	assert_non_null(strstr(fx.line, " rule=- client=192.0.2.9:4000 backend=192.0.2.1:80 "));
+}
+
+static void what_was_not_grafted_yet_died_with_its_daemon(void **state)
+{
+	graft(1)->stage = LB_GRAFT_PASS;
+	graft(2)->stage = LB_GRAFT_SPLIT;
+	graft(4)->counted = LB_GRAFT_LINGERS;
+	start();
+	assert_int_equal(lb_graft_keeper_adopted(fx.keeper), 0);
+	for (uint32_t i = 0; i < PAIRS; i++) {
+		assert_int_equal(fx.table[i].stage, LB_GRAFT_FREE);
+		assert_false(fx.hooked[i * 2] || fx.hooked[i * 2 + 1]);
+	}
+	/* In PASS the kernel has told the peers; in SPLIT only we can. */
+	assert_int_equal(fx.resets_count, 2);
+	assert_int_equal(fx.lines, 0);
+	for (uint32_t i = 0, pair; i < PAIRS; i++)
+		assert_int_equal(lb_grafts_get(fx.grafts, &pair), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(two_acknowledged_fins_are_written_down_at_once_and_linger),
+		TEST(a_half_closed_flow_lives),
+		TEST(a_reset_is_believed_after_silence),
+		TEST(a_reset_that_the_flow_survives_is_taken_back),
+		TEST(an_event_that_was_lost_is_found_by_the_sweep),
+		TEST(an_idle_flow_is_reset_with_the_numbers_its_peers_expect),
+		TEST(data_keeps_a_flow_alive_and_bare_packets_do_not),
+		TEST(a_flow_ends_at_its_lifetime),
+		TEST(a_cut_ends_what_lives_and_leaves_what_has_ended),
+		TEST(a_cut_of_another_rule_cuts_nobody),
+		TEST(a_pair_that_a_session_still_owns_is_left_alone),
+		TEST(bytes_are_folded_once),
+		TEST(a_new_daemon_takes_over_what_is_grafted),
+		TEST(what_ended_while_no_daemon_ran_is_written_down),
+		TEST(a_flow_of_a_rule_that_is_gone_lives_on_without_a_name),
+		TEST(what_was_not_grafted_yet_died_with_its_daemon),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
