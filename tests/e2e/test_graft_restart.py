@@ -233,19 +233,17 @@ def test_twenty_kills_with_flows_going_on_leave_nothing_stale(started, crowd):
     held = dict(d.held)
     with graft.Site(d, ("10.81.0.1", address("bulk")), ("10.81.1.2", address("bulk", 7910))) as to:
         for i in range(20):
-            # One more that lives on, one that is caught wherever it is.
+            # One more that lives on, one that nobody knows of when it ends.
             to.graft().ping()
-            to.open()
+            ended = to.graft()
             d.crash()
+            ended.close()
             d.start()
             held.update(d.held)
-            assert d.grafted() >= flows.count + i + 1, d.log
+            assert d.count_log(rf"\b{flows.count + i + 2} grafted flows of an earlier run") == 1
         for flow in to.flows[::2]:
             flow.ping()
             flow.close()
-        # What died with its daemon's sockets is no graft, or lives: nothing in between.
-        for flow in to.flows[1::2]:
-            graft.reset(flow.client)
         flows.wait_moved()
         flows.release()
         flows.assert_identical()
@@ -253,3 +251,22 @@ def test_twenty_kills_with_flows_going_on_leave_nothing_stale(started, crowd):
     d.stop()
     left = held.keys() & machine.bpf_objects().keys()
     assert not left, left
+
+
+@pytest.mark.xfail(strict=False, reason="leaving TCP_REPAIR takes SO_REUSEADDR from a socket for as "
+                   "long as its window probe takes; killed in that moment, a client that stays "
+                   "holds the listener's address for a minute")
+def test_a_kill_while_flows_are_taken_over_never_stops_a_restart(net, started):
+    d = started()
+    with graft.Site(d, ("10.81.0.1", address("bulk")), ("10.81.1.2", address("bulk", 7910))) as to:
+        for _ in range(15):
+            for _ in range(3):
+                to.open()
+            d.crash()
+            d.start()
+            for flow in to.flows:
+                graft.reset(flow.client)
+                graft.reset(flow.server)
+            to.flows.clear()
+        wait_until(lambda: not graft.keys(d), 4, "no key is left", every=0.1)
+    d.stop()
