@@ -15,6 +15,9 @@
  *      then reached its socket, both are one run of the receive path (__netif_receive_skb_core).
  *  G6  Once SPLIT has begun a socket of ours never ends by an ordinary close: its sequence numbers
  *      are the past. Both vanish, and if the flow ends here, both peers are reset by hand.
+ *  G7  They do not go before CLOSE_MS after FULL began: a copy for them that the program let go
+ *      before may still be on its way, and without a socket it is answered with a RST that the
+ *      peer has to believe. A processor may be taken away from under the kernel for that long.
  */
 #include "flow/graft.h"
 
@@ -38,6 +41,7 @@
 #define POLL_MAX_MS  64u
 #define UNSEEN_NS    3000000000ull
 #define SETTLE_NS    1000000ull
+#define CLOSE_MS     20u
 #define WINDOW_CLAMP (64 * 1024)
 #define WINDOW_FREE  (1 << 30)
 /* Every peer has been promised that much at once: a new socket's window is larger. */
@@ -422,26 +426,64 @@ static void close_both(struct lb_pair *p)
 }
 
 /* From here on the pair is the keeper's; the session goes. */
+static void leave(struct lb_pair *p)
+{
+	close_both(p);
+	p->left(p, entry_of(p));
+}
+
+static void set_stage(struct lb_pair *p, enum lb_graft_stage stage)
+{
+	__atomic_store_n(&entry_of(p)->stage, stage, __ATOMIC_SEQ_CST);
+	p->graft_since_ns = lb_loop_now_ns(p->env->loop);
+}
+
+static bool owe_nothing(const struct lb_pair *p)
+{
+	/* Ended meanwhile: what our sockets still hold nobody waits for. */
+	return lb_graft_has_ended(entry_of(p)) || (owes_nothing(p, 0) && owes_nothing(p, 1));
+}
+
+/* G7 */
 static void finish(struct lb_pair *p)
 {
-	struct lb_graft *g = entry_of(p);
-
 	for (unsigned int i = 0; i < 2; i++)
 		(void)note_received(p, i);
-	__atomic_store_n(&g->stage, LB_GRAFT_FULL, __ATOMIC_SEQ_CST);
-	close_both(p);
-	p->left(p, g);
+	set_stage(p, LB_GRAFT_FULL);
+	lb_timer_start(p->env->loop, &p->poll, CLOSE_MS);
+}
+
+/* True when the pair is done with, or is still to wait. */
+static bool finished(struct lb_pair *p, uint32_t events)
+{
+	if (entry_of(p)->stage != LB_GRAFT_FULL)
+		return false;
+	if (!owe_nothing(p)) {
+		/* A packet took all that time from the program to our socket. */
+		set_stage(p, LB_GRAFT_SPLIT);
+		return false;
+	}
+	if (events & EPOLLERR ||
+	    lb_loop_now_ns(p->env->loop) - p->graft_since_ns >= CLOSE_MS * 1000000ull)
+		leave(p);
+	return true;
+}
+
+static void end_early(struct lb_pair *p)
+{
+	__atomic_store_n(&entry_of(p)->stage, LB_GRAFT_FULL, __ATOMIC_SEQ_CST);
+	leave(p);
 }
 
 static void graft_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 {
-	bool done = true;
-
+	if (finished(p, events))
+		return;
 	if (events & EPOLLERR) {
 		/* Ended before our sockets were gone, a new connection with the same addresses got
 		 * their answer and reset them: that is not how this flow ended. */
 		if (lb_graft_has_ended(entry_of(p)))
-			finish(p);
+			end_early(p);
 		else
 			lb_carrier_leg_failed(p, leg);
 		return;
@@ -453,12 +495,7 @@ static void graft_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 		}
 		(void)note_received(p, d);
 	}
-	for (unsigned int i = 0; i < 2; i++)
-		done = done && owes_nothing(p, i);
-	/* Ended meanwhile: what our sockets still hold nobody waits for. */
-	if (lb_graft_has_ended(entry_of(p)))
-		done = true;
-	if (done && lb_loop_now_ns(p->env->loop) - p->graft_since_ns >= SETTLE_NS)
+	if (owe_nothing(p) && lb_loop_now_ns(p->env->loop) - p->graft_since_ns >= SETTLE_NS)
 		finish(p);
 	else
 		poll_soon(p);
