@@ -326,7 +326,7 @@ static __always_inline bool is_marked(struct __sk_buff *skb)
 	       *(__u16 *)(eth->h_source + 4) == *(__u16 *)(meta->mark + 4);
 }
 
-/* What our socket of this leg expects next; false when it is gone. */
+/* What our socket of this leg expects next, half closed or not; false when it is gone. */
 static __always_inline bool expected(struct __sk_buff *skb, const struct packet *p, __u32 *ret)
 {
 	struct bpf_sock_tuple t = {};
@@ -357,7 +357,7 @@ static __always_inline bool expected(struct __sk_buff *skb, const struct packet 
 		__u8 state = ((const struct sock *)tp)->__sk_common.skc_state;
 
 		*ret = tp->rcv_nxt;
-		found = state == LB_TCP_ESTABLISHED;
+		found = state != LB_TCP_LISTEN;
 	}
 	bpf_sk_release(sk);
 	return found;

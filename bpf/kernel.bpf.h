@@ -61,6 +61,7 @@ enum {
 	LB_TCP_FIN_WAIT2 = 5,
 	LB_TCP_CLOSE = 7,
 	LB_TCP_CLOSE_WAIT = 8,
+	LB_TCP_LISTEN = 10,
 };
 /* include/net/sock.h */
 #define LB_RCV_SHUTDOWN  1

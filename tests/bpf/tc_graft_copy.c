@@ -159,6 +159,22 @@ static void a_copy_is_an_acknowledgement_and_nothing_else(void **state)
 	}
 }
 
+static void a_copy_reaches_a_socket_that_is_half_closed(void **state)
+{
+	room_required();
+	for (int i = 0; i < 4; i++) {
+		struct connection c = connection_open(i / 2, LB_GRAFT_SPLIT);
+		struct frame_bytes in, out;
+		struct segment s;
+
+		assert_int_equal(shutdown(i % 2 ? c.peer : c.ours, SHUT_WR), 0);
+		s = segment_on(&c, 10);
+		in = marked(&s);
+		assert_int_equal(run_raw(&in, &out, 0, 1), TC_ACT_UNSPEC);
+		connection_close(&c);
+	}
+}
+
 static void no_copy_acknowledges_more_than_our_socket_sent(void **state)
 {
 	const struct {
@@ -268,6 +284,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_copy_is_an_acknowledgement_and_nothing_else),
+		cmocka_unit_test(a_copy_reaches_a_socket_that_is_half_closed),
 		cmocka_unit_test(no_copy_acknowledges_more_than_our_socket_sent),
 		cmocka_unit_test(a_copy_without_a_socket_is_dropped),
 		cmocka_unit_test(a_copy_that_acknowledges_nothing_is_dropped),
