@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Addresses come back: a new connection works wherever an old one left an entry, dead or alive."""
 import os
+import time
 
 import pytest
 
 from lbtest import graft, lane as lanes
 from lbtest.daemon import rule
 from lbtest.net import BACKEND_ADDR, CLIENT, LB, LB_ADDR
-from lbtest.process import run, wait_until
+from lbtest.process import PATIENCE, run, wait_until
 
 LISTEN, BACK = 6940, 7940
 PORT = 41000
@@ -31,10 +32,12 @@ def site(request, daemon):
         yield s
 
 
-def graft_again(to):
-    """The same four addresses, at once, and a graft again."""
+def graft_again(to, seconds=0.8):
+    """The same four addresses: a connection that works, and soon, not after a SYN's second try."""
+    begin = time.monotonic()
     flow = to.open(PORT)
     flow.ping(10000)
+    assert time.monotonic() < begin + seconds * PATIENCE
     return flow
 
 
@@ -77,7 +80,7 @@ def test_a_host_that_crashed_and_came_back_gets_a_new_connection(site):
     graft.vanish(flow.client)
     # Nobody knows that it is gone: its SYN meets a living entry.
     assert site.daemon.grafted() == 2
-    again = graft_again(site)
+    again = graft_again(site, 4)
     graft.wait_reset(flow.server, 1)
     bystander.ping(1000)
     assert_done(site, flow, "reset_by_client", 0)
