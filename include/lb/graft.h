@@ -82,7 +82,7 @@ struct lb_graft_leg {
 	__be16 sport, dport;
 	__u32 seq_shift;
 	__u32 ack_shift;
-	__u32 ifindex;   /* where it leaves, as routes say; 0: the other leg's peer is on this host */
+	__u32 ifindex; /* where it leaves, as routes say; 0: the other leg's peer is on this host */
 	__u32 ts_clock;  /* TSval on the other leg minus CLOCK_MONOTONIC, ms, margin included */
 	__u8 wscale_in;  /* of the windows this peer announces */
 	__u8 wscale_out; /* of the windows we announced on the other leg */
