@@ -144,8 +144,8 @@ static __always_inline void note_ack(const struct packet *p, struct lb_graft *g,
 
 /*
  * What <leg>'s peer sends, if <other>'s peer can take it: the first byte decides. The last one may
- * lie beyond the edge, of a window that rescale_window() rounded up or in a probe of a closed one;
- * not to believe it would be for ever, as its acknowledgement then is not believed either.
+ * lie beyond the edge, in a probe of a closed window; not to believe it would be for ever, as its
+ * acknowledgement then is not believed either.
  *
  * A FIN stands behind all that was seen, or it is a stranger's; one that data went beyond was.
  */
@@ -203,13 +203,15 @@ static __always_inline void note(struct packet *p, struct lb_graft *g, struct lb
 
 /* --- the packet ------------------------------------------------------------------------------- */
 
+/*
+ * Rounds down, also to 0: receivers drop a segment that ends beyond their window whole (6.17,
+ * tcp_sequence()), so one grain too much costs a timeout. A window below a grain that looks closed
+ * costs a probe at worst, and opens with the receiver's next word of it.
+ */
 static __always_inline void rescale_window(struct packet *p, const struct lb_graft_leg *leg)
 {
 	__u32 window = p->window >> (leg->wscale_out & 15);
 
-	/* A window that is open must not look closed. */
-	if (p->window && !window)
-		window = 1;
 	if (window > 0xffff)
 		window = 0xffff;
 	p->diff += sum_diff(p->f.th.window, bpf_htons((__u16)window));

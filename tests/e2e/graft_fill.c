@@ -2,7 +2,8 @@
 /*
  * `graft_fill INSTANCE RULE COUNT`: leaves the tables of an instance as a daemon leaves them that
  * was killed with COUNT idle grafts of rule RULE: for tests that need more flows than this machine
- * has patience for. Their clients are in 198.18.0.0/15, their backends 10.81.1.2:7980 and following.
+ * has patience for. Their clients are in 198.18.0.0/15, their backends 10.81.1.2:7980 and the
+ * ports that follow.
  *
  * Must be what flow/graft.c leaves, as far as the keeper and the program look. Run it in the
  * namespace where the daemon will run, while none does. Exit codes: 0, 2 usage, 3 system error.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-How grafts begin and end: promotion, every way of ending, stops and `--unload`. Whatever the end, the
-entry, its keys and its local port are free again.
+How grafts begin and end: promotion, every way of ending, stops and `--unload`. Whatever the end,
+the entry, its keys and its local port are free again.
 """
 import signal
 import time
@@ -11,11 +11,10 @@ import pytest
 from lbtest import graft, lane as lanes, machine
 from lbtest.daemon import rule
 from lbtest.net import BACKEND, BACKEND_ADDR, CLIENT, LB, LB_ADDR
-from lbtest.process import run, wait_until
+from lbtest.process import wait_until
 
 LISTEN, BACK = 6920, 7920
-# What can never be kept although a socket is closed silently: linger after the end.
-LINGER = 1
+LINGER = 1  # seconds that an ended graft's addresses are kept
 
 
 def at(family, port, addr):

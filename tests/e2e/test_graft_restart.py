@@ -253,10 +253,9 @@ def test_twenty_kills_with_flows_going_on_leave_nothing_stale(started, crowd):
     assert not left, left
 
 
-@pytest.mark.xfail(strict=False, reason="leaving TCP_REPAIR takes SO_REUSEADDR from a socket for as "
-                   "long as its window probe takes; killed in that moment, a client that stays "
-                   "holds the listener's address for a minute")
-def test_a_kill_while_flows_are_taken_over_never_stops_a_restart(net, started):
+# Leaving TCP_REPAIR takes SO_REUSEADDR from a socket for as long as its window probe takes; killed
+# in that moment, a client that stays holds the listener's address for a minute.
+def test_a_kill_while_flows_are_taken_over_never_stops_a_restart(started):
     d = started()
     with graft.Site(d, ("10.81.0.1", address("bulk")), ("10.81.1.2", address("bulk", 7910))) as to:
         for _ in range(15):

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "kernel/listening.h"
 
 #define BACKLOG     4096 /* the kernel takes the minimum with net.core.somaxconn */
 #define ACCEPTS_MAX 64   /* in one turn: established flows get their share */
@@ -34,9 +35,27 @@ static int bind_and_listen(int fd, const struct lb_addr *addr, bool reuseport)
 	return 0;
 }
 
+/*
+ * Another process of ours would share the port in silence: a socket without SO_REUSEPORT cannot be
+ * bound beside it. Nor beside a connection that lost its SO_REUSEADDR when a daemon was killed
+ * (graft_socket.c: leaving repair takes it away); that one hurts nobody. 0 or -errno.
+ */
+static int look_for_others(const struct lb_addr *addr)
+{
+	LB_AUTO_CLOSE int probe = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool listens = true;
+	int err;
+
+	if (probe < 0)
+		return -errno;
+	err = bind_and_listen(probe, addr, false);
+	if (err == -EADDRINUSE && !lb_listening_look(addr, &listens) && !listens)
+		return 0;
+	return err;
+}
+
 int lb_accept_open(const struct lb_addr *addr, bool exclusive)
 {
-	LB_AUTO_CLOSE int probe = -1;
 	LB_AUTO_CLOSE int fd = -1;
 	int err;
 
@@ -44,15 +63,9 @@ int lb_accept_open(const struct lb_addr *addr, bool exclusive)
 	if (fd < 0)
 		return -errno;
 	if (exclusive) {
-		/* Another process of ours would share the port in silence: a socket without
-		 * SO_REUSEPORT cannot be bound beside it. */
-		probe = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (probe < 0)
-			return -errno;
-		err = bind_and_listen(probe, addr, false);
+		err = look_for_others(addr);
 		if (err)
 			return err;
-		close(LB_TAKE_FD(probe));
 	}
 	err = bind_and_listen(fd, addr, true);
 	return err ? err : LB_TAKE_FD(fd);

@@ -165,6 +165,7 @@ struct lb_pair {
 	uint32_t graft_in[2];    /* by leg: sequence number of the peer's first byte .. */
 	uint32_t graft_out[2];   /* .. and of ours */
 	uint64_t graft_since_ns; /* watched, then split, since */
+	uint64_t graft_next_ns;  /* not to be split before */
 	struct lb_ports *ports;  /* the backend's book, when leg 1's port is from it; else NULL */
 	enum lb_acceleration acceleration;
 	enum lb_why why; /* why it is not on a faster carrier */

@@ -35,15 +35,16 @@
 #include "flow/graft_socket.h"
 #include "flow/grafts.h"
 
-#define LATE_BYTES   (64u * 1024u)
-#define ROUNDS       16
-#define POLL_MIN_MS  1u
-#define POLL_MAX_MS  64u
-#define UNSEEN_NS    3000000000ull
-#define SETTLE_NS    1000000ull
-#define CLOSE_MS     20u
-#define WINDOW_CLAMP (64 * 1024)
-#define WINDOW_FREE  (1 << 30)
+#define LATE_BYTES     (64u * 1024u)
+#define ROUNDS         16
+#define POLL_MIN_MS    1u
+#define POLL_MAX_MS    64u
+#define WINDOWS_MAX_MS 1000u
+#define UNSEEN_NS      3000000000ull
+#define SETTLE_NS      1000000ull
+#define CLOSE_MS       20u
+#define WINDOW_CLAMP   (64 * 1024)
+#define WINDOW_FREE    (1 << 30)
 /* Every peer has been promised that much at once: a new socket's window is larger. */
 #define WINDOW_LEAST (16 * 1024)
 /* Ahead of our clock, so that the two peers' jitter never looks like time going backwards. */
@@ -155,6 +156,14 @@ void lb_graft_unwatch(struct lb_pair *p)
 	p->graft = LB_PAIR_GRAFT_OFF;
 }
 
+/* Relay reads again. What arrived meanwhile has made its event. */
+static void read_on(struct lb_pair *p)
+{
+	if (p->hold_reads)
+		lb_carrier_again(p);
+	p->hold_reads = false;
+}
+
 static void refuse(struct lb_pair *p, enum lb_why why)
 {
 	bool watched = p->graft == LB_PAIR_GRAFT_WATCHED;
@@ -163,9 +172,7 @@ static void refuse(struct lb_pair *p, enum lb_why why)
 	p->why = why;
 	if (watched)
 		clamp_windows(p, WINDOW_FREE);
-	if (p->hold_reads)
-		lb_carrier_again(p);
-	p->hold_reads = false;
+	read_on(p);
 }
 
 static bool has_earned_it(const struct lb_pair *p)
@@ -272,6 +279,17 @@ static int begin_split(struct lb_pair *p)
 	return 0;
 }
 
+/* Bytes that flow use up what was promised; without any there is no hurry. */
+static void wait_for_windows(struct lb_pair *p)
+{
+	p->why = LB_WHY_WINDOW;
+	p->graft_next_ns = lb_loop_now_ns(p->env->loop) + p->poll_ms * 1000000ull;
+	lb_timer_start(p->env->loop, &p->poll, p->poll_ms + 1);
+	if (p->poll_ms < WINDOWS_MAX_MS)
+		p->poll_ms *= 2;
+	read_on(p);
+}
+
 /* True when the graft carrier has taken over. */
 static bool take_over(struct lb_pair *p)
 {
@@ -290,10 +308,16 @@ static bool take_over(struct lb_pair *p)
 			poll_soon(p);
 		return false;
 	}
+	if (lb_loop_now_ns(p->env->loop) < p->graft_next_ns)
+		return false;
 	/* Relay stops reading now, so what it holds comes to an end (G2). */
 	p->hold_reads = true;
 	if (!holds_nothing(&p->dir[0]) || !holds_nothing(&p->dir[1]))
 		return false;
+	if (!lb_graft_windows_fit(p)) {
+		wait_for_windows(p);
+		return false;
+	}
 	if (begin_split(p)) {
 		refuse(p, LB_WHY_NOT_ESTABLISHED);
 		return false;
@@ -318,7 +342,7 @@ bool lb_graft_consider(struct lb_pair *p)
 		return false;
 	if (is_ending(p)) {
 		/* It ends as it is; why it was not grafted stays as it was. */
-		p->hold_reads = false;
+		read_on(p);
 		lb_graft_unwatch(p);
 		return false;
 	}

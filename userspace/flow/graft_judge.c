@@ -15,7 +15,9 @@
 #include "flow/graft_socket.h"
 #include "flow/grafts.h"
 
-#define TS_OPTION         12u
+#define TS_OPTION 12u
+/* What a peer may send at once before it hears anything (RFC 6928), and some. */
+#define BURST_BYTES       (16u * 1024u)
 #define STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
 /* Both legs must agree on these; a difference in window scaling is made up for. */
 #define OPTIONS_EQUAL (TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_ECN)
@@ -116,6 +118,19 @@ enum lb_why lb_graft_judge(const struct lb_pair *p, struct lb_graft_ways *ret)
 	why = judge_options(ret->info);
 	return why != LB_WHY_NONE ? why
 				  : judge_ways(p->env->grafts->table, ret->tuple, ret->ifindex);
+}
+
+bool lb_graft_windows_fit(const struct lb_pair *p)
+{
+	uint32_t promised[2], taken[2];
+	bool beyond = true;
+
+	for (unsigned int i = 0; i < 2; i++)
+		if (lb_graft_socket_windows(p->leg[i].watch.fd, &promised[i], &taken[i]))
+			return true;
+	for (unsigned int i = 0; i < 2; i++)
+		beyond = beyond && taken[i ^ 1] < BURST_BYTES && promised[i] > taken[i ^ 1];
+	return !beyond;
 }
 
 void lb_graft_fill(struct lb_graft *g, const struct lb_graft_ways *w)

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -40,6 +41,23 @@ int lb_graft_socket_info(int fd, struct tcp_info *info)
 
 	memset(info, 0, sizeof(*info));
 	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) ? -errno : 0;
+}
+
+int lb_graft_socket_windows(int fd, uint32_t *own, uint32_t *peers)
+{
+	/* tcpi_rcv_wnd came with 6.2, right behind the last field that our headers may know. */
+	struct {
+		struct tcp_info info;
+		uint32_t more[16];
+	} answer = {0};
+	const size_t at = offsetof(struct tcp_info, tcpi_snd_wnd) + sizeof(uint32_t);
+	socklen_t len = sizeof(answer);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &answer, &len))
+		return -errno;
+	*peers = answer.info.tcpi_snd_wnd;
+	memcpy(own, (const char *)&answer + at, sizeof(*own));
+	return 0;
 }
 
 uint64_t lb_graft_socket_received(const struct tcp_info *info)

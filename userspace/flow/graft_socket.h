@@ -23,6 +23,12 @@ int lb_graft_socket_info(int fd, struct tcp_info *info);
 uint64_t lb_graft_socket_received(const struct tcp_info *info);
 
 /*
+ * The last window we announced to the peer (0 where the kernel does not tell: before 6.2), and the
+ * last one it announced to us, bytes. 0 or -errno.
+ */
+int lb_graft_socket_windows(int fd, uint32_t *own, uint32_t *peers);
+
+/*
  * <written>: payload bytes that were written to the socket so far, all by the calling thread. Makes
  * the peer answer with an ACK: it is sent a probe. 0 or -errno.
  */

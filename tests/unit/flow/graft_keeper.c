@@ -176,6 +176,11 @@ int lb_graft_socket_info(int fd, struct tcp_info *info)
 	return -EBADF;
 }
 
+int lb_graft_socket_windows(int fd, uint32_t *own, uint32_t *peers)
+{
+	return -EBADF;
+}
+
 uint64_t lb_graft_socket_received(const struct tcp_info *info)
 {
 	return 0;
