@@ -77,12 +77,12 @@ enum {
 
 /* What arrives on a leg, and what it becomes. Two cache lines. */
 struct lb_graft_leg {
-	/* The daemon's, constant once the stage is SPLIT, but for ifindex. Addresses: IPv4 in [0]. */
+	/* The daemon's; from SPLIT on constant, but for ifindex. Addresses: IPv4 in [0]. */
 	__be32 saddr[4], daddr[4]; /* of the packet as it leaves: us -> the other leg's peer */
 	__be16 sport, dport;
 	__u32 seq_shift;
 	__u32 ack_shift;
-	__u32 ifindex; /* where it leaves, as routes say; 0: the other leg's peer is on this host */
+	__u32 ifindex;   /* where it leaves, by the route; 0: its target is on this host */
 	__u32 ts_clock;  /* TSval on the other leg minus CLOCK_MONOTONIC, ms, margin included */
 	__u8 wscale_in;  /* of the windows this peer announces */
 	__u8 wscale_out; /* of the windows we announced on the other leg */

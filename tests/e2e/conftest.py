@@ -11,6 +11,7 @@ import pytest
 from lbtest import lane as lanes
 from lbtest import machine, net as nets
 from lbtest.daemon import PROGRAM, Daemon, rule
+from lbtest.grafting import Grafting, bad_checksums
 from lbtest.net import BACKEND_ADDR, LB_ADDR
 from lbtest.peer import PEER
 
@@ -78,6 +79,25 @@ def daemon(net, folder):
     yield make
     for d in made:
         d.kill()
+
+
+@pytest.fixture
+def grafting(daemon, net, folder):
+    """
+    grafting(..) starts a daemon for flows that are to be grafted. It ends in good order, and no
+    kernel has seen a bad checksum, or the test has failed.
+    """
+    made, before = [], bad_checksums(net)
+
+    def make(family=4, listen=None, backend=None, acceleration="graft", **graft):
+        made.append(Grafting(daemon, net, folder, listen or LB_ADDR[family],
+                             backend or BACKEND_ADDR[family], acceleration, graft))
+        return made[-1]
+    yield make
+    assert bad_checksums(net) == before
+    for g in made:
+        if g.daemon.process.alive():
+            g.daemon.stop()
 
 
 # --- lanes: one daemon per carrier serves all integrity tests -----------------------------------

@@ -1,171 +1,21 @@
 # SPDX-License-Identifier: MIT
 """
-Grafted flows, seen as packets: where they come from, what they look like, where they go, and what
-must not be able to harm them.
+Grafted flows, seen as packets: bytes that are under way when a flow is grafted, where packets come
+from and where they go.
 """
-import contextlib
-import re
 import socket
 import struct
 import time
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
-from lbtest import lane as lanes
 from lbtest.daemon import rule
-from lbtest.net import BACKEND, BACKEND_ADDR, CLIENT, CLIENT_ADDR, LB, LB_ADDR
+from lbtest.grafting import (ACK, LB_BACK_ADDR, PORT, PSH, addresses, endpoint, links, mac,
+                             own_address, second_wire, segment, sent_by, sysctl, sysctls)
+from lbtest.net import BACKEND, BACKEND_ADDR, CLIENT, LB, LB_ADDR
 from lbtest.process import PATIENCE, run, wait_until
 from lbtest.talk import Talk, positions
-
-LISTEN, PORT = 6900, 7900
-LB_BACK_ADDR = {4: "10.81.1.1", 6: "fd81:1::1"}  # the load balancer's towards the backend
-SIDES = {CLIENT: ["eth0"], LB: ["lb0", "lb1"], BACKEND: ["eth0"]}
-
-
-def endpoint(addr, port):
-    return f"[{addr}]:{port}" if ":" in addr else f"{addr}:{port}"
-
-
-class Elsewhere:
-    """The net, for peers that are not where their role says: {"server": namespace, ..}."""
-
-    def __init__(self, net, sides):
-        self.net = net
-        self.at = {CLIENT: sides.get("client", CLIENT), BACKEND: sides.get("server", BACKEND)}
-
-    def start(self, side, *args):
-        return self.net.start(self.at[side], *args)
-
-
-class Grafting:
-    """A daemon with one rule, for flows that are to be grafted."""
-
-    def __init__(self, daemon, net, folder, listen, backend, acceleration, graft):
-        self.net, self.folder = net, folder
-        self.listen, self.backend = (listen, LISTEN), (backend, PORT)
-        self.daemon = daemon({
-            "graft": {"max_flows": 1024, **graft},
-            "rules": [rule("r", endpoint(listen, LISTEN), [endpoint(backend, PORT)],
-                           acceleration=acceleration)],
-        }).start()
-        lanes.skip_without("graft", self.daemon)
-
-    def lane(self, **sides):
-        """The peer program's way; <sides> as for talk()."""
-        lane = lanes.Lane(self.daemon, self.folder, "r", self.listen, self.backend, "graft")
-        lane.net = Elsewhere(self.net, sides)
-        return lane
-
-    @contextlib.contextmanager
-    def talk(self, grafted=True, **sides):
-        """A flow that has carried bytes and, if <grafted>, is grafted for good."""
-        before = self.daemon.grafted()
-        with Talk(self.net, self.listen, self.backend, **sides) as talk:
-            talk.exchange(1000)
-            if grafted:
-                wait_until(lambda: self.daemon.grafted() == before + 1, 5, self.why_not)
-            yield talk
-
-    def why_not(self):
-        return f"the flow is grafted\n{self.daemon.log[-2000:]}"
-
-    def end(self, talk, why="none"):
-        """Ends a flow in good order; its line in the log must say what was moved."""
-        skip = len(self.daemon.flows("r"))
-        talk.finish()
-        flow, = self.daemon.wait_flows(1, "r", skip)
-        assert flow["reason"] == "done", flow
-        assert (int(flow["up"]), int(flow["down"])) == (talk.bytes, talk.bytes), flow
-        assert flow["why"] == why, flow
-        assert (flow["carrier"] == "graft") == (why == "none"), flow
-        return flow
-
-    def packets(self, what="forwarded"):
-        return self.daemon.metric("l4lb_graft_packets_total", what=what)
-
-
-@pytest.fixture
-def grafting(daemon, net, folder):
-    """grafting(..) starts a daemon; it ends in good order, or the test has failed."""
-    made = []
-
-    def make(family=4, listen=None, backend=None, acceleration="graft", **graft):
-        made.append(Grafting(daemon, net, folder, listen or LB_ADDR[family],
-                             backend or BACKEND_ADDR[family], acceleration, graft))
-        return made[-1]
-    yield make
-    for g in made:
-        if g.daemon.process.alive():
-            g.daemon.stop()
-
-
-# --- the peers' machines ------------------------------------------------------------------------
-
-
-def sysctl(net, side, name, value=None):
-    """The old value; sets a new one."""
-    command = (*net.inside(side), "sysctl", "-n")
-    old = run(*command, name).stdout.strip()
-    if value is not None:
-        run(*net.inside(side), "sysctl", "-qw", f"{name}={value}")
-    return old
-
-
-@contextlib.contextmanager
-def sysctls(net, settings):
-    """[(side, name, value)], taken back at the end."""
-    with contextlib.ExitStack() as back:
-        for side, name, value in settings:
-            old = sysctl(net, side, name, value)
-            back.callback(sysctl, net, side, name, old)
-        yield
-
-
-@contextlib.contextmanager
-def offloads(net, state, *features, sides=(CLIENT, LB, BACKEND)):
-    def switch(to):
-        for side in sides:
-            for device in SIDES[side]:
-                run(*net.inside(side), "ethtool", "-K", device,
-                    *(word for f in features for word in (f, to)))
-    switch(state)
-    try:
-        yield
-    finally:
-        switch("on" if state == "off" else "off")
-
-
-@contextlib.contextmanager
-def mtu(net, sides, bytes_):
-    """On both ends of a side's wire."""
-    ends = [(LB, "lb0" if side == CLIENT else "lb1") for side in sides]
-    ends += [(side, "eth0") for side in sides]
-    try:
-        for side, device in ends:
-            net.ip(side, f"link set {device} mtu {bytes_}")
-        yield
-    finally:
-        for side, device in ends:
-            net.ip(side, f"link set {device} mtu 1500")
-
-
-def bad_checksums(net):
-    """What all three kernels have complained about so far."""
-    def read():
-        lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
-        names, values = [line.split() for line in lines if line.startswith("Tcp:")]
-        return int(values[names.index("InCsumErrors")])
-    return [net.call(side, read) for side in SIDES]
-
-
-@pytest.fixture(autouse=True)
-def no_packet_has_a_bad_checksum(net):
-    before = bad_checksums(net)
-    yield
-    assert bad_checksums(net) == before
-
 
 # --- promotion under traffic --------------------------------------------------------------------
 
@@ -288,33 +138,6 @@ def test_streaming_flows_with_ends_on_this_host_are_grafted_whole(grafting, net,
 # --- interfaces ---------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def links(net, commands, devices):
-    """Runs (side, text of `ip`), and deletes (side, device) at the end, made or not."""
-    try:
-        for side, text in commands:
-            net.ip(side, text)
-        yield
-    finally:
-        for side, device in devices:
-            run("ip", "-n", net.names[side], "link", "del", device, check=False)
-
-
-def second_wire(net, side, number):
-    """A further veth pair: lb<number> on the load balancer, eth<number> there, without addresses."""
-    run("ip", "link", "add", f"lb{number}", "netns", net.names[LB], "type", "veth",
-        "peer", "name", f"eth{number}", "netns", net.names[side])
-
-
-def addresses(device, host, number):
-    return [f"addr add 10.82.{number}.{host}/24 dev {device}",
-            f"addr add fd82:{number}::{host}/64 dev {device} nodad", f"link set {device} up"]
-
-
-def own_address(family, number):
-    return f"fd82:{number}::1" if family == 6 else f"10.82.{number}.1"
-
-
 def has_vlans(net):
     add = run("ip", "-n", net.names[LB], *"link add link lb0 name probe type vlan id 4".split(),
               check=False)
@@ -353,25 +176,16 @@ def test_a_leg_may_be_a_bridge(grafting, net, family):
             g.end(talk)
 
 
-def mac(net, side, device):
-    return re.search(r"link/ether (\S+)", net.ip(side, f"link show {device}").stdout).group(1)
-
-
-def sent_by(net, side, device):
-    return int(re.search(r"TX:.*\n\s+\d+\s+(\d+)", net.ip(side, f"-s link show {device}").stdout
-                         ).group(1))
-
-
 def test_frames_may_carry_a_priority_tag_but_no_vlan(grafting, net):
     g = grafting()
     with g.talk() as talk:
         sends, expects = positions(talk.client)
         ends = talk.client.getsockname(), talk.client.getpeername()
+        to = bytes.fromhex((mac(net, LB, "lb0") + mac(net, CLIENT, "eth0")).replace(":", ""))
         for number, payload in ((5, b"wrong"), (0, b"right")):
             packet = segment(*ends, PSH | ACK, sends, expects, payload)
-            frame = bytes.fromhex((mac(net, LB, "lb0") + mac(net, CLIENT, "eth0")).replace(":", ""))
             # 802.1Q, priority 3
-            frame += struct.pack("!HHH", 0x8100, 3 << 13 | number, 0x0800) + packet
+            frame = to + struct.pack("!HHH", 0x8100, 3 << 13 | number, 0x0800) + packet
 
             def send(frame=frame):
                 with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
@@ -381,211 +195,6 @@ def test_frames_may_carry_a_priority_tag_but_no_vlan(grafting, net):
         talk.server.settimeout(5 * PATIENCE)
         assert talk.server.recv(100) == b"right"
         assert g.packets("failed") == 0
-
-
-# --- sizes, checksums, options ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("off", [("tso", "gso"), ("gro",), ("tx",), ("tx", "gro"), ("rx",)],
-                         ids=" ".join)
-@pytest.mark.parametrize("where", ["the peers", "everywhere"])
-def test_offloads_may_be_off(grafting, net, off, where, family):
-    sides = (CLIENT, BACKEND) if where == "the peers" else (CLIENT, LB, BACKEND)
-    with offloads(net, "off", *off, sides=sides):
-        g = grafting(family)
-        with g.talk() as talk:
-            talk.exchange(2 << 20)
-            g.end(talk)
-
-
-@pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("side,bytes_", [(CLIENT, 9000), (BACKEND, 9000), (CLIENT, 1400),
-                                         (BACKEND, 1400)])
-def test_the_legs_may_carry_segments_of_different_sizes(grafting, net, side, bytes_, family):
-    with mtu(net, [side], bytes_):
-        g = grafting(family)
-        with g.talk() as talk:
-            talk.exchange(2 << 20)
-            g.end(talk)
-
-
-def test_a_client_that_was_promised_too_large_segments_is_not_grafted(grafting, net):
-    g = grafting()
-    # Behind the daemon's back: it has looked at the routes at its start.
-    with mtu(net, [BACKEND], 1400), g.talk(grafted=False) as talk:
-        talk.exchange(1 << 20)
-        g.end(talk, why="mss")
-
-
-OPTIONS = {
-    "timestamps": "net.ipv4.tcp_timestamps=0",
-    "sack": "net.ipv4.tcp_sack=0",
-    "window_scaling": "net.ipv4.tcp_window_scaling=0",
-    "ecn": "net.ipv4.tcp_ecn=1",
-}
-
-
-@pytest.mark.parametrize("which", OPTIONS)
-@pytest.mark.parametrize("where", ["client", "backend", "both"])
-def test_legs_are_grafted_when_their_options_agree(grafting, net, which, where):
-    name, value = OPTIONS[which].split("=")
-    sides = [CLIENT, BACKEND] if where == "both" else [where]
-    settings = [(side, name, value) for side in sides]
-    agree = where == "both" or which == "window_scaling"
-    if which == "ecn":
-        # Who opens a connection asks for it: that is us on the backend's leg.
-        settings = [(side, name, value) for side in
-                    {"client": [CLIENT], "backend": [LB], "both": [CLIENT, LB]}[where]]
-    with sysctls(net, settings):
-        g = grafting()
-        with g.talk(grafted=agree) as talk:
-            talk.exchange(2 << 20)
-            g.end(talk, why="none" if agree else "tcp_options")
-
-
-@pytest.mark.parametrize("rmem", ["4096 8192 16384", "4096 131072 33554432"])
-@pytest.mark.parametrize("side", [CLIENT, LB, BACKEND])
-def test_the_legs_may_scale_their_windows_differently(grafting, net, side, rmem):
-    with sysctls(net, [(side, "net.ipv4.tcp_rmem", rmem)]):
-        g = grafting()
-        with g.talk() as talk:
-            talk.exchange(4 << 20)
-            g.end(talk)
-
-
-# --- strangers ----------------------------------------------------------------------------------
-
-FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
-
-
-def internet_sum(data):
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xffff) + (total >> 16)
-    return ~total & 0xffff
-
-
-def segment(source, target, flags, seq, ack=0, payload=b""):
-    """An IPv4 packet; both ends are (address, port)."""
-    def tcp(check):
-        return struct.pack("!HHIIBBHHH", source[1], target[1], seq & 0xffffffff, ack & 0xffffffff,
-                           5 << 4, flags, 1000, check, 0) + payload
-
-    def ip(check):
-        return struct.pack("!BBHHHBBH", 0x45, 0, 40 + len(payload), 1, 0, 64, 6, check) + ends
-    ends = socket.inet_aton(source[0]) + socket.inet_aton(target[0])
-    pseudo = ends + struct.pack("!HH", 6, 20 + len(payload))
-    return ip(internet_sum(ip(0))) + tcp(internet_sum(pseudo + tcp(0)))
-
-
-def forge(net, side, source, target, *what):
-    """Sends a segment from namespace <side> that claims to come from <source>."""
-    def send():
-        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as s:
-            s.sendto(segment(source, target, *what), (target[0], 0))
-    net.call(side, send)
-
-
-# {what: (flags, distance from the number that is expected next, payload)}
-HARMLESS = {
-    "reset just ahead": (RST, 1, b""),
-    "reset in the window": (RST | ACK, 20000, b""),
-    "reset behind": (RST, -1, b""),
-    "reset far away": (RST, 1 << 30, b""),
-    "fin behind": (FIN | ACK, -70000, b""),
-    "fin far ahead": (FIN | ACK, 1 << 29, b""),
-    "data behind": (PSH | ACK, -5000, b"x" * 1000),
-    "data far ahead": (PSH | ACK, 1 << 30, b"x" * 1000),
-    "syn in the window": (SYN, 1000, b""),
-    "syn at the exact number": (SYN, 0, b""),
-    "syn far away": (SYN, -(1 << 30), b""),
-    "syn-ack": (SYN | ACK, 0, b""),
-}
-
-
-@pytest.mark.parametrize("from_side", [CLIENT, BACKEND])
-@pytest.mark.parametrize("as_whom", ["client", "server"])
-@pytest.mark.parametrize("what", HARMLESS)
-def test_a_stranger_does_no_more_harm_than_to_a_direct_connection(grafting, net, what, as_whom,
-                                                                  from_side):
-    flags, distance, payload = HARMLESS[what]
-    g = grafting()
-    with g.talk() as talk:
-        talk.exchange(200000)
-        before = g.packets()
-        end = getattr(talk, as_whom)
-        sends, expects = positions(end)
-        for _ in range(3):
-            forge(net, from_side, end.getsockname(), end.getpeername(), flags, sends + distance,
-                  expects, payload)
-        # It was a packet of this flow, and was judged by the one it is for.
-        wait_until(lambda: g.packets() >= before + 3, 2, "the forged packets are forwarded")
-        talk.exchange(200000)
-        assert g.daemon.grafted() == 1
-        g.end(talk)
-
-
-@pytest.mark.parametrize("as_whom", ["client", "server"])
-def test_a_reset_with_the_exact_number_ends_the_flow_for_both(grafting, net, as_whom):
-    g = grafting()
-    with g.talk() as talk:
-        talk.exchange(200000)
-        sender = getattr(talk, as_whom)
-        receiver = talk.server if as_whom == "client" else talk.client
-        sends, expects = positions(sender)
-        forge(net, CLIENT, sender.getsockname(), sender.getpeername(), RST, sends, expects)
-        assert talk.ends(receiver) == "rst"
-        # Who was impersonated learns of it when it speaks next, as ever.
-        sender.send(b"x")
-        assert talk.ends(sender) == "rst"
-        flow, = g.daemon.wait_flows(1, "r")
-        assert flow["reason"] == f"reset_by_{'client' if as_whom == 'client' else 'backend'}", flow
-
-
-# --- a router with a narrow way behind it -------------------------------------------------------
-
-
-@contextlib.contextmanager
-def router(net, narrow):
-    """client - router - load balancer; what the router sends to the client is at most <narrow>."""
-    name = f"{net.names[LB][:-1]}r"
-    run("ip", "netns", "add", name)
-    net.names["router"] = name
-    try:
-        second_wire(net, "router", 9)
-        run("ip", "link", "add", "eth10", "netns", net.names[CLIENT], "type", "veth",
-            "peer", "name", "r10", "netns", name)
-        for side, device, host, number in ((LB, "lb9", 1, 9), ("router", "eth9", 2, 9),
-                                           ("router", "r10", 1, 10), (CLIENT, "eth10", 2, 10)):
-            for text in addresses(device, host, number):
-                net.ip(side, text)
-        run(*net.inside("router"), "sysctl", "-qw", "net.ipv4.ip_forward=1",
-            "net.ipv6.conf.all.forwarding=1")
-        net.ip(LB, "route add 10.82.10.0/24 via 10.82.9.2")
-        net.ip(LB, "-6 route add fd82:10::/64 via fd82:9::2")
-        net.ip(CLIENT, "route add 10.82.9.0/24 via 10.82.10.1")
-        net.ip(CLIENT, "-6 route add fd82:9::/64 via fd82:10::1")
-        net.ip("router", f"route add 10.82.10.2 dev r10 mtu {narrow}")
-        net.ip("router", f"-6 route add fd82:10::2 dev r10 mtu {narrow}")
-        yield
-    finally:
-        run("ip", "-n", net.names[LB], "link", "del", "lb9", check=False)
-        run("ip", "-n", net.names[CLIENT], "link", "del", "eth10", check=False)
-        run("ip", "netns", "del", name, check=False)
-        del net.names["router"]
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_a_backend_learns_what_the_way_to_the_client_carries(grafting, net, family):
-    with router(net, 1300):
-        g = grafting(listen=own_address(family, 9), backend=BACKEND_ADDR[family])
-        with g.talk() as talk:
-            talk.exchange(1 << 20)
-            assert g.packets("icmp") >= 1
-            g.end(talk)
-        net.ip(BACKEND, f"-{family} route flush cache")
 
 
 # --- the load balancer's own network ------------------------------------------------------------
