@@ -134,6 +134,9 @@ def test_churn_through_few_client_ports_leaves_nothing(net, folder, daemon, few_
         count = int(CHURN * share)
         limit = {"deadline_ms": 120000}
         with lane.open({**server, **limit}, {**client, **limit, "parallel": 16}, count) as exchange:
+            # Before its lines are waited for: of a connection that was reset there is none.
+            report = exchange.client.result()
+            assert report["exit"] == 0, report
             exchange.finish()
         exchange.assert_peers_content()
         total += count
