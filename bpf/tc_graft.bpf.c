@@ -230,6 +230,24 @@ static __always_inline void hold_ack(struct packet *p, const struct lb_graft_leg
 	p->window += ahead;
 }
 
+/*
+ * A SYN of a flow that lives: it is to be challenged, so that a client that really came back learns
+ * of the old connection and resets it. An endpoint in TIME_WAIT must not take it for a new one behind
+ * our back, as it would by its number or its timestamp (tcp_timewait_state_process): it gets a number
+ * of the past and no option.
+ */
+static __always_inline void disarm_syn(struct packet *p, const struct lb_graft_leg *leg,
+				       const struct lb_graft_leg *other)
+{
+	__be32 *word = (__be32 *)p->f.opt;
+	__u32 words = (p->tcp_len - sizeof(struct tcphdr)) / 4;
+
+	change32(p, &p->f.th.seq, bpf_htonl(other->ack_max - leg->seq_shift - 1));
+	for (__u32 i = 0; i < OPT_MAX / 4; i++)
+		if (i < words)
+			change32(p, &word[i], 0x01010101); /* NOP */
+}
+
 static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *leg,
 					const struct lb_graft_leg *other, bool split)
 {
@@ -314,6 +332,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	if (stage == LB_GRAFT_SPLIT && !p->f.th.syn && !p->f.th.rst)
 		clone_marked(skb);
 	note(p, g, leg, other, skb->gso_segs ?: 1);
+	if (p->f.th.syn && !p->f.th.ack)
+		disarm_syn(p, leg, other);
 	rewrite_tcp(p, leg, other, stage == LB_GRAFT_SPLIT);
 	if (write_headers(skb, p, leg, remote))
 		goto fail;
@@ -365,6 +385,10 @@ int tc_graft(struct __sk_buff *skb)
 		return stage == LB_GRAFT_SPLIT ? copy_for_us(skb, &p, g->wend[p.leg & 1])
 					       : TC_ACT_SHOT;
 	if (p.f.th.syn && !p.f.th.ack && has_ended(g)) {
+		/* Our sockets are still there and would take it for theirs. They are about to go,
+		 * and a SYN comes again. */
+		if (g->counted == LB_GRAFT_SESSION)
+			return TC_ACT_SHOT;
 		forget(&p, leg);
 		set_flag(leg, LB_GRAFT_GONE);
 		tell(&p);

@@ -159,13 +159,13 @@ struct lb_pair {
 	bool bypassed;          /* relay: bytes of a leg may skip TCP (same_host_bypass) */
 	bool tethered;          /* sockmap: leg 1 was refused, the daemon carries both ways */
 	bool sockmap_off;       /* sockmap is not wanted, or was refused once and for all */
-	bool hold_reads;        /* relay: read no more, another carrier waits for what is held */
+	bool hold_reads;        /* relay: hold back, a graft waits until nothing is held */
 	enum lb_pair_graft graft;
 	uint32_t graft_pair;     /* in the table, while WATCHED or CARRIED */
 	uint32_t graft_in[2];    /* by leg: sequence number of the peer's first byte .. */
 	uint32_t graft_out[2];   /* .. and of ours */
 	uint64_t graft_since_ns; /* watched, then split, since */
-	uint64_t graft_next_ns;  /* not to be split before */
+	uint64_t graft_next_ns;  /* not to be tried before; with <hold_reads>: hold back until */
 	struct lb_ports *ports;  /* the backend's book, when leg 1's port is from it; else NULL */
 	enum lb_acceleration acceleration;
 	enum lb_why why; /* why it is not on a faster carrier */

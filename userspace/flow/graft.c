@@ -35,16 +35,17 @@
 #include "flow/graft_socket.h"
 #include "flow/grafts.h"
 
-#define LATE_BYTES     (64u * 1024u)
-#define ROUNDS         16
-#define POLL_MIN_MS    1u
-#define POLL_MAX_MS    64u
-#define WINDOWS_MAX_MS 1000u
-#define UNSEEN_NS      3000000000ull
-#define SETTLE_NS      1000000ull
-#define CLOSE_MS       20u
-#define WINDOW_CLAMP   (64 * 1024)
-#define WINDOW_FREE    (1 << 30)
+#define LATE_BYTES   (64u * 1024u)
+#define ROUNDS       16
+#define POLL_MIN_MS  1u
+#define POLL_MAX_MS  64u
+#define TRY_MAX_MS   1000u
+#define HOLD_MS      20u
+#define UNSEEN_NS    3000000000ull
+#define SETTLE_NS    1000000ull
+#define CLOSE_MS     20u
+#define WINDOW_CLAMP (64 * 1024)
+#define WINDOW_FREE  (1 << 30)
 /* Every peer has been promised that much at once: a new socket's window is larger. */
 #define WINDOW_LEAST (16 * 1024)
 /* Ahead of our clock, so that the two peers' jitter never looks like time going backwards. */
@@ -136,6 +137,9 @@ static enum lb_why watch(struct lb_pair *p)
 	}
 	lb_ports_take(p->ports, ntohs(ways.tuple[LB_LEG_BACKEND].dport));
 	p->graft = LB_PAIR_GRAFT_WATCHED;
+	/* After ours are there: of two that race at least one sees the other. */
+	if (lb_graft_is_chained(grafts->table, &ways))
+		return LB_WHY_CHAINED;
 	p->graft_since_ns = lb_loop_now_ns(p->env->loop);
 	/* What a peer was promised beyond the other peer's window would be dropped there. */
 	clamp_windows(p, WINDOW_CLAMP);
@@ -217,8 +221,8 @@ static int note_received(struct lb_pair *p, unsigned int i)
 
 	if (err)
 		return err;
-	moved = raise_mark(&leg->seq_end,
-			   p->graft_in[i] + (uint32_t)lb_graft_socket_received(&info));
+	moved = raise_mark(&leg->seq_end, p->graft_in[i] + (uint32_t)lb_graft_socket_received(
+								   &info, p->dir[i].eof));
 	__atomic_fetch_add(&leg->bytes, moved, __ATOMIC_RELAXED);
 	return 0;
 }
@@ -279,15 +283,28 @@ static int begin_split(struct lb_pair *p)
 	return 0;
 }
 
-/* Bytes that flow use up what was promised; without any there is no hurry. */
-static void wait_for_windows(struct lb_pair *p)
+/* Less and less often: each try stops the readers for a while. */
+static void try_later(struct lb_pair *p)
 {
-	p->why = LB_WHY_WINDOW;
 	p->graft_next_ns = lb_loop_now_ns(p->env->loop) + p->poll_ms * 1000000ull;
 	lb_timer_start(p->env->loop, &p->poll, p->poll_ms + 1);
-	if (p->poll_ms < WINDOWS_MAX_MS)
+	if (p->poll_ms < TRY_MAX_MS)
 		p->poll_ms *= 2;
 	read_on(p);
+}
+
+/*
+ * Relay stops reading, so that what it holds comes to an end (G2). Not for long: a client that reads
+ * its download only when its upload is done would wait for ever. From then on only a direction that
+ * has just got rid of what it held stops for a turn: that is the moment.
+ */
+static void hold_reads(struct lb_pair *p)
+{
+	if (p->hold_reads)
+		return;
+	p->hold_reads = true;
+	p->graft_next_ns = lb_loop_now_ns(p->env->loop) + HOLD_MS * 1000000ull;
+	lb_timer_start(p->env->loop, &p->poll, HOLD_MS + 1);
 }
 
 /* True when the graft carrier has taken over. */
@@ -308,14 +325,15 @@ static bool take_over(struct lb_pair *p)
 			poll_soon(p);
 		return false;
 	}
-	if (lb_loop_now_ns(p->env->loop) < p->graft_next_ns)
+	if (!p->hold_reads && lb_loop_now_ns(p->env->loop) < p->graft_next_ns)
 		return false;
-	/* Relay stops reading now, so what it holds comes to an end (G2). */
-	p->hold_reads = true;
-	if (!holds_nothing(&p->dir[0]) || !holds_nothing(&p->dir[1]))
+	if (!holds_nothing(&p->dir[0]) || !holds_nothing(&p->dir[1])) {
+		hold_reads(p);
 		return false;
+	}
 	if (!lb_graft_windows_fit(p)) {
-		wait_for_windows(p);
+		p->why = LB_WHY_WINDOW;
+		try_later(p);
 		return false;
 	}
 	if (begin_split(p)) {

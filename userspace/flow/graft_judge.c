@@ -75,19 +75,6 @@ static uint8_t wscale(const struct tcp_info *info, uint8_t scale)
 	return info->tcpi_options & TCPI_OPT_WSCALE ? scale : 0;
 }
 
-/* The other end of leg <i> is one of our own grafts: packets would skip the second rewriting. */
-static bool is_chained(struct lb_graft_table *table, const struct lb_graft_tuple *tuple)
-{
-	struct lb_graft_tuple reverse = *tuple;
-	uint32_t index;
-
-	memcpy(reverse.saddr, tuple->daddr, sizeof(reverse.saddr));
-	memcpy(reverse.daddr, tuple->saddr, sizeof(reverse.daddr));
-	reverse.sport = tuple->dport;
-	reverse.dport = tuple->sport;
-	return !lb_graft_table_find(table, &reverse, &index);
-}
-
 static enum lb_why judge_ways(struct lb_graft_table *table, const struct lb_graft_tuple tuple[2],
 			      uint32_t ifindex[2])
 {
@@ -96,8 +83,6 @@ static enum lb_why judge_ways(struct lb_graft_table *table, const struct lb_graf
 	for (unsigned int i = 0; i < 2; i++) {
 		struct lb_graft_route route;
 
-		if (is_chained(table, &tuple[i]))
-			return LB_WHY_CHAINED;
 		if (lb_graft_table_route(table, &tuple[i], &route))
 			return LB_WHY_ROUTE;
 		ifindex[i] = route.ifindex;
@@ -118,6 +103,23 @@ enum lb_why lb_graft_judge(const struct lb_pair *p, struct lb_graft_ways *ret)
 	why = judge_options(ret->info);
 	return why != LB_WHY_NONE ? why
 				  : judge_ways(p->env->grafts->table, ret->tuple, ret->ifindex);
+}
+
+static bool is_graft(struct lb_graft_table *table, const struct lb_graft_tuple *tuple)
+{
+	struct lb_graft_tuple reverse = *tuple;
+	uint32_t index;
+
+	memcpy(reverse.saddr, tuple->daddr, sizeof(reverse.saddr));
+	memcpy(reverse.daddr, tuple->saddr, sizeof(reverse.daddr));
+	reverse.sport = tuple->dport;
+	reverse.dport = tuple->sport;
+	return !lb_graft_table_find(table, &reverse, &index);
+}
+
+bool lb_graft_is_chained(struct lb_graft_table *table, const struct lb_graft_ways *w)
+{
+	return is_graft(table, &w->tuple[0]) || is_graft(table, &w->tuple[1]);
 }
 
 bool lb_graft_windows_fit(const struct lb_pair *p)

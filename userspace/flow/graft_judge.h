@@ -19,6 +19,12 @@ struct lb_graft_ways {
 enum lb_why lb_graft_judge(const struct lb_pair *p, struct lb_graft_ways *ret);
 
 /*
+ * True when the far end of a leg is a graft of ours: a packet is rewritten once only, so it would
+ * miss the second one.
+ */
+bool lb_graft_is_chained(struct lb_graft_table *table, const struct lb_graft_ways *w);
+
+/*
  * False while both peers have been promised more by us than the other one takes now, and that is
  * little: either could send beyond the other's window before it hears of it. All it says then lies
  * beyond it too, acknowledgements as well, and if both are so far, neither hears the other again.

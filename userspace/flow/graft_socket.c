@@ -60,12 +60,12 @@ int lb_graft_socket_windows(int fd, uint32_t *own, uint32_t *peers)
 	return 0;
 }
 
-uint64_t lb_graft_socket_received(const struct tcp_info *info)
+uint64_t lb_graft_socket_received(const struct tcp_info *info, bool eof)
 {
 	uint8_t state = info->tcpi_state;
 	/* A FIN moves rcv_nxt like a byte (tcp_fin, tcp_rcv_nxt_update). */
-	bool fin = state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK || state == STATE_CLOSING ||
-		   state == STATE_TIME_WAIT;
+	bool fin = eof || state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK ||
+		   state == STATE_CLOSING || state == STATE_TIME_WAIT;
 
 	return info->tcpi_bytes_received - fin;
 }

@@ -7,6 +7,7 @@
 #define LB_FLOW_GRAFT_SOCKET_H
 
 #include <linux/tcp.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/addr.h"
@@ -19,8 +20,11 @@ struct lb_graft_position {
 
 /* getsockopt(TCP_INFO), zero-filled where the kernel knows less. 0 or -errno. */
 int lb_graft_socket_info(int fd, struct tcp_info *info);
-/* Payload bytes received since the connection began: a FIN is not counted. */
-uint64_t lb_graft_socket_received(const struct tcp_info *info);
+/*
+ * Payload bytes received since the connection began: a FIN is not counted. <eof>: it was read, which
+ * a socket that is closed altogether does not tell any more.
+ */
+uint64_t lb_graft_socket_received(const struct tcp_info *info, bool eof);
 
 /*
  * The last window we announced to the peer (0 where the kernel does not tell: before 6.2), and the

@@ -156,6 +156,17 @@ static enum moved move_by_splice(struct lb_pair *p, unsigned int d)
 	return flush(p, d);
 }
 
+static bool holds_nothing(const struct lb_direction *dir)
+{
+	return !dir->held && !dir->piped;
+}
+
+/* A graft waits for the moment when nothing is held. <owed>: this direction did, until now. */
+static bool is_held_back(const struct lb_pair *p, bool owed)
+{
+	return p->hold_reads && (owed || lb_loop_now_ns(p->env->loop) < p->graft_next_ns);
+}
+
 /* MOVED: the turn's share is used up and there may be more. */
 static enum moved pump(struct lb_pair *p, unsigned int d)
 {
@@ -163,10 +174,12 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 	enum moved moved = MOVED;
 
 	for (int round = 0; round < ROUNDS && moved == MOVED; round++) {
+		bool owed = !holds_nothing(dir);
+
 		moved = flush(p, d);
 		if (moved != MOVED)
 			break;
-		if (dir->eof || !p->leg[d].readable || p->hold_reads)
+		if (dir->eof || !p->leg[d].readable || is_held_back(p, owed))
 			moved = EMPTY;
 		else if (dir->full_reads >= BULK_READS && !p->bypassed)
 			moved = move_by_splice(p, d);
@@ -178,11 +191,6 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 		dir->pipe = NULL;
 	}
 	return moved;
-}
-
-static bool holds_nothing(const struct lb_direction *dir)
-{
-	return !dir->held && !dir->piped;
 }
 
 /* Nothing readable, nothing held, no end in sight: here another carrier may take over. */

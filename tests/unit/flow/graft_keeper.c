@@ -181,7 +181,7 @@ int lb_graft_socket_windows(int fd, uint32_t *own, uint32_t *peers)
 	return -EBADF;
 }
 
-uint64_t lb_graft_socket_received(const struct tcp_info *info)
+uint64_t lb_graft_socket_received(const struct tcp_info *info, bool eof)
 {
 	return 0;
 }
