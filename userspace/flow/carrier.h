@@ -164,6 +164,7 @@ struct lb_pair {
 	uint32_t graft_pair;     /* in the table, while WATCHED or CARRIED */
 	uint32_t graft_in[2];    /* by leg: sequence number of the peer's first byte .. */
 	uint32_t graft_out[2];   /* .. and of ours */
+	uint8_t graft_probes;    /* sent again */
 	uint64_t graft_since_ns; /* watched, then split, since */
 	uint64_t graft_next_ns;  /* not to be tried before; with <hold_reads>: hold back until */
 	struct lb_ports *ports;  /* the backend's book, when leg 1's port is from it; else NULL */

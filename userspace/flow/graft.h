@@ -27,4 +27,12 @@ bool lb_graft_consider(struct lb_pair *p);
 /* The pair ends, or will not be grafted: takes back what watching put in place. */
 void lb_graft_unwatch(struct lb_pair *p);
 
+/* For graft_watch.c and graft.c: polls, at growing distances (p->poll_ms). */
+void lb_graft_poll_soon(struct lb_pair *p);
+/*
+ * SPLIT begins: every packet of both legs is forwarded from now on. Relay holds nothing. 0, or -errno
+ * with nothing changed.
+ */
+int lb_graft_split(struct lb_pair *p);
+
 #endif

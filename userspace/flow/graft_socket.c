@@ -110,10 +110,26 @@ static int read_out(int fd, uint64_t written, uint32_t *ret)
 	return err ? err : back;
 }
 
+/* With a window probe: its answer shows that the program sees this peer's packets. */
+static int leave_repair(int fd)
+{
+	const int one = 1;
+	int err = set(fd, TCP_REPAIR, TCP_REPAIR_OFF);
+
+	/* Leaving repair takes SO_REUSEADDR away; the port must stay free for a restart. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	return err;
+}
+
+void lb_graft_socket_probe(int fd)
+{
+	if (!set(fd, TCP_REPAIR, TCP_REPAIR_ON))
+		(void)leave_repair(fd);
+}
+
 int lb_graft_socket_position(int fd, uint64_t written, struct lb_graft_position *ret)
 {
 	struct lb_graft_position p = {0};
-	const int one = 1;
 	uint32_t now_ms;
 	int err, off;
 
@@ -126,10 +142,7 @@ int lb_graft_socket_position(int fd, uint64_t written, struct lb_graft_position 
 	now_ms = (uint32_t)lb_clock_ms();
 	if (!err && !get_u32(fd, TCP_TIMESTAMP, &p.ts_clock))
 		p.ts_clock -= now_ms;
-	/* With a window probe: its answer shows that the program sees this peer's packets. */
-	off = set(fd, TCP_REPAIR, TCP_REPAIR_OFF);
-	/* Leaving repair takes SO_REUSEADDR away; the port must stay free for a restart. */
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	off = leave_repair(fd);
 	err = err ? err : off;
 	if (!err)
 		*ret = p;

@@ -38,6 +38,9 @@ int lb_graft_socket_windows(int fd, uint32_t *own, uint32_t *peers);
  */
 int lb_graft_socket_position(int fd, uint64_t written, struct lb_graft_position *ret);
 
+/* Sends the probe once more: the kernel of a peer answers two a second. */
+void lb_graft_socket_probe(int fd);
+
 /* Closes the socket; not a packet leaves, whatever was queued is gone. */
 void lb_graft_socket_vanish(int fd);
 

@@ -191,6 +191,10 @@ int lb_graft_socket_position(int fd, uint64_t written, struct lb_graft_position 
 	return -EBADF;
 }
 
+void lb_graft_socket_probe(int fd)
+{
+}
+
 void lb_graft_socket_vanish(int fd)
 {
 }
