@@ -89,10 +89,11 @@ def test_a_stalling_reader_gets_everything(lane, slow, rx):
 
 
 def test_a_slow_reader_of_small_bites_gets_everything(lane):
-    # Nobody is grafted who was promised so much more than the other end takes.
+    # Nobody is grafted who was promised so much more than the other end takes, nor while relay
+    # always holds something for one of them.
     timing = {"patient": 1} if lane.carrier == lanes.GRAFT else SETTLED
     server, client = both(300000, 300000, stall_every=3000, stall_ms=2, rcvbuf=4096, **timing)
-    lane.run(server, client).assert_identical("window")
+    lane.run(server, client).assert_identical("window", "short")
 
 
 def test_a_trickling_sender_is_heard(lane):
