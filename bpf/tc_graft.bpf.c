@@ -385,10 +385,6 @@ int tc_graft(struct __sk_buff *skb)
 		return stage == LB_GRAFT_SPLIT ? copy_for_us(skb, &p, g->wend[p.leg & 1])
 					       : TC_ACT_SHOT;
 	if (p.f.th.syn && !p.f.th.ack && has_ended(g)) {
-		/* Our sockets are still there and would take it for theirs. They are about to go,
-		 * and a SYN comes again. */
-		if (g->counted == LB_GRAFT_SESSION)
-			return TC_ACT_SHOT;
 		forget(&p, leg);
 		set_flag(leg, LB_GRAFT_GONE);
 		tell(&p);

@@ -128,7 +128,7 @@ struct lb_graft {
 	 * In SPLIT our socket is told of no acknowledgement beyond.
 	 */
 	__u32 wend[2];
-	/* The rest, of which the program reads <counted>, is the flow's record without a session. */
+	/* The program does not read the rest: it is the flow's record while no session exists. */
 	__u32 rule_hash;  /* of the rule's name: finds the rule again after a restart */
 	__u64 accept_ns;  /* CLOCK_MONOTONIC */
 	__u64 folded[2];  /* of leg[].bytes: already in the daemon's counters */

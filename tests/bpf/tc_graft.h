@@ -208,7 +208,6 @@ static inline struct lb_graft *pair_open(bool ipv6, uint32_t stage)
 	g->wend[0] = out_of[0] + 1000;
 	g->wend[1] = out_of[1] + 1000;
 	g->stage = stage;
-	g->counted = stage == LB_GRAFT_FULL ? LB_GRAFT_KEPT : LB_GRAFT_SESSION;
 	events_since();
 	return g;
 }

@@ -446,25 +446,6 @@ static void a_syn_on_an_ended_pair_is_a_new_connection(void **state)
 	}
 }
 
-static void a_syn_waits_while_our_sockets_would_take_it_for_theirs(void **state)
-{
-	const uint32_t stages[] = {LB_GRAFT_SPLIT, LB_GRAFT_FULL};
-
-	room_required();
-	for (size_t i = 0; i < 2; i++) {
-		struct lb_graft *g = pair_open(false, stages[i]);
-		struct segment s = segment_of(false, 0, 0);
-		struct frame_bytes f, out;
-
-		g->leg[0].flags = g->leg[1].flags = LB_GRAFT_FIN | LB_GRAFT_FIN_ACKED;
-		g->counted = LB_GRAFT_SESSION;
-		s.flags = SYN;
-		f = build(&s);
-		assert_int_equal(run_raw(&f, &out, 0, 1), TC_ACT_SHOT);
-		assert_true(has_key(false, 0) && has_key(false, 1));
-	}
-}
-
 static void the_last_words_of_an_ended_pair_are_forwarded(void **state)
 {
 	struct segment s = segment_of(false, 0, 0), want;
@@ -500,7 +481,6 @@ int main(void)
 		cmocka_unit_test(an_event_that_finds_the_ring_full_is_counted),
 		cmocka_unit_test(a_syn_on_a_live_pair_is_for_the_endpoint_to_judge),
 		cmocka_unit_test(a_syn_on_an_ended_pair_is_a_new_connection),
-		cmocka_unit_test(a_syn_waits_while_our_sockets_would_take_it_for_theirs),
 		cmocka_unit_test(the_last_words_of_an_ended_pair_are_forwarded),
 	};
 

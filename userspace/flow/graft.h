@@ -30,8 +30,8 @@ void lb_graft_unwatch(struct lb_pair *p);
 /* For graft_watch.c and graft.c: polls, at growing distances (p->poll_ms). */
 void lb_graft_poll_soon(struct lb_pair *p);
 /*
- * SPLIT begins: every packet of both legs is forwarded from now on. Relay holds nothing. 0, or -errno
- * with nothing changed.
+ * SPLIT begins: every packet of both legs is forwarded from now on. Relay holds nothing. 0, or
+ * -errno with nothing changed.
  */
 int lb_graft_split(struct lb_pair *p);
 

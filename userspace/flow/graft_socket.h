@@ -21,8 +21,8 @@ struct lb_graft_position {
 /* getsockopt(TCP_INFO), zero-filled where the kernel knows less. 0 or -errno. */
 int lb_graft_socket_info(int fd, struct tcp_info *info);
 /*
- * Payload bytes received since the connection began: a FIN is not counted. <eof>: it was read, which
- * a socket that is closed altogether does not tell any more.
+ * Payload bytes received since the connection began: a FIN is not counted. <eof>: it was read,
+ * which a socket that is closed altogether does not tell any more.
  */
 uint64_t lb_graft_socket_received(const struct tcp_info *info, bool eof);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Takes a pair from relay to SPLIT, as graft.h draws it: whether it has earned it, whether it may be,
- * the watching, the moment when relay holds nothing. Until that moment relay carries the pair and
- * everything can be taken back; must never delay the flow for longer than HOLD_MS. G1, G2: graft.c.
+ * Takes a pair from relay to SPLIT, as graft.h draws it: whether it has earned it, whether it may
+ * be, the watching, the moment when relay holds nothing. Until that moment relay carries the pair
+ * and everything can be taken back; must never delay the flow for longer than HOLD_MS. G1, G2:
+ * graft.c.
  */
 #include "flow/graft.h"
 
@@ -194,9 +195,9 @@ static void try_later(struct lb_pair *p)
 }
 
 /*
- * Relay stops reading, so that what it holds comes to an end (G2). Not for long: a client that reads
- * its download only when its upload is done would wait for ever. From then on only a direction that
- * has just got rid of what it held stops for a turn: that is the moment.
+ * Relay stops reading, so that what it holds comes to an end (G2). Not for long: a client that
+ * reads its download only when its upload is done would wait for ever. From then on only a
+ * direction that has just got rid of what it held stops for a turn: that is the moment.
  */
 static void hold_reads(struct lb_pair *p)
 {
