@@ -116,7 +116,7 @@ static void data_outside_the_window_is_not_believed(void **state)
 
 /*
  * Some stacks probe a closed window with a byte: an honest peer may end beyond the edge. Not to
- * believe it would be for ever, as every acknowledgement from then on lies beyond what was believed.
+ * believe it would be for ever: every acknowledgement from then on lies beyond what was believed.
  */
 static void books_go_on_after_a_segment_that_ended_beyond_the_window(void **state)
 {
