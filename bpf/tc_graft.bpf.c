@@ -232,9 +232,9 @@ static __always_inline void hold_ack(struct packet *p, const struct lb_graft_leg
 
 /*
  * A SYN of a flow that lives: it is to be challenged, so that a client that really came back learns
- * of the old connection and resets it. An endpoint in TIME_WAIT must not take it for a new one behind
- * our back, as it would by its number or its timestamp (tcp_timewait_state_process): it gets a number
- * of the past and no option.
+ * of the old connection and resets it. An endpoint in TIME_WAIT must not take it for a new one
+ * behind our back, as it would by its number or its timestamp (tcp_timewait_state_process): it gets
+ * a number of the past and no option.
  */
 static __always_inline void disarm_syn(struct packet *p, const struct lb_graft_leg *leg,
 				       const struct lb_graft_leg *other)
