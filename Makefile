@@ -165,6 +165,13 @@ test: ## install what is missing, build, run unit, BPF and end-to-end tests (TES
 	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
 	@LB_BUILD=$(O) $(if $(filter 1,$(SAN)),LB_SAN=1) scripts/test --built $(TEST_ARGS)
 
+CHURN ?= 1000000
+.PHONY: churn
+churn: ## a million short connections through few client ports, grafted (CHURN=N)
+	@scripts/install-deps --test
+	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
+	@LB_BUILD=$(O) LB_CHURN=$(CHURN) scripts/test --built --e2e -k churn -- -s
+
 # --- checks: silent on a clean tree --------------------------------------------------------------
 .PHONY: check
 check: ## format, house rules, static analysis: file, line and rule of what is wrong
