@@ -86,11 +86,17 @@ static int note_received(struct lb_pair *p, unsigned int i)
 	return 0;
 }
 
-/* What a peer may be told at most in SPLIT (lb_graft_leg.ack_limit): it was promised that much. */
-static uint32_t limit_of(uint32_t received)
+/*
+ * What leg <i>'s peer may be told at most in SPLIT (lb_graft_leg.ack_limit): as far as it was
+ * promised. Less would hold back what nobody says again.
+ */
+static uint32_t limit_of(const struct lb_pair *p, unsigned int i, uint32_t received)
 {
-	uint32_t limit = received + WINDOW_LEAST;
+	uint32_t limit, own, peers;
 
+	if (lb_graft_socket_windows(p->leg[i].watch.fd, &own, &peers) || own < WINDOW_LEAST)
+		own = WINDOW_LEAST;
+	limit = received + own;
 	return limit + !limit;
 }
 
@@ -113,7 +119,7 @@ static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 	leg->data_ns = p->last_ns;
 	g->wend[i] = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes;
 	leg->ack_max = g->wend[i] - (uint32_t)unacked;
-	g->leg[i ^ 1].ack_limit = limit_of(leg->seq_end);
+	g->leg[i ^ 1].ack_limit = limit_of(p, i, leg->seq_end);
 	*snd_wnd = info.tcpi_snd_wnd;
 	return 0;
 }

@@ -115,11 +115,18 @@ static struct lb_backend *backend_of(struct lb_graft_keeper *k, const struct lb_
 	return &k->opts.rules[g->rule].pool->backends[g->backend];
 }
 
-/* Who ended it. Without a mark of the program's or ours it was forgotten by both. */
+static bool has_closed(const struct lb_graft *g)
+{
+	return g->leg[0].flags & g->leg[1].flags & LB_GRAFT_FIN_ACKED;
+}
+
+/* Who ended it. A reset that comes after both have closed is nobody's business any more. */
 static enum lb_reason reason_of(const struct lb_graft *g)
 {
 	if (g->end_reason)
 		return (enum lb_reason)(g->end_reason - 1);
+	if (has_closed(g))
+		return LB_REASON_DONE;
 	if (g->leg[LB_LEG_CLIENT].flags & LB_GRAFT_RST)
 		return LB_REASON_RESET_BY_CLIENT;
 	if (g->leg[LB_LEG_BACKEND].flags & LB_GRAFT_RST)
@@ -186,11 +193,6 @@ static void write_down(struct lb_graft_keeper *k, struct lb_graft *g)
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */
-
-static bool has_closed(const struct lb_graft *g)
-{
-	return g->leg[0].flags & g->leg[1].flags & LB_GRAFT_FIN_ACKED;
-}
 
 /* The pair is free afterwards. */
 static void remove_pair(struct lb_graft_keeper *k, uint32_t pair)

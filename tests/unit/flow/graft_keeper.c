@@ -350,6 +350,7 @@ static void two_acknowledged_fins_are_written_down_at_once_and_linger(void **sta
 {
 	start();
 	close_both_ways(living(0));
+	fx.table[0].leg[0].flags |= LB_GRAFT_RST; /* later */
 	tell(0);
 	assert_counted_out(LB_REASON_DONE);
 	assert_non_null(strstr(fx.line, " rule=web client=192.0.2.9:4000 "
