@@ -35,12 +35,22 @@ static int get_u32(int fd, int option, uint32_t *ret)
 	return getsockopt(fd, IPPROTO_TCP, option, ret, &len) ? -errno : 0;
 }
 
+/*
+ * The kernel notes the state before it takes the lock under which it reads the rest (tcp_get_info):
+ * a FIN that comes in between counts as a byte received by a socket that looks ESTABLISHED. The
+ * state of a second look, later than those bytes, tells.
+ */
 int lb_graft_socket_info(int fd, struct tcp_info *info)
 {
-	socklen_t len = sizeof(*info);
+	socklen_t len = sizeof(*info), state_len = sizeof(info->tcpi_state);
+	uint8_t state;
 
 	memset(info, 0, sizeof(*info));
-	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) ? -errno : 0;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) ||
+	    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &state_len))
+		return -errno;
+	info->tcpi_state = state;
+	return 0;
 }
 
 int lb_graft_socket_windows(int fd, uint32_t *own, uint32_t *peers)

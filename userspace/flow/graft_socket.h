@@ -18,7 +18,10 @@ struct lb_graft_position {
 	uint32_t ts_clock; /* TSval of ours minus CLOCK_MONOTONIC, ms */
 };
 
-/* getsockopt(TCP_INFO), zero-filled where the kernel knows less. 0 or -errno. */
+/*
+ * getsockopt(TCP_INFO), zero-filled where the kernel knows less; tcpi_state is not older than the
+ * rest. 0 or -errno.
+ */
 int lb_graft_socket_info(int fd, struct tcp_info *info);
 /*
  * Payload bytes received since the connection began: a FIN is not counted. <eof>: it was read,
