@@ -55,6 +55,13 @@ def test_sixty_four_streaming_flows_are_grafted_whole(grafting, who, acceleratio
     promote(g, up, down, **both)
 
 
+def test_two_hundred_flows_of_twenty_megabytes_are_grafted_in_mid_stream(grafting):
+    g = grafting(acceleration="auto", after_bytes=4 << 20, after_ms=60000)
+    both = {"send": 20 << 20, "recv": 20 << 20, "patient": 1}
+    exchange = g.lane().run(both, both, count=200, deadline_ms=120000)
+    exchange.assert_identical()
+
+
 def test_flows_are_grafted_whole_while_one_percent_is_lost(net, grafting):
     g = grafting(acceleration="auto", after_bytes=50000)
     with net.loss(1):

@@ -21,9 +21,10 @@
 #include "flow/graft_socket.h"
 #include "flow/grafts.h"
 
-#define POLL_MIN_MS 1u
-#define TRY_MAX_MS  1000u
-#define HOLD_MS     20u
+#define POLL_MIN_MS  1u
+#define TRY_MAX_MS   1000u
+#define CLOSE_TRY_NS 500000ull
+#define HOLD_MS      20u
 /* Probes are sent again after so long, and twice, four, eight times that. */
 #define PROBE_NS     300000000ull
 #define PROBES       3u
@@ -227,6 +228,13 @@ static bool take_over(struct lb_pair *p)
 		return false;
 	if (!holds_nothing(&p->dir[0]) || !holds_nothing(&p->dir[1])) {
 		hold_reads(p);
+		return false;
+	}
+	if (!lb_graft_is_close(p)) {
+		/* Soon again: at the latest when the flow rests. */
+		p->graft_next_ns = lb_loop_now_ns(p->env->loop) + CLOSE_TRY_NS;
+		lb_graft_poll_soon(p);
+		read_on(p);
 		return false;
 	}
 	if (!lb_graft_windows_fit(p)) {
