@@ -55,11 +55,13 @@ def test_sixty_four_streaming_flows_are_grafted_whole(grafting, who, acceleratio
     promote(g, up, down, **both)
 
 
-def test_two_hundred_flows_of_twenty_megabytes_are_grafted_in_mid_stream(grafting):
+def test_two_hundred_flows_of_twenty_megabytes_stay_whole_while_they_are_promoted(grafting):
+    """Those of which too much lies between the ends whenever they are looked at stay in relay."""
     g = grafting(acceleration="auto", after_bytes=4 << 20, after_ms=60000)
     both = {"send": 20 << 20, "recv": 20 << 20, "patient": 1}
     exchange = g.lane().run(both, both, count=200, deadline_ms=120000)
-    exchange.assert_identical()
+    exchange.assert_identical("backlog", "window", "short")
+    assert any(f["carrier"] == "graft" for f in exchange.log), exchange.log[:3]
 
 
 def test_flows_are_grafted_whole_while_one_percent_is_lost(net, grafting):
@@ -68,14 +70,12 @@ def test_flows_are_grafted_whole_while_one_percent_is_lost(net, grafting):
         promote(g)
 
 
-def test_flows_with_tiny_windows_are_grafted_whole(grafting):
-    """But for those of which both ends are promised more by us than the other one takes."""
+def test_flows_with_tiny_windows_stay_whole(grafting):
+    """Or not grafted, for a reason: little is taken, and more lies between the ends."""
     g = grafting(acceleration="auto", after_bytes=20000)
     both = {"send": 200000, "recv": 200000, "rcvbuf": 4096, "patient": 1}
     exchange = g.lane().run(both, both, count=FLOWS, deadline_ms=60000)
-    exchange.assert_identical("window", "short")
-    grafted = [f for f in exchange.log if f["carrier"] == "graft"]
-    assert len(grafted) > FLOWS / 2, exchange.log
+    exchange.assert_identical("backlog", "window", "short")
 
 
 @pytest.mark.parametrize("slow", ["server", "client", "both"])

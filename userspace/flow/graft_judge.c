@@ -20,8 +20,8 @@
 #define TS_OPTION 12u
 /* What a peer may send at once before it hears anything (RFC 6928), and some. */
 #define BURST_BYTES (16u * 1024u)
-/* Half of what a new socket of ours announces to take, bytes. */
-#define LAG_MAX           (32 * 1024)
+/* Less than what a new socket of ours announces to take, bytes. */
+#define LAG_MAX           (48 * 1024)
 #define STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
 /* Both legs must agree on these; a difference in window scaling is made up for. */
 #define OPTIONS_EQUAL (TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_ECN)

@@ -232,6 +232,7 @@ static bool take_over(struct lb_pair *p)
 	}
 	if (!lb_graft_is_close(p)) {
 		/* Soon again: at the latest when the flow rests. */
+		p->why = LB_WHY_BACKLOG;
 		p->graft_next_ns = lb_loop_now_ns(p->env->loop) + CLOSE_TRY_NS;
 		lb_graft_poll_soon(p);
 		read_on(p);
