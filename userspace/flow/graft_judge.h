@@ -33,8 +33,8 @@ bool lb_graft_windows_fit(const struct lb_pair *p);
 
 /*
  * False while more than a little lies between the peers: unread in our sockets, or sent and not
- * acknowledged. In SPLIT the acknowledgements of the one peer are so much older than what our socket
- * has told the other one, which drops them with all they carry when it is more than a window
+ * acknowledged. In SPLIT the acknowledgements of the one peer are so much older than what our
+ * socket has told the other one, which drops them with all they carry when it is more than a window
  * (RFC 5961, 5.2); if the first one then reads no more before it is heard, nothing moves again.
  */
 bool lb_graft_is_close(const struct lb_pair *p);
