@@ -7,7 +7,6 @@
 
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
@@ -172,18 +171,6 @@ static inline void expect_attached(struct lb_graft_table *t, const char *list)
 	char buf[256];
 
 	assert_string_equal(lb_graft_table_attached(t, buf, sizeof(buf)), list);
-}
-
-/* The daemon is killed: its descriptors and mappings go, and nothing else happens. */
-static inline bool in_child(bool (*fn)(void))
-{
-	int status;
-	pid_t child = fork();
-
-	if (!child)
-		_exit(fn() ? 0 : 1);
-	assert_int_equal(waitpid(child, &status, 0), child);
-	return !status;
 }
 
 /* Makes the tables that are pinned look like those of version <abi>. */

@@ -195,7 +195,7 @@ static void grafts_of_a_killed_daemon_go_on_with_the_program_of_the_next(void **
 	struct lb_graft_table *t;
 
 	room_required();
-	assert_true(in_child(die_with_a_graft));
+	assert_true(room_in_child(die_with_a_graft));
 	assert_int_equal(filters("lo").ours, 1);
 	old_program = pinned_program();
 	t = open_as(&opts, &report);
@@ -498,7 +498,7 @@ static bool in_service_without_pins(void)
 static void without_a_bpf_file_system_it_works_and_nothing_is_kept(void **state)
 {
 	room_required();
-	assert_true(in_child(in_service_without_pins));
+	assert_true(room_in_child(in_service_without_pins));
 }
 
 /* --- rights ----------------------------------------------------------------------------------- */
@@ -527,7 +527,7 @@ static bool works_after_drop(void)
 static void all_that_runs_later_works_without_the_rest_of_the_rights(void **state)
 {
 	room_required();
-	assert_true(in_child(works_after_drop));
+	assert_true(room_in_child(works_after_drop));
 	expect_nothing_left();
 }
 

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <bpf/bpf.h>
 #include <cap-ng.h>
@@ -38,18 +37,6 @@ static bool pinned(void)
 	struct stat st;
 
 	return !lstat(PINS, &st);
-}
-
-/* Runs fn in a child whose rights can be spoilt. True when it returned true. */
-static bool in_child(bool (*fn)(void))
-{
-	int status;
-	pid_t child = fork();
-
-	if (!child)
-		_exit(fn() ? 0 : 1);
-	assert_int_equal(waitpid(child, &status, 0), child);
-	return !status;
 }
 
 static void a_sound_kernel_is_in_service_with_pins(void **state)
@@ -226,7 +213,7 @@ static void pins_of_a_killed_daemon_are_replaced(void **state)
 	struct lb_kernel_report report;
 
 	room_required();
-	assert_true(in_child(die_in_service));
+	assert_true(room_in_child(die_in_service));
 	assert_true(pinned());
 	lb_kernel_close(open_or_fail(&report));
 	assert_false(pinned());
@@ -272,7 +259,7 @@ static bool in_service_without_pins(void)
 static void without_a_bpf_file_system_it_is_in_service_without_pins(void **state)
 {
 	room_required();
-	assert_true(in_child(in_service_without_pins));
+	assert_true(room_in_child(in_service_without_pins));
 }
 
 /* --- rights -------------------------------------------------------------------------------- */
@@ -291,7 +278,7 @@ static bool refused_without_rights(void)
 static void without_capabilities_the_report_names_them(void **state)
 {
 	room_required();
-	assert_true(in_child(refused_without_rights));
+	assert_true(room_in_child(refused_without_rights));
 }
 
 /* One line of /proc/self/status, as a number. */
@@ -321,7 +308,7 @@ static bool drop_keeps_four(void)
 static void dropping_keeps_four_capabilities_everywhere(void **state)
 {
 	room_required();
-	assert_true(in_child(drop_keeps_four));
+	assert_true(room_in_child(drop_keeps_four));
 }
 
 static bool drop_adds_nothing(void)
@@ -339,7 +326,7 @@ static bool drop_adds_nothing(void)
 static void dropping_adds_none_that_was_not_there(void **state)
 {
 	room_required();
-	assert_true(in_child(drop_adds_nothing));
+	assert_true(room_in_child(drop_adds_nothing));
 }
 
 static bool works_after_drop(void)
@@ -363,7 +350,7 @@ static bool works_after_drop(void)
 static void sockets_are_inserted_and_pins_removed_without_the_rest(void **state)
 {
 	room_required();
-	assert_true(in_child(works_after_drop));
+	assert_true(room_in_child(works_after_drop));
 }
 
 int main(void)

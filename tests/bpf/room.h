@@ -25,6 +25,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -154,6 +155,18 @@ static inline int room_count_mappings(void)
 	while (fgets(line, sizeof(line), f))
 		n += strstr(line, "bpf-map") != NULL;
 	return n;
+}
+
+/* Runs fn in a child that may spoil its rights or die with what it holds. True when fn was. */
+static inline bool room_in_child(bool (*fn)(void))
+{
+	int status;
+	pid_t child = fork();
+
+	if (!child)
+		_exit(fn() ? 0 : 1);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	return !status;
 }
 
 #endif

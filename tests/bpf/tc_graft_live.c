@@ -231,6 +231,15 @@ static void flow_to_full(struct flow *f, struct lb_graft *g)
 	close_silently(&f->leg[1]);
 }
 
+/* A new flow of no bytes, grafted. */
+static struct lb_graft *flow_graft(struct flow *f)
+{
+	struct lb_graft *g = graft_prepare(f);
+
+	flow_to_full(f, g);
+	return g;
+}
+
 /* --- the promises -------------------------------------------------------------------------- */
 
 static void a_flow_without_sockets_carries_every_byte_both_ways(void **state)
@@ -240,8 +249,7 @@ static void a_flow_without_sockets_carries_every_byte_both_ways(void **state)
 
 	room_required();
 	f = flow_open();
-	g = graft_prepare(&f);
-	flow_to_full(&f, g);
+	g = flow_graft(&f);
 	for (uint64_t bytes = 1; bytes <= 1 << 20; bytes *= 4)
 		carry(&f, bytes);
 	assert_int_equal(g->leg[0].bytes, f.sent[0]);
@@ -297,8 +305,7 @@ static void both_ends_close_and_the_books_say_so(void **state)
 
 	room_required();
 	f = flow_open();
-	g = graft_prepare(&f);
-	flow_to_full(&f, g);
+	g = flow_graft(&f);
 	carry(&f, 1000);
 	assert_int_equal(shutdown(f.client, SHUT_WR), 0);
 	assert_true(room_readable(f.server, PATIENCE_MS));
@@ -327,8 +334,7 @@ static void a_reset_reaches_the_other_end_and_the_books(void **state)
 
 	room_required();
 	f = flow_open();
-	g = graft_prepare(&f);
-	flow_to_full(&f, g);
+	g = flow_graft(&f);
 	carry(&f, 1000);
 	assert_int_equal(setsockopt(f.client, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)), 0);
 	lb_cleanup_close(&f.client);

@@ -9,7 +9,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,29 +17,13 @@
 #include <bpf/bpf.h>
 
 #include "base/cleanup.h"
+#include "kernel/note.h"
 
 #define META      "lb_graft_meta"
 #define PROGRAM   LB_GRAFT_PROGRAM
 #define SUCCESSOR PROGRAM "_new"
 /* Of a meta of any version. */
 #define META_BYTES_MAX 4096
-
-struct note {
-	char *text;
-	size_t size;
-};
-
-/* Returns <err>. */
-static int __attribute__((format(printf, 3, 4)))
-say(struct note note, int err, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(note.text, note.size, fmt, args);
-	va_end(args);
-	return err;
-}
 
 /* --- names ------------------------------------------------------------------------------------ */
 
@@ -67,10 +50,10 @@ static bool is_ours_by_name(const char *name)
 }
 
 static int add_name(int dir_fd, const char *name, struct lb_graft_pin_names *names,
-		    struct note note)
+		    struct lb_note note)
 {
 	if (names->count == LB_GRAFT_PINS_MAX || strlen(name) >= sizeof(names->name[0]))
-		return say(note, -EPERM, "pin %s is none of ours", name);
+		return lb_note(note, -EPERM, "pin %s is none of ours", name);
 	snprintf(names->name[names->count++], sizeof(names->name[0]), "%s", name);
 	return lb_pin_judge(dir_fd, name, note.text, note.size);
 }
@@ -95,14 +78,14 @@ static DIR *walk(int dir_fd)
 int lb_graft_pin_names(int dir_fd, struct lb_graft_pin_names *ret, char *note_text, size_t size)
 {
 	LB_AUTO(close_dir) DIR *dir = walk(dir_fd);
-	struct note note = {note_text, size};
+	struct lb_note note = {note_text, size};
 	struct lb_graft_pin_names names = {};
 	const struct dirent *d;
 	bool meta = false;
 	int r = 0;
 
 	if (!dir)
-		return say(note, -EPERM, "cannot read the directory: %s", strerror(errno));
+		return lb_note(note, -EPERM, "cannot read the directory: %s", strerror(errno));
 	while (!r && (d = readdir(dir))) {
 		if (!strcmp(d->d_name, META))
 			meta = true;
@@ -141,7 +124,7 @@ void lb_graft_pin_close(struct lb_graft_pin *pin)
 }
 
 /* 0; -ENOENT; -EPERM with a note. */
-static int open_pin(int dir_fd, const char *name, int *ret, struct note note)
+static int open_pin(int dir_fd, const char *name, int *ret, struct lb_note note)
 {
 	int fd;
 
@@ -151,13 +134,13 @@ static int open_pin(int dir_fd, const char *name, int *ret, struct note note)
 	if (fd == -ENOENT)
 		return fd;
 	if (fd < 0)
-		return say(note, -EPERM, "cannot open pin %s: %s", name, strerror(-fd));
+		return lb_note(note, -EPERM, "cannot open pin %s: %s", name, strerror(-fd));
 	*ret = fd;
 	return 0;
 }
 
 /* The head of whatever version's meta. 0; -ENOENT: there is none; -EPERM with a note. */
-static int read_meta(int dir_fd, struct lb_graft_meta *ret, struct note note)
+static int read_meta(int dir_fd, struct lb_graft_meta *ret, struct lb_note note)
 {
 	LB_AUTO_CLOSE int fd = -1;
 	unsigned char value[META_BYTES_MAX];
@@ -173,22 +156,22 @@ static int read_meta(int dir_fd, struct lb_graft_meta *ret, struct note note)
 	    info.key_size != sizeof(zero) || info.value_size > sizeof(value) ||
 	    info.value_size < offsetof(struct lb_graft_meta, mark) ||
 	    bpf_map_lookup_elem(fd, &zero, value))
-		return say(note, -EPERM, "pin " META " is not what its name says");
+		return lb_note(note, -EPERM, "pin " META " is not what its name says");
 	memcpy(ret, value, offsetof(struct lb_graft_meta, mark));
 	return 0;
 }
 
 static int look_at(int dir_fd, const struct lb_graft_meta *meta, struct lb_graft_look *look,
-		   struct note note)
+		   struct lb_note note)
 {
 	int r = 0;
 
 	if (!meta->pairs || meta->pairs > LB_GRAFT_PAIRS_MAX)
-		return say(note, -EPERM, "pin " META " speaks of %u grafts", meta->pairs);
+		return lb_note(note, -EPERM, "pin " META " speaks of %u grafts", meta->pairs);
 	for (unsigned int i = 0; i < LB_GRAFT_MAP_MAX_ && !r; i++) {
 		r = open_pin(dir_fd, lb_graft_map_name(i), &look->fds[i], note);
 		if (r == -ENOENT)
-			r = say(note, -EPERM, "pin %s is missing", lb_graft_map_name(i));
+			r = lb_note(note, -EPERM, "pin %s is missing", lb_graft_map_name(i));
 	}
 	look->adoptable = true;
 	look->pairs = meta->pairs;
@@ -196,7 +179,7 @@ static int look_at(int dir_fd, const struct lb_graft_meta *meta, struct lb_graft
 }
 
 /* Tables of ours that a newer or older version set aside before we came back. */
-static int look_aside(int dir_fd, struct lb_graft_look *look, struct note note)
+static int look_aside(int dir_fd, struct lb_graft_look *look, struct lb_note note)
 {
 	LB_AUTO_CLOSE int fd = -1;
 	struct lb_graft_meta meta = {};
@@ -210,13 +193,13 @@ static int look_aside(int dir_fd, struct lb_graft_look *look, struct note note)
 	if (r)
 		return r == -ENOENT ? 0 : r;
 	if (meta.abi != LB_GRAFT_ABI)
-		return say(note, -EPERM, "%s/" META " is of version %u", name, meta.abi);
+		return lb_note(note, -EPERM, "%s/" META " is of version %u", name, meta.abi);
 	look->aside = true;
 	return look_at(fd, &meta, look, note);
 }
 
 static int look_for_any(const struct lb_graft_pin *pin, struct lb_graft_look *look,
-			struct note note)
+			struct lb_note note)
 {
 	struct lb_graft_pin_names names;
 	struct lb_graft_meta meta = {};
@@ -232,7 +215,7 @@ static int look_for_any(const struct lb_graft_pin *pin, struct lb_graft_look *lo
 	if (meta.abi == LB_GRAFT_ABI)
 		return look_at(pin->dir_fd, &meta, look, note);
 	if (!meta.abi)
-		return say(note, -EPERM, "pin " META " has no version");
+		return lb_note(note, -EPERM, "pin " META " has no version");
 	look->foreign_abi = meta.abi;
 	return look_aside(pin->dir_fd, look, note);
 }
@@ -240,7 +223,7 @@ static int look_for_any(const struct lb_graft_pin *pin, struct lb_graft_look *lo
 int lb_graft_pin_look(const struct lb_graft_pin *pin, struct lb_graft_look *ret, char *note_text,
 		      size_t size)
 {
-	struct note note = {note_text, size};
+	struct lb_note note = {note_text, size};
 	struct lb_graft_look look = {};
 	int r = 0;
 
@@ -277,7 +260,7 @@ static int rename_all(int from_fd, int to_fd, const struct lb_graft_pin_names *n
 }
 
 /* All of them or none. lb_graft_meta is the last to arrive, on the way back the first to go. */
-static int move(int from_fd, int to_fd, struct note note)
+static int move(int from_fd, int to_fd, struct lb_note note)
 {
 	struct lb_graft_pin_names names = {};
 	size_t done;
@@ -289,14 +272,14 @@ static int move(int from_fd, int to_fd, struct note note)
 	r = rename_all(from_fd, to_fd, &names, &done);
 	if (!r)
 		return 0;
-	say(note, -EPERM, "cannot move pin %s: %s", names.name[done], strerror(-r));
+	lb_note(note, -EPERM, "cannot move pin %s: %s", names.name[done], strerror(-r));
 	while (done--)
 		renameat(to_fd, names.name[done], from_fd, names.name[done]);
 	return -EPERM;
 }
 
 /* Between the directory and its abi<N>. */
-static int move_aside(const struct lb_graft_pin *pin, uint32_t abi, bool back, struct note note)
+static int move_aside(const struct lb_graft_pin *pin, uint32_t abi, bool back, struct lb_note note)
 {
 	LB_AUTO_CLOSE int fd = -1;
 	char name[16];
@@ -320,22 +303,22 @@ static void remove_tables(const struct lb_graft_pin *pin)
 	unlinkat(pin->dir_fd, SUCCESSOR, 0);
 }
 
-static int put(const struct lb_graft_pin *pin, const char *name, int fd, struct note note)
+static int put(const struct lb_graft_pin *pin, const char *name, int fd, struct lb_note note)
 {
 	int r = lb_pin_put(pin->dir_fd, name, fd);
 
-	return r ? say(note, -ENOENT, "cannot pin %s: %s", name, strerror(-r)) : 0;
+	return r ? lb_note(note, -ENOENT, "cannot pin %s: %s", name, strerror(-r)) : 0;
 }
 
 /* In one step from the old program to ours. */
-static int replace_program(const struct lb_graft_pin *pin, int prog_fd, struct note note)
+static int replace_program(const struct lb_graft_pin *pin, int prog_fd, struct lb_note note)
 {
 	int r;
 
 	unlinkat(pin->dir_fd, SUCCESSOR, 0);
 	r = put(pin, SUCCESSOR, prog_fd, note);
 	if (!r && renameat(pin->dir_fd, SUCCESSOR, pin->dir_fd, PROGRAM))
-		r = say(note, -EPERM, "cannot replace pin " PROGRAM ": %s", strerror(errno));
+		r = lb_note(note, -EPERM, "cannot replace pin " PROGRAM ": %s", strerror(errno));
 	if (r)
 		unlinkat(pin->dir_fd, SUCCESSOR, 0);
 	return r ? -EPERM : 0;
@@ -343,7 +326,7 @@ static int replace_program(const struct lb_graft_pin *pin, int prog_fd, struct n
 
 /* What stands there without lb_graft_meta is of a run that died while it pinned (G1). */
 static int pin_new(const struct lb_graft_pin *pin, const struct lb_graft_load *load,
-		   struct note note)
+		   struct lb_note note)
 {
 	int r;
 
@@ -357,7 +340,7 @@ static int pin_new(const struct lb_graft_pin *pin, const struct lb_graft_load *l
 }
 
 static int pin_all(const struct lb_graft_pin *pin, const struct lb_graft_look *look,
-		   const struct lb_graft_load *load, struct note note)
+		   const struct lb_graft_load *load, struct lb_note note)
 {
 	int r;
 
@@ -372,14 +355,14 @@ static int pin_all(const struct lb_graft_pin *pin, const struct lb_graft_look *l
 		return r;
 	r = replace_program(pin, load->prog_fd, note);
 	if (r)
-		move_aside(pin, LB_GRAFT_ABI, false, (struct note){});
+		move_aside(pin, LB_GRAFT_ABI, false, (struct lb_note){});
 	return r;
 }
 
 int lb_graft_pin_commit(struct lb_graft_pin *pin, const struct lb_graft_look *look,
 			const struct lb_graft_load *load, char *note_text, size_t size)
 {
-	struct note note = {note_text, size};
+	struct lb_note note = {note_text, size};
 	int r = 0;
 
 	if (pin->root_fd < 0)
@@ -392,7 +375,7 @@ int lb_graft_pin_commit(struct lb_graft_pin *pin, const struct lb_graft_look *lo
 		return r == -ENOENT ? 0 : r;
 	r = pin_all(pin, look, load, note);
 	if (r && look->foreign_abi)
-		move_aside(pin, look->foreign_abi, true, (struct note){});
+		move_aside(pin, look->foreign_abi, true, (struct lb_note){});
 	pin->pinned = !r;
 	if (r)
 		unlinkat(pin->root_fd, pin->name, AT_REMOVEDIR);

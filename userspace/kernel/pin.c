@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,26 +22,10 @@
 #include <bpf/bpf.h>
 
 #include "base/cleanup.h"
+#include "kernel/note.h"
 
 #define PREFIX    "layer4-lb"
 #define PATH_SIZE (64 + LB_PIN_NAME_MAX)
-
-struct note {
-	char *text;
-	size_t size;
-};
-
-/* Returns <err>. */
-static int __attribute__((format(printf, 3, 4)))
-say(struct note note, int err, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(note.text, note.size, fmt, args);
-	va_end(args);
-	return err;
-}
 
 int lb_pin_name(const char *instance, char ret[LB_PIN_NAME_MAX])
 {
@@ -94,62 +77,62 @@ static int open_root(const char *root)
 int lb_pin_root_open(const char *root, bool make, int *ret, char *note_text, size_t size)
 {
 	LB_AUTO_CLOSE int fd = open_root(root);
-	struct note note = {note_text, size};
+	struct lb_note note = {note_text, size};
 
 	if (fd < 0)
-		return say(note, absent_or(-fd), "%s: %s", root, strerror(-fd));
+		return lb_note(note, absent_or(-fd), "%s: %s", root, strerror(-fd));
 	if (!is_bpffs(fd) && make) {
 		if (mount("bpf", root, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700"))
-			return say(note, -ENOENT,
-				   "%s is no BPF file system and mounting one failed: %s", root,
-				   strerror(errno));
+			return lb_note(note, -ENOENT,
+				       "%s is no BPF file system and mounting one failed: %s", root,
+				       strerror(errno));
 		close(fd);
 		fd = open_root(root);
 	}
 	if (fd < 0)
-		return say(note, absent_or(-fd), "%s: %s", root, strerror(-fd));
+		return lb_note(note, absent_or(-fd), "%s: %s", root, strerror(-fd));
 	if (!is_bpffs(fd))
-		return say(note, -ENOENT, "%s is no BPF file system", root);
+		return lb_note(note, -ENOENT, "%s is no BPF file system", root);
 	*ret = LB_TAKE_FD(fd);
 	return 0;
 }
 
 /* Ours, and closed to everybody else (P1). */
-static int judge_dir(int fd, const char *name, struct note note)
+static int judge_dir(int fd, const char *name, struct lb_note note)
 {
 	struct stat st;
 
 	if (fstat(fd, &st))
-		return say(note, -EPERM, "%s: %s", name, strerror(errno));
+		return lb_note(note, -EPERM, "%s: %s", name, strerror(errno));
 	if (st.st_uid != geteuid())
-		return say(note, -EPERM, "%s belongs to user %u, not to us", name,
-			   (unsigned int)st.st_uid);
+		return lb_note(note, -EPERM, "%s belongs to user %u, not to us", name,
+			       (unsigned int)st.st_uid);
 	if (st.st_mode & (S_IRWXG | S_IRWXO))
-		return say(note, -EPERM, "%s is open to group or others (mode %04o)", name,
-			   (unsigned int)st.st_mode & 07777);
+		return lb_note(note, -EPERM, "%s is open to group or others (mode %04o)", name,
+			       (unsigned int)st.st_mode & 07777);
 	return 0;
 }
 
 int lb_pin_dir_open(int parent_fd, const char *name, bool make, int *ret, char *note_text,
 		    size_t size)
 {
-	struct note note = {note_text, size};
+	struct lb_note note = {note_text, size};
 	LB_AUTO_CLOSE int fd = -1;
 	int r;
 
 	if (make && mkdirat(parent_fd, name, 0700)) {
 		if (errno != EEXIST)
-			return say(note, -ENOENT, "cannot make %s: %s", name, strerror(errno));
+			return lb_note(note, -ENOENT, "cannot make %s: %s", name, strerror(errno));
 		make = false;
 	}
 	fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	/* O_DIRECTORY comes first: a symlink, whatever it points at, says ENOTDIR or ELOOP. */
 	if (fd < 0 && (errno == ELOOP || errno == ENOTDIR))
-		return say(note, -EPERM, "%s is no directory", name);
+		return lb_note(note, -EPERM, "%s is no directory", name);
 	if (fd < 0 && errno == EACCES)
-		return say(note, -EPERM, "%s is closed to us", name);
+		return lb_note(note, -EPERM, "%s is closed to us", name);
 	if (fd < 0) {
-		r = say(note, absent_or(errno), "cannot open %s: %s", name, strerror(errno));
+		r = lb_note(note, absent_or(errno), "cannot open %s: %s", name, strerror(errno));
 		if (make)
 			unlinkat(parent_fd, name, AT_REMOVEDIR);
 		return r;
@@ -164,16 +147,16 @@ int lb_pin_dir_open(int parent_fd, const char *name, bool make, int *ret, char *
 /* A name of ours from an earlier run may go; anything else under it was not made by us. */
 int lb_pin_judge(int dir_fd, const char *name, char *note_text, size_t size)
 {
-	struct note note = {note_text, size};
+	struct lb_note note = {note_text, size};
 	struct stat st;
 
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
-		return errno == ENOENT ? 0 : say(note, -EPERM, "%s: %s", name, strerror(errno));
+		return errno == ENOENT ? 0 : lb_note(note, -EPERM, "%s: %s", name, strerror(errno));
 	if (!S_ISREG(st.st_mode))
-		return say(note, -EPERM, "%s is no pin", name);
+		return lb_note(note, -EPERM, "%s is no pin", name);
 	if (st.st_uid != geteuid())
-		return say(note, -EPERM, "pin %s belongs to user %u, not to us", name,
-			   (unsigned int)st.st_uid);
+		return lb_note(note, -EPERM, "pin %s belongs to user %u, not to us", name,
+			       (unsigned int)st.st_uid);
 	return 0;
 }
 
@@ -212,7 +195,7 @@ int lb_pin_get(int dir_fd, const char *name)
 
 /* P2: nothing is touched before all of it was judged. */
 static int judge_all(int dir_fd, const struct lb_load_object *objects, size_t count,
-		     struct note note)
+		     struct lb_note note)
 {
 	int r = 0;
 
@@ -221,20 +204,20 @@ static int judge_all(int dir_fd, const struct lb_load_object *objects, size_t co
 	return r;
 }
 
-static int make_pins(const struct lb_pin *pin, struct note note)
+static int make_pins(const struct lb_pin *pin, struct lb_note note)
 {
 	int r;
 
 	for (size_t i = 0; i < pin->count; i++) {
 		r = lb_pin_put(pin->dir_fd, pin->objects[i].name, pin->objects[i].fd);
 		if (r)
-			return say(note, -ENOENT, "cannot pin %s: %s", pin->objects[i].name,
-				   strerror(-r));
+			return lb_note(note, -ENOENT, "cannot pin %s: %s", pin->objects[i].name,
+				       strerror(-r));
 	}
 	return 0;
 }
 
-static int fill(struct lb_pin *pin, struct note note)
+static int fill(struct lb_pin *pin, struct lb_note note)
 {
 	int r = judge_all(pin->dir_fd, pin->objects, pin->count, note);
 
@@ -253,7 +236,7 @@ int lb_pin_open(struct lb_pin *ret, const char *root, const char *name,
 		const struct lb_load_object *objects, size_t count, char *note_text, size_t size)
 {
 	LB_AUTO_CLOSE int root_fd = -1, dir_fd = -1;
-	struct note note = {note_text, size};
+	struct lb_note note = {note_text, size};
 	struct lb_pin pin = {.open = true, .count = count};
 	int r;
 
@@ -292,7 +275,7 @@ int lb_pin_remove(const char *root, const char *name, const struct lb_load_objec
 		  size_t size)
 {
 	LB_AUTO_CLOSE int root_fd = -1, dir_fd = -1;
-	struct note note = {note_text, size};
+	struct lb_note note = {note_text, size};
 	char path[128];
 	int r;
 
