@@ -127,8 +127,8 @@ static __always_inline bool set_flag(struct lb_graft_leg *leg, __u32 f)
  * What <leg>'s peer acknowledges, if <other>'s peer has sent so much. An old acknowledgement says
  * nothing new, and half of all numbers are old ones: a stranger's must not open the window.
  */
-static __always_inline void note_ack(const struct packet *p, struct lb_graft *g,
-				     struct lb_graft_leg *leg, struct lb_graft_leg *other)
+static __always_inline void note_ack(const struct packet *p, struct lb_graft_leg *leg,
+				     struct lb_graft_leg *other)
 {
 	__u32 ack = bpf_ntohl(p->f.th.ack_seq), fin = !!(other->flags & LB_GRAFT_FIN);
 	__u32 sent = other->seq_end + other->seq_shift;
@@ -180,7 +180,7 @@ static __always_inline void note_reset(const struct packet *p, struct lb_graft_l
 		tell(p);
 }
 
-static __always_inline void note(struct packet *p, struct lb_graft *g, struct lb_graft_leg *leg,
+static __always_inline void note(const struct packet *p, struct lb_graft_leg *leg,
 				 struct lb_graft_leg *other, __u32 segments)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
@@ -198,7 +198,7 @@ static __always_inline void note(struct packet *p, struct lb_graft *g, struct lb
 	if (p->payload || p->f.th.fin)
 		note_data(p, leg, other, now);
 	if (p->f.th.ack)
-		note_ack(p, g, leg, other);
+		note_ack(p, leg, other);
 }
 
 /* --- the packet ------------------------------------------------------------------------------- */
@@ -315,7 +315,7 @@ static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p
 	return r ?: bpf_l4_csum_replace(skb, check, 0, fold(p->diff), 0);
 }
 
-static __always_inline int forward(struct __sk_buff *skb, struct packet *p, struct lb_graft *g,
+static __always_inline int forward(struct __sk_buff *skb, struct packet *p,
 				   struct lb_graft_leg *leg, struct lb_graft_leg *other,
 				   __u32 stage)
 {
@@ -331,7 +331,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	/* Our socket must still learn what its peer acknowledges. */
 	if (stage == LB_GRAFT_SPLIT && !p->f.th.syn && !p->f.th.rst)
 		clone_marked(skb);
-	note(p, g, leg, other, skb->gso_segs ?: 1);
+	note(p, leg, other, skb->gso_segs ?: 1);
 	if (p->f.th.syn && !p->f.th.ack)
 		disarm_syn(p, leg, other);
 	rewrite_tcp(p, leg, other, stage == LB_GRAFT_SPLIT);
@@ -390,7 +390,7 @@ int tc_graft(struct __sk_buff *skb)
 		tell(&p);
 		return TC_ACT_UNSPEC;
 	}
-	return forward(skb, &p, g, leg, other, stage);
+	return forward(skb, &p, leg, other, stage);
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -6,8 +6,8 @@
  *
  *   relay    userspace: recv/send, splice for bulk             every flow starts here
  *   sockmap  the kernel redirects behind the credit gate       promoted at a quiet point
- *   graft    packets of one leg become packets of the other    promoted at any moment; the flow
- *                                                              leaves its session behind
+ *   graft    packets of one leg become packets of the other    promoted when little is under way;
+ *                                                              the flow leaves its session behind
  *
  * Everything here runs in the owning worker's thread.
  *
@@ -172,6 +172,14 @@ struct lb_pair {
 	enum lb_why why; /* why it is not on a faster carrier */
 	int error; /* what the failed leg's socket said, a positive errno; 0: nothing failed */
 };
+
+/* tcpi_state, include/net/tcp_states.h: <netinet/tcp.h> has it, but not beside <linux/tcp.h>. */
+#define LB_TCP_ESTABLISHED 1
+
+static inline bool lb_carrier_holds_nothing(const struct lb_direction *dir)
+{
+	return !dir->held && !dir->piped;
+}
 
 /* How both legs are registered when a pair begins. */
 #define LB_LEG_EVENTS ((uint32_t)EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | (uint32_t)EPOLLET)

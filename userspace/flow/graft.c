@@ -24,12 +24,9 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
-#include <netinet/in.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include "backend/ports.h"
 #include "base/cleanup.h"
 #include "flow/graft_judge.h"
 #include "flow/graft_socket.h"
@@ -43,13 +40,7 @@
 /* Every peer has been promised that much at once: a new socket's window is larger. */
 #define WINDOW_LEAST (16 * 1024)
 /* What a peer may have been promised by us at most; afterwards the other peer's windows count. */
-#define EDGE_SLACK        (1024u * 1024u)
-#define STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
-
-static struct lb_graft *entry_of(const struct lb_pair *p)
-{
-	return lb_graft_table_pair(p->env->grafts->table, p->graft_pair);
-}
+#define EDGE_SLACK (1024u * 1024u)
 
 /* Brings a mark that the program raises too up to <v>; returns by how much. */
 static uint32_t raise_mark(__u32 *mark, uint32_t v)
@@ -73,7 +64,7 @@ void lb_graft_poll_soon(struct lb_pair *p)
 /* Brings the program's books up to what our socket has received. */
 static int note_received(struct lb_pair *p, unsigned int i)
 {
-	struct lb_graft_leg *leg = &entry_of(p)->leg[i];
+	struct lb_graft_leg *leg = &lb_grafts_entry(p)->leg[i];
 	struct tcp_info info;
 	uint32_t moved;
 	int err = lb_graft_socket_info(p->leg[i].watch.fd, &info);
@@ -103,14 +94,14 @@ static uint32_t limit_of(const struct lb_pair *p, unsigned int i, uint32_t recei
 /* What the program counts from, by leg: as our socket stands now. */
 static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 {
-	struct lb_graft *g = entry_of(p);
+	struct lb_graft *g = lb_grafts_entry(p);
 	struct lb_graft_leg *leg = &g->leg[i];
 	struct tcp_info info;
 	int unacked, err = lb_graft_socket_info(p->leg[i].watch.fd, &info);
 
 	if (err)
 		return err;
-	if (info.tcpi_state != STATE_ESTABLISHED)
+	if (info.tcpi_state != LB_TCP_ESTABLISHED)
 		return -EPIPE;
 	if (ioctl(p->leg[i].watch.fd, SIOCOUTQ, &unacked))
 		return -errno;
@@ -126,7 +117,7 @@ static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 
 int lb_graft_split(struct lb_pair *p)
 {
-	struct lb_graft *g = entry_of(p);
+	struct lb_graft *g = lb_grafts_entry(p);
 	uint32_t snd_wnd[2] = {0};
 
 	for (unsigned int i = 0; i < 2; i++) {
@@ -151,7 +142,7 @@ int lb_graft_split(struct lb_pair *p)
 /* G3 */
 static void announce(struct lb_pair *p, unsigned int sink, uint32_t bytes)
 {
-	__u32 *wend = &entry_of(p)->wend[sink];
+	__u32 *wend = &lb_grafts_entry(p)->wend[sink];
 
 	__atomic_store_n(wend, *wend + bytes, __ATOMIC_RELEASE);
 }
@@ -177,7 +168,7 @@ static bool flush(struct lb_pair *p, unsigned int d)
 /* G4. The program has not seen this FIN: it learns of it here. */
 static void pass_fin(struct lb_pair *p, unsigned int d)
 {
-	struct lb_graft_leg *leg = &entry_of(p)->leg[d];
+	struct lb_graft_leg *leg = &lb_grafts_entry(p)->leg[d];
 
 	(void)note_received(p, d);
 	leg->fin_end = leg->seq_end + 1;
@@ -242,19 +233,19 @@ static void close_both(struct lb_pair *p)
 static void leave(struct lb_pair *p)
 {
 	close_both(p);
-	p->left(p, entry_of(p));
+	p->left(p, lb_grafts_entry(p));
 }
 
 static void set_stage(struct lb_pair *p, enum lb_graft_stage stage)
 {
-	__atomic_store_n(&entry_of(p)->stage, stage, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&lb_grafts_entry(p)->stage, stage, __ATOMIC_SEQ_CST);
 	p->graft_since_ns = lb_loop_now_ns(p->env->loop);
 }
 
 static bool owe_nothing(const struct lb_pair *p)
 {
 	/* Ended meanwhile: what our sockets still hold nobody waits for. */
-	return lb_graft_has_ended(entry_of(p)) || (owes_nothing(p, 0) && owes_nothing(p, 1));
+	return lb_graft_has_ended(lb_grafts_entry(p)) || (owes_nothing(p, 0) && owes_nothing(p, 1));
 }
 
 /* G7 */
@@ -269,7 +260,7 @@ static void finish(struct lb_pair *p)
 /* True when the pair is done with, or is still to wait. */
 static bool finished(struct lb_pair *p, uint32_t events)
 {
-	if (entry_of(p)->stage != LB_GRAFT_FULL)
+	if (lb_grafts_entry(p)->stage != LB_GRAFT_FULL)
 		return false;
 	if (!owe_nothing(p)) {
 		/* A packet took all that time from the program to our socket. */
@@ -284,7 +275,7 @@ static bool finished(struct lb_pair *p, uint32_t events)
 
 static void end_early(struct lb_pair *p)
 {
-	__atomic_store_n(&entry_of(p)->stage, LB_GRAFT_FULL, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&lb_grafts_entry(p)->stage, LB_GRAFT_FULL, __ATOMIC_SEQ_CST);
 	leave(p);
 }
 
@@ -295,7 +286,7 @@ static void graft_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 	if (events & EPOLLERR) {
 		/* Ended before our sockets were gone, a new connection with the same addresses got
 		 * their answer and reset them: that is not how this flow ended. */
-		if (lb_graft_has_ended(entry_of(p)))
+		if (lb_graft_has_ended(lb_grafts_entry(p)))
 			end_early(p);
 		else
 			lb_carrier_leg_failed(p, leg);
@@ -318,7 +309,7 @@ static void graft_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 
 static uint64_t graft_bytes(const struct lb_pair *p, unsigned int d)
 {
-	return __atomic_load_n(&entry_of(p)->leg[d].bytes, __ATOMIC_RELAXED);
+	return __atomic_load_n(&lb_grafts_entry(p)->leg[d].bytes, __ATOMIC_RELAXED);
 }
 
 static uint64_t graft_last_ns(const struct lb_pair *p)
@@ -326,7 +317,8 @@ static uint64_t graft_last_ns(const struct lb_pair *p)
 	uint64_t last = p->last_ns;
 
 	for (unsigned int i = 0; i < 2; i++) {
-		uint64_t ns = __atomic_load_n(&entry_of(p)->leg[i].data_ns, __ATOMIC_RELAXED);
+		uint64_t ns =
+			__atomic_load_n(&lb_grafts_entry(p)->leg[i].data_ns, __ATOMIC_RELAXED);
 
 		if (ns > last)
 			last = ns;
@@ -344,8 +336,6 @@ static bool graft_clean(const struct lb_pair *p)
 static void graft_quit(struct lb_pair *p, bool clean)
 {
 	struct lb_grafts *grafts = p->env->grafts;
-	struct lb_graft *g = entry_of(p);
-	uint16_t port = ntohs(g->leg[LB_LEG_CLIENT].sport);
 
 	for (unsigned int d = 0; d < 2; d++) {
 		p->dir[d].bytes = graft_bytes(p, d);
@@ -354,9 +344,8 @@ static void graft_quit(struct lb_pair *p, bool clean)
 	close_both(p);
 	lb_graft_unhook(grafts, p->graft_pair);
 	if (!clean)
-		lb_graft_reset_peers(g);
-	lb_grafts_put(grafts, p->graft_pair);
-	lb_ports_leave(p->ports, port);
+		lb_graft_reset_peers(lb_grafts_entry(p));
+	lb_grafts_release(grafts, p->graft_pair, p->ports);
 }
 
 static void graft_stop(struct lb_pair *p)

@@ -21,8 +21,7 @@
 /* What a peer may send at once before it hears anything (RFC 6928), and some. */
 #define BURST_BYTES (16u * 1024u)
 /* Less than what a new socket of ours announces to take, bytes. */
-#define LAG_MAX           (48 * 1024)
-#define STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
+#define LAG_MAX (48 * 1024)
 /* Both legs must agree on these; a difference in window scaling is made up for. */
 #define OPTIONS_EQUAL (TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_ECN)
 /* include/uapi/linux/tcp.h of 6.7; microsecond timestamps have another unit. */
@@ -64,7 +63,7 @@ static bool segments_fit(const struct tcp_info info[2], unsigned int i)
 static enum lb_why judge_options(const struct tcp_info info[2])
 {
 	for (unsigned int i = 0; i < 2; i++) {
-		if (info[i].tcpi_state != STATE_ESTABLISHED)
+		if (info[i].tcpi_state != LB_TCP_ESTABLISHED)
 			return LB_WHY_NOT_ESTABLISHED;
 		if (info[i].tcpi_options & (TCPI_OPT_SYN_DATA | OPT_USEC_TS))
 			return LB_WHY_TCP_OPTIONS;

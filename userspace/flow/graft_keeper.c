@@ -194,22 +194,23 @@ static void write_down(struct lb_graft_keeper *k, struct lb_graft *g)
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
+/* The book of its backend, NULL when no rule has that any more. */
+static struct lb_ports *ports_of(struct lb_graft_keeper *k, const struct lb_graft *g)
+{
+	struct lb_addr peer;
+
+	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
+	return lb_ports_find(k->opts.ports, &peer);
+}
+
 /* The pair is free afterwards. */
 static void remove_pair(struct lb_graft_keeper *k, uint32_t pair)
 {
 	struct lb_graft *g = entry_of(k, pair);
-	struct lb_addr own, peer;
-	struct lb_ports *ports;
 
 	if (g->counted == LB_GRAFT_KEPT)
 		write_down(k, g);
-	lb_graft_own(g, LB_LEG_BACKEND, &own);
-	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
-	lb_graft_unhook(k->grafts, pair);
-	lb_grafts_put(k->grafts, pair);
-	ports = lb_ports_find(k->opts.ports, &peer);
-	if (ports)
-		lb_ports_leave(ports, lb_addr_port(&own));
+	lb_grafts_release(k->grafts, pair, ports_of(k, g));
 }
 
 static void end(struct lb_graft_keeper *k, uint32_t pair, enum lb_reason reason)
@@ -272,9 +273,7 @@ static void look_at(struct lb_graft_keeper *k, uint32_t pair)
 /* After a reset both peers fell silent, but for resets: it was believed. */
 static bool was_wrong(const struct lb_graft *g, uint64_t now)
 {
-	uint64_t since = now - LINGER_NS / 2;
-
-	return load64(&g->leg[0].last_ns) > since || load64(&g->leg[1].last_ns) > since;
+	return last_ns(g) > now - LINGER_NS / 2;
 }
 
 static void on_due(struct lb_timer *t)
@@ -322,7 +321,6 @@ static void on_ring(struct lb_watch *w, uint32_t events)
 static void on_netlink(struct lb_watch *w, uint32_t events)
 {
 	struct lb_graft_keeper *k = lb_container_of(w, struct lb_graft_keeper, netlink);
-
 	uint64_t grafts = __atomic_load_n(&k->opts.env->limits->grafts, __ATOMIC_RELAXED);
 
 	if (!lb_graft_table_follow(k->grafts->table))
@@ -437,7 +435,6 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 {
 	struct lb_graft *g = entry_of(k, pair);
 	struct lb_backend *backend;
-	struct lb_addr own, peer;
 	struct lb_counters *c;
 	struct lb_ports *ports;
 
@@ -449,11 +446,9 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 	if (backend)
 		__atomic_fetch_add(&backend->active, 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
-	lb_graft_own(g, LB_LEG_BACKEND, &own);
-	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
-	ports = lb_ports_find(k->opts.ports, &peer);
+	ports = ports_of(k, g);
 	if (ports)
-		lb_ports_take(ports, lb_addr_port(&own));
+		lb_ports_take(ports, lb_graft_port(g));
 	g->due_ns = 0;
 	g->end_reason = 0;
 	k->adopted++;

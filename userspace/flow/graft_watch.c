@@ -7,12 +7,8 @@
  */
 #include "flow/graft.h"
 
-#include <errno.h>
-#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "backend/ports.h"
@@ -32,11 +28,6 @@
 #define WINDOW_FREE  (1 << 30)
 /* Ahead of our clock, so that the two peers' jitter never looks like time going backwards. */
 #define TS_MARGIN_MS 100u
-
-static struct lb_graft *entry_of(const struct lb_pair *p)
-{
-	return lb_graft_table_pair(p->env->grafts->table, p->graft_pair);
-}
 
 static void clamp_windows(struct lb_pair *p, int bytes)
 {
@@ -61,7 +52,7 @@ static int add_keys(struct lb_pair *p, const struct lb_graft_tuple tuple[2])
 /* Reads where the streams begin; both peers answer a probe. */
 static int read_positions(struct lb_pair *p)
 {
-	struct lb_graft *g = entry_of(p);
+	struct lb_graft *g = lb_grafts_entry(p);
 	struct lb_graft_position at[2];
 
 	for (unsigned int i = 0; i < 2; i++) {
@@ -93,7 +84,7 @@ static enum lb_why watch(struct lb_pair *p)
 		return why;
 	if (lb_grafts_get(grafts, &p->graft_pair))
 		return LB_WHY_MAP_FULL;
-	g = entry_of(p);
+	g = lb_grafts_entry(p);
 	lb_graft_fill(g, &ways);
 	__atomic_store_n(&g->stage, LB_GRAFT_PASS, __ATOMIC_RELEASE);
 	if (add_keys(p, ways.tuple)) {
@@ -113,15 +104,8 @@ static enum lb_why watch(struct lb_pair *p)
 
 void lb_graft_unwatch(struct lb_pair *p)
 {
-	struct lb_grafts *grafts = p->env->grafts;
-
-	if (p->graft == LB_PAIR_GRAFT_WATCHED) {
-		uint16_t port = ntohs(entry_of(p)->leg[LB_LEG_CLIENT].sport);
-
-		lb_graft_unhook(grafts, p->graft_pair);
-		lb_grafts_put(grafts, p->graft_pair);
-		lb_ports_leave(p->ports, port);
-	}
+	if (p->graft == LB_PAIR_GRAFT_WATCHED)
+		lb_grafts_release(p->env->grafts, p->graft_pair, p->ports);
 	p->graft = LB_PAIR_GRAFT_OFF;
 }
 
@@ -160,11 +144,6 @@ static bool is_ending(const struct lb_pair *p)
 		if (p->leg[i].until_empty || p->dir[i].eof)
 			return true;
 	return false;
-}
-
-static bool holds_nothing(const struct lb_direction *dir)
-{
-	return !dir->held && !dir->piped;
 }
 
 /* A probe or its answer may be lost, and nothing else may be said. */
@@ -212,7 +191,7 @@ static void hold_reads(struct lb_pair *p)
 /* True when the graft carrier has taken over. */
 static bool take_over(struct lb_pair *p)
 {
-	struct lb_graft *g = entry_of(p);
+	struct lb_graft *g = lb_grafts_entry(p);
 	uint32_t flags[2] = {__atomic_load_n(&g->leg[0].flags, __ATOMIC_RELAXED),
 			     __atomic_load_n(&g->leg[1].flags, __ATOMIC_RELAXED)};
 
@@ -226,7 +205,7 @@ static bool take_over(struct lb_pair *p)
 	}
 	if (!p->hold_reads && lb_loop_now_ns(p->env->loop) < p->graft_next_ns)
 		return false;
-	if (!holds_nothing(&p->dir[0]) || !holds_nothing(&p->dir[1])) {
+	if (!lb_carrier_holds_nothing(&p->dir[0]) || !lb_carrier_holds_nothing(&p->dir[1])) {
 		hold_reads(p);
 		return false;
 	}

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/ports.h"
 #include "base/addr.h"
 #include "base/cleanup.h"
 #include "flow/graft_socket.h"
@@ -142,4 +143,20 @@ void lb_graft_unhook(struct lb_grafts *grafts, uint32_t pair)
 		lb_graft_tuple(g, i, &tuple);
 		lb_graft_table_remove(grafts->table, &tuple, pair * 2 + i);
 	}
+}
+
+uint16_t lb_graft_port(const struct lb_graft *g)
+{
+	return ntohs(g->leg[LB_LEG_CLIENT].sport);
+}
+
+void lb_grafts_release(struct lb_grafts *grafts, uint32_t pair, struct lb_ports *ports)
+{
+	uint16_t port = lb_graft_port(lb_graft_table_pair(grafts->table, pair));
+
+	lb_graft_unhook(grafts, pair);
+	lb_grafts_put(grafts, pair);
+	/* Last: who gets the port next finds neither key nor pair. */
+	if (ports)
+		lb_ports_leave(ports, port);
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "config/config.h"
+#include "flow/carrier.h"
 #include "kernel/graft_table.h"
 
 struct lb_grafts {
@@ -42,7 +43,17 @@ void lb_graft_own(const struct lb_graft *g, unsigned int leg, struct lb_addr *re
 void lb_graft_reset_peers(const struct lb_graft *g);
 /* Both sides have closed in good order, or one has reset the flow. */
 bool lb_graft_has_ended(const struct lb_graft *g);
-/* Its keys go. Sockets or nothing get what comes from now on. */
+/* Its keys go. Sockets or nothing get what comes from now on. Harmless when they are gone. */
 void lb_graft_unhook(struct lb_grafts *grafts, uint32_t pair);
+/* Our port towards the backend, host byte order. */
+uint16_t lb_graft_port(const struct lb_graft *g);
+/* Keys, pair and port are free again. <ports>: the backend's book, NULL when there is none. */
+void lb_grafts_release(struct lb_grafts *grafts, uint32_t pair, struct lb_ports *ports);
+
+/* The entry of a pair that is WATCHED or CARRIED. */
+static inline struct lb_graft *lb_grafts_entry(const struct lb_pair *p)
+{
+	return lb_graft_table_pair(p->env->grafts->table, p->graft_pair);
+}
 
 #endif

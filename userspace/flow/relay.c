@@ -156,11 +156,6 @@ static enum moved move_by_splice(struct lb_pair *p, unsigned int d)
 	return flush(p, d);
 }
 
-static bool holds_nothing(const struct lb_direction *dir)
-{
-	return !dir->held && !dir->piped;
-}
-
 /* A graft waits for the moment when nothing is held. <owed>: this direction did, until now. */
 static bool is_held_back(const struct lb_pair *p, bool owed)
 {
@@ -174,7 +169,7 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 	enum moved moved = MOVED;
 
 	for (int round = 0; round < ROUNDS && moved == MOVED; round++) {
-		bool owed = !holds_nothing(dir);
+		bool owed = !lb_carrier_holds_nothing(dir);
 
 		moved = flush(p, d);
 		if (moved != MOVED)
@@ -198,7 +193,7 @@ static bool is_quiet(const struct lb_pair *p)
 {
 	for (unsigned int i = 0; i < 2; i++)
 		if (p->leg[i].readable || p->leg[i].until_empty || p->dir[i].eof ||
-		    !holds_nothing(&p->dir[i]))
+		    !lb_carrier_holds_nothing(&p->dir[i]))
 			return false;
 	return true;
 }
@@ -241,7 +236,8 @@ static void relay_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 	for (unsigned int d = 0; d < 2; d++) {
 		struct lb_direction *dir = &p->dir[d];
 
-		if (dir->eof && !dir->shut && holds_nothing(dir) && lb_carrier_finish(p, d))
+		if (dir->eof && !dir->shut && lb_carrier_holds_nothing(dir) &&
+		    lb_carrier_finish(p, d))
 			return;
 	}
 	if (lb_graft_consider(p))
@@ -264,7 +260,7 @@ static uint64_t relay_last_ns(const struct lb_pair *p)
 
 static bool relay_clean(const struct lb_pair *p)
 {
-	return holds_nothing(&p->dir[0]) && holds_nothing(&p->dir[1]);
+	return lb_carrier_holds_nothing(&p->dir[0]) && lb_carrier_holds_nothing(&p->dir[1]);
 }
 
 static void relay_stop(struct lb_pair *p)

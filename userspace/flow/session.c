@@ -195,6 +195,14 @@ static void close_leg(struct lb_session *s, struct lb_leg *leg, bool clean)
 	close(fd);
 }
 
+/* Freed at the end of this turn: events of it may still name the session. */
+static void let_go(struct lb_session *s)
+{
+	lb_list_remove(&s->node);
+	__atomic_fetch_sub(&s->env->limits->sessions, 1, __ATOMIC_RELAXED);
+	lb_loop_defer(s->env->carrier.loop, &s->release, release);
+}
+
 void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 {
 	struct lb_flow_env *env = s->env;
@@ -214,9 +222,7 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	if (s->backend)
 		__atomic_fetch_sub(&s->backend->active, 1, __ATOMIC_RELAXED);
 	lb_account_end(s, reason);
-	lb_list_remove(&s->node);
-	__atomic_fetch_sub(&env->limits->sessions, 1, __ATOMIC_RELAXED);
-	lb_loop_defer(env->carrier.loop, &s->release, release);
+	let_go(s);
 }
 
 /* The flow lives on as a graft; it stays counted as active, here and with its backend. */
@@ -240,9 +246,7 @@ static void on_left(struct lb_pair *p, struct lb_graft *g)
 	__atomic_fetch_add(&env->limits->grafts, 1, __ATOMIC_RELAXED);
 	/* From now on the entry is the keeper's. */
 	__atomic_store_n(&g->counted, LB_GRAFT_KEPT, __ATOMIC_RELEASE);
-	lb_list_remove(&s->node);
-	__atomic_fetch_sub(&env->limits->sessions, 1, __ATOMIC_RELAXED);
-	lb_loop_defer(env->carrier.loop, &s->release, release);
+	let_go(s);
 }
 
 void lb_session_close_all(struct lb_flow_env *env, size_t rule, enum lb_reason reason)

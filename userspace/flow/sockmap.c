@@ -48,11 +48,10 @@
 #include "base/cleanup.h"
 #include "flow/sockmap_memory.h"
 
-#define ROUNDS                8
-#define TCP_STATE_ESTABLISHED 1 /* include/net/tcp_states.h */
-#define ABSORBED_MAX          (8u * 1024u * 1024u)
-#define POLL_MIN_MS           1u
-#define POLL_MAX_MS           64u
+#define ROUNDS       8
+#define ABSORBED_MAX (8u * 1024u * 1024u)
+#define POLL_MIN_MS  1u
+#define POLL_MAX_MS  64u
 
 #define MASK_KERNEL (EPOLLRDHUP | EPOLLET)
 
@@ -148,7 +147,7 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 	if (err)
 		return err;
 	/* The kernel refuses the others too; asking first keeps half-inserted pairs rare. */
-	if (info.tcpi_state != TCP_STATE_ESTABLISHED)
+	if (info.tcpi_state != LB_TCP_ESTABLISHED)
 		return -EOPNOTSUPP;
 	if (getsockopt(leg->watch.fd, SOL_SOCKET, SO_COOKIE, &leg->cookie, &len))
 		return -errno;
