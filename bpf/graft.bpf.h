@@ -326,8 +326,14 @@ static __always_inline bool is_marked(struct __sk_buff *skb)
 	       *(__u16 *)(eth->h_source + 4) == *(__u16 *)(meta->mark + 4);
 }
 
-/* What our socket of this leg expects next, half closed or not; false when it is gone. */
-static __always_inline bool expected(struct __sk_buff *skb, const struct packet *p, __u32 *ret)
+/* Where our socket of this leg stands. */
+struct position {
+	__u32 rcv_nxt, snd_nxt;
+};
+
+/* Half closed or not; false when the socket is gone. */
+static __always_inline bool our_socket(struct __sk_buff *skb, const struct packet *p,
+				       struct position *ret)
 {
 	struct bpf_sock_tuple t = {};
 	struct tcp_sock *tp = NULL;
@@ -356,7 +362,7 @@ static __always_inline bool expected(struct __sk_buff *skb, const struct packet 
 	if (tp) {
 		__u8 state = ((const struct sock *)tp)->__sk_common.skc_state;
 
-		*ret = tp->rcv_nxt;
+		*ret = (struct position){tp->rcv_nxt, tp->snd_nxt};
 		found = state != LB_TCP_LISTEN;
 	}
 	bpf_sk_release(sk);
@@ -365,23 +371,26 @@ static __always_inline bool expected(struct __sk_buff *skb, const struct packet 
 
 /*
  * A packet without payload that says nothing but: your peer has acknowledged this. Its sequence
- * number is the one our socket expects, or the socket would not look at the rest; the
- * acknowledgement ends where our socket's own bytes end.
+ * number is the one our socket expects, or the socket would not look at the rest. The
+ * acknowledgement ends where our socket's own bytes end, and of those the ones it has sent: the
+ * other peer may have sent again what our socket still has to, and of an acknowledgement of unsent
+ * bytes a socket believes nothing at all (tcp_ack).
  */
-static __always_inline int copy_for_us(struct __sk_buff *skb, struct packet *p, __u32 wend)
+static __always_inline int copy_for_us(struct __sk_buff *skb, struct packet *p)
 {
-	__u32 len = tcp_len(p), seq, ip_len = p->ipv6 ? sizeof(struct ipv6hdr) : IP_HDR_MIN;
+	__u32 len = tcp_len(p), ip_len = p->ipv6 ? sizeof(struct ipv6hdr) : IP_HDR_MIN;
+	struct position at;
 	struct tcphdr *th = &p->f.th;
 	__u32 ack = bpf_ntohl(th->ack_seq);
 	__u64 sum;
 	int r;
 
-	if (!th->ack || !expected(skb, p, &seq))
+	if (!th->ack || !our_socket(skb, p, &at))
 		return TC_ACT_SHOT;
-	if ((__s32)(ack - wend) > 0)
-		ack = wend;
+	if ((__s32)(ack - at.snd_nxt) > 0)
+		ack = at.snd_nxt;
 	th->ack_seq = bpf_htonl(ack);
-	th->seq = bpf_htonl(seq);
+	th->seq = bpf_htonl(at.rcv_nxt);
 	th->fin = th->psh = th->urg = 0;
 	th->urg_ptr = 0;
 	th->check = 0;

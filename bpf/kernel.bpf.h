@@ -49,6 +49,7 @@ struct inet_connection_sock {
 struct tcp_sock {
 	__u32 copied_seq; /* first byte nobody has read yet */
 	__u32 rcv_nxt;    /* what is expected next from the peer */
+	__u32 snd_nxt;    /* what is sent next to the peer */
 	__u32 write_seq;  /* one past the last byte in the send queue */
 };
 

@@ -382,8 +382,7 @@ int tc_graft(struct __sk_buff *skb)
 	if (!parse_tcp(skb, &p, leg))
 		return TC_ACT_SHOT; /* no whole TCP header: no socket would take it either */
 	if (is_marked(skb))
-		return stage == LB_GRAFT_SPLIT ? copy_for_us(skb, &p, g->wend[p.leg & 1])
-					       : TC_ACT_SHOT;
+		return stage == LB_GRAFT_SPLIT ? copy_for_us(skb, &p) : TC_ACT_SHOT;
 	if (p.f.th.syn && !p.f.th.ack && has_ended(g)) {
 		forget(&p, leg);
 		set_flag(leg, LB_GRAFT_GONE);

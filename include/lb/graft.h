@@ -33,7 +33,7 @@
 #include <linux/types.h>
 
 /* Layout and meaning of everything below; pinned tables of another version are not adopted. */
-#define LB_GRAFT_ABI 1u
+#define LB_GRAFT_ABI 2u
 
 /* Grafts the tables can hold at most. */
 #define LB_GRAFT_PAIRS_MAX 1048576u
@@ -123,11 +123,6 @@ struct lb_graft {
 	struct lb_graft_leg leg[2]; /* enum lb_leg_index */
 	/* The daemon's. */
 	__u32 stage; /* enum lb_graft_stage */
-	/*
-	 * By leg: behind the last byte our socket sends on it, as the leg's peer acknowledges it.
-	 * In SPLIT our socket is told of no acknowledgement beyond.
-	 */
-	__u32 wend[2];
 	/* The program does not read the rest: it is the flow's record while no session exists. */
 	__u32 rule_hash;  /* of the rule's name: finds the rule again after a restart */
 	__u64 accept_ns;  /* CLOCK_MONOTONIC */
@@ -139,6 +134,7 @@ struct lb_graft {
 	__u8 counted;    /* enum lb_graft_counted */
 	__u32 rule;      /* by index, of the daemon that runs; ~0: no longer there */
 	__u32 backend;   /* in the rule's pool; ~0: no longer there */
+	__u8 pad[8];
 };
 
 /* "Look at this pair": it has ended, or its addresses are used again. */

@@ -40,14 +40,16 @@ static void a_version_that_comes_back_finds_its_own_tables(void **state)
 	struct lb_graft_table_opts o = opts;
 	struct lb_graft_table *t;
 	uint32_t index = 0;
+	char aside[64];
 
 	room_required();
+	snprintf(aside, sizeof(aside), PINS "/abi%u", LB_GRAFT_ABI);
 	t = open_or_fail();
 	assert_int_equal(lb_graft_table_add(t, &tuple, 4), 0);
 	lb_graft_table_close(t, true);
 	/* The other version has set ours aside, and left its own. */
-	assert_int_equal(mkdir(PINS "/abi1", 0700), 0);
-	move_pins(PINS, PINS "/abi1");
+	assert_int_equal(mkdir(aside, 0700), 0);
+	move_pins(PINS, aside);
 	o.instance = "elsewhere";
 	lb_graft_table_close(open_as(&o, &report), true);
 	move_pins(LB_PIN_ROOT "/layer4-lb-elsewhere", PINS);
@@ -59,7 +61,7 @@ static void a_version_that_comes_back_finds_its_own_tables(void **state)
 	assert_int_equal(report.foreign_abi, OTHER_ABI);
 	assert_int_equal(lb_graft_table_find(t, &tuple, &index), 0);
 	assert_int_equal(index, 4);
-	assert_false(exists(PINS "/abi1"));
+	assert_false(exists(aside));
 	assert_true(exists(PINS "/abi77/lb_graft_meta"));
 	lb_graft_table_close(t, false);
 	expect_nothing_left();

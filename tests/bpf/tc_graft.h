@@ -205,8 +205,6 @@ static inline struct lb_graft *pair_open(bool ipv6, uint32_t stage)
 		leg->ts_shift = i ? TS_LEG1 : TS_LEG0;
 		add_key(ipv6, &peer, &us, PAIR * 2 + i);
 	}
-	g->wend[0] = out_of[0] + 1000;
-	g->wend[1] = out_of[1] + 1000;
 	g->stage = stage;
 	events_since();
 	return g;

@@ -155,7 +155,6 @@ static struct lb_graft *graft_prepare(struct flow *f)
 		leg->seq_end = a->rcv_nxt;
 		leg->ack_max = a->snd_una;
 		leg->edge = a->snd_una + a->ti.tcpi_snd_wnd;
-		g->wend[i] = a->snd_una;
 		assert_int_equal(bpf_map_update_elem(key_fd(false), &key, &index, BPF_ANY), 0);
 	}
 	events_since();
@@ -173,7 +172,6 @@ static uint32_t empty_socket(struct flow *f, struct lb_graft *g, uint32_t from)
 
 		if (n <= 0)
 			return total;
-		__atomic_fetch_add(&g->wend[!from], (uint32_t)n, __ATOMIC_SEQ_CST);
 		assert_int_equal(send(f->leg[!from], buf, (size_t)n, MSG_DONTWAIT), n);
 		total += (uint32_t)n;
 	}

@@ -6,8 +6,8 @@
  *  G1  Nothing depends on the program before it has been seen to see this flow, on both legs.
  *  G2  SPLIT begins when relay holds nothing: what is then still unread arrived before, or is on
  *      its way from the program to the socket. Nothing new comes: these late bytes are bounded.
- *  G3  Before n late bytes are written to a leg its <wend> is raised by n: our socket must hear of
- *      the acknowledgement that covers them.
+ *  G3  Our socket hears of every acknowledgement of what it has sent, and of none beyond: the other
+ *      peer may send again what our socket still has to. The program looks at the socket itself.
  *  G4  A FIN that our socket got before SPLIT is passed on by our sockets, as a late byte is; one
  *      that comes later never reaches them.
  *  G5  The sockets go when both have been read empty and everything they sent is acknowledged, at
@@ -108,8 +108,7 @@ static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 	leg->bytes = info.tcpi_bytes_received;
 	leg->seq_end = p->graft_in[i] + (uint32_t)info.tcpi_bytes_received;
 	leg->data_ns = p->last_ns;
-	g->wend[i] = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes;
-	leg->ack_max = g->wend[i] - (uint32_t)unacked;
+	leg->ack_max = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes - (uint32_t)unacked;
 	g->leg[i ^ 1].ack_limit = limit_of(p, i, leg->seq_end);
 	*snd_wnd = info.tcpi_snd_wnd;
 	return 0;
@@ -139,14 +138,6 @@ int lb_graft_split(struct lb_pair *p)
 	return 0;
 }
 
-/* G3 */
-static void announce(struct lb_pair *p, unsigned int sink, uint32_t bytes)
-{
-	__u32 *wend = &lb_grafts_entry(p)->wend[sink];
-
-	__atomic_store_n(wend, *wend + bytes, __ATOMIC_RELEASE);
-}
-
 /* True when the sink took all that is held. */
 static bool flush(struct lb_pair *p, unsigned int d)
 {
@@ -173,7 +164,6 @@ static void pass_fin(struct lb_pair *p, unsigned int d)
 	(void)note_received(p, d);
 	leg->fin_end = leg->seq_end + 1;
 	__atomic_fetch_or(&leg->flags, LB_GRAFT_FIN, __ATOMIC_RELEASE);
-	announce(p, d ^ 1, 1);
 	(void)shutdown(p->leg[d ^ 1].watch.fd, SHUT_WR);
 	p->dir[d].shut = true;
 }
@@ -192,7 +182,6 @@ static int move_late(struct lb_pair *p, unsigned int d)
 			dir->eof = true;
 			break;
 		}
-		announce(p, d ^ 1, (uint32_t)n);
 		sent = send(p->leg[d ^ 1].watch.fd, p->env->scratch, (size_t)n, MSG_NOSIGNAL);
 		if (sent < 0)
 			sent = 0;
