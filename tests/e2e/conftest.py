@@ -10,7 +10,7 @@ import pytest
 
 from lbtest import lane as lanes
 from lbtest import machine, net as nets
-from lbtest.daemon import PROGRAM, Daemon, rule
+from lbtest.daemon import LOSSY, PROGRAM, Daemon, rule
 from lbtest.grafting import Grafting, bad_checksums
 from lbtest.net import BACKEND_ADDR, LB_ADDR
 from lbtest.peer import PEER
@@ -32,8 +32,9 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         for d in item.funcargs.get("daemons_seen", Daemon.live):
             report.sections.append((f"{d.name} log, last lines", d.log[-4000:]))
-            report.sections.append((f"{d.name} access log, last lines",
-                                    "\n".join(map(str, d.flows()[-10:]))))
+            # Those first that did not end well.
+            flows = sorted(d.flows(), key=lambda f: f["reason"] == "done")
+            report.sections.append((f"{d.name} access log", "\n".join(map(str, flows[:20]))))
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +117,8 @@ def lane_rules(carrier):
     for number, (name, front, back) in enumerate(families):
         listen, backend = base + number, base + 1000 + number
         found[name] = (rule(name, _endpoint(front, listen, LB_ADDR),
-                            [_endpoint(back, backend, BACKEND_ADDR)], acceleration=carrier),
+                            [_endpoint(back, backend, BACKEND_ADDR)], acceleration=carrier,
+                            timeouts=LOSSY),
                        (LB_ADDR[front], listen), (BACKEND_ADDR[back], backend))
     return found
 

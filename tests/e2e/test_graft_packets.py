@@ -56,12 +56,23 @@ def test_sixty_four_streaming_flows_are_grafted_whole(grafting, who, acceleratio
 
 
 def test_two_hundred_flows_of_twenty_megabytes_stay_whole_while_they_are_promoted(grafting):
-    """Those with too much between their ends at every look, or already ending, stay in relay."""
+    """Those that do not drain for too long, TCP being short of memory, or already end may stay."""
     g = grafting(acceleration="auto", after_bytes=4 << 20, after_ms=60000)
     both = {"send": 20 << 20, "recv": 20 << 20, "patient": 1}
     exchange = g.lane().run(both, both, count=200, deadline_ms=120000)
-    exchange.assert_identical("backlog", "window", "short", "not_established")
-    assert any(f["carrier"] == "graft" for f in exchange.log), exchange.log[:3]
+    exchange.assert_identical("window", "short", "not_established", "backlog")
+    assert sum(f["carrier"] == "graft" for f in exchange.log) >= 150, exchange.log[:3]
+
+
+@pytest.mark.parametrize("slow", ["client", "server"])
+def test_a_bulk_flow_to_a_slow_reader_is_grafted(grafting, slow):
+    """Its sender keeps all buffers between the ends full."""
+    g = grafting(acceleration="auto", after_bytes=1 << 20, after_ms=60000)
+    source = {"send": 40 << 20, "recv": 1000, "patient": 1}
+    sink = {"send": 1000, "recv": 40 << 20, "patient": 1, "stall_every": 1 << 18, "stall_ms": 10}
+    sides = (source, sink) if slow == "client" else (sink, source)
+    exchange = g.lane().run(*sides, count=8, deadline_ms=60000)
+    exchange.assert_identical()
 
 
 def test_flows_are_grafted_whole_while_one_percent_is_lost(net, grafting):
@@ -75,7 +86,7 @@ def test_flows_with_tiny_windows_stay_whole(grafting):
     g = grafting(acceleration="auto", after_bytes=20000)
     both = {"send": 200000, "recv": 200000, "rcvbuf": 4096, "patient": 1}
     exchange = g.lane().run(both, both, count=FLOWS, deadline_ms=60000)
-    exchange.assert_identical("backlog", "window", "short")
+    exchange.assert_identical("window", "short")
 
 
 @pytest.mark.parametrize("slow", ["server", "client", "both"])

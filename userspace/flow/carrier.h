@@ -130,6 +130,16 @@ enum lb_pair_graft {
 	LB_PAIR_GRAFT_CARRIED,
 };
 
+/* How close the ends of a pair are to be before it can be grafted, see graft_narrow.h. */
+struct lb_narrow {
+	bool on;              /* relay reads little */
+	uint32_t limit;       /* bytes between the ends, each way */
+	uint64_t acked[2];    /* by direction: bytes the sink has acknowledged .. */
+	uint64_t since_ns[2]; /* .. the last time it did */
+	uint32_t looks[2];    /* .. and how often it was seen not to have, since */
+	uint32_t rcvbuf[2];   /* by leg: its receive buffer before */
+};
+
 struct lb_pair {
 	struct lb_leg leg[2];
 	struct lb_direction dir[2];
@@ -159,14 +169,14 @@ struct lb_pair {
 	bool bypassed;          /* relay: bytes of a leg may skip TCP (same_host_bypass) */
 	bool tethered;          /* sockmap: leg 1 was refused, the daemon carries both ways */
 	bool sockmap_off;       /* sockmap is not wanted, or was refused once and for all */
-	bool hold_reads;        /* relay: hold back, a graft waits until nothing is held */
+	struct lb_narrow narrow;
 	enum lb_pair_graft graft;
 	uint32_t graft_pair;     /* in the table, while WATCHED or CARRIED */
 	uint32_t graft_in[2];    /* by leg: sequence number of the peer's first byte .. */
 	uint32_t graft_out[2];   /* .. and of ours */
 	uint8_t graft_probes;    /* sent again */
 	uint64_t graft_since_ns; /* watched, then split, since */
-	uint64_t graft_next_ns;  /* not to be tried before; with <hold_reads>: hold back until */
+	uint64_t graft_next_ns;  /* SPLIT is not to be tried before */
 	struct lb_ports *ports;  /* the backend's book, when leg 1's port is from it; else NULL */
 	enum lb_acceleration acceleration;
 	enum lb_why why; /* why it is not on a faster carrier */

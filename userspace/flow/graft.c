@@ -37,8 +37,6 @@
 #define POLL_MAX_MS 64u
 #define SETTLE_NS   1000000ull
 #define CLOSE_MS    20u
-/* Every peer has been promised that much at once: a new socket's window is larger. */
-#define WINDOW_LEAST (16 * 1024)
 /* What a peer may have been promised by us at most; afterwards the other peer's windows count. */
 #define EDGE_SLACK (1024u * 1024u)
 
@@ -85,8 +83,8 @@ static uint32_t limit_of(const struct lb_pair *p, unsigned int i, uint32_t recei
 {
 	uint32_t limit, own, peers;
 
-	if (lb_graft_socket_windows(p->leg[i].watch.fd, &own, &peers) || own < WINDOW_LEAST)
-		own = WINDOW_LEAST;
+	if (lb_graft_socket_windows(p->leg[i].watch.fd, &own, &peers) || own < p->narrow.limit)
+		own = p->narrow.limit;
 	limit = received + own;
 	return limit + !limit;
 }

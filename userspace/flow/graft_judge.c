@@ -6,10 +6,8 @@
  */
 #include "flow/graft_judge.h"
 
-#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "backend/ports.h"
@@ -20,8 +18,6 @@
 #define TS_OPTION 12u
 /* What a peer may send at once before it hears anything (RFC 6928), and some. */
 #define BURST_BYTES (16u * 1024u)
-/* Less than what a new socket of ours announces to take, bytes. */
-#define LAG_MAX (48 * 1024)
 /* Both legs must agree on these; a difference in window scaling is made up for. */
 #define OPTIONS_EQUAL (TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_ECN)
 /* include/uapi/linux/tcp.h of 6.7; microsecond timestamps have another unit. */
@@ -123,20 +119,6 @@ static bool is_graft(struct lb_graft_table *table, const struct lb_graft_tuple *
 bool lb_graft_is_chained(struct lb_graft_table *table, const struct lb_graft_ways *w)
 {
 	return is_graft(table, &w->tuple[0]) || is_graft(table, &w->tuple[1]);
-}
-
-bool lb_graft_is_close(const struct lb_pair *p)
-{
-	for (unsigned int i = 0; i < 2; i++) {
-		int unread = 0, unacked = 0;
-
-		if (ioctl(p->leg[i].watch.fd, SIOCINQ, &unread) ||
-		    ioctl(p->leg[i ^ 1].watch.fd, SIOCOUTQ, &unacked))
-			return true; /* what is wrong is found when SPLIT begins */
-		if (unread + unacked > LAG_MAX)
-			return false;
-	}
-	return true;
 }
 
 bool lb_graft_windows_fit(const struct lb_pair *p)

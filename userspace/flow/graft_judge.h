@@ -31,14 +31,6 @@ bool lb_graft_is_chained(struct lb_graft_table *table, const struct lb_graft_way
  */
 bool lb_graft_windows_fit(const struct lb_pair *p);
 
-/*
- * False while more than a little lies between the peers: unread in our sockets, or sent and not
- * acknowledged. In SPLIT the acknowledgements of the one peer are so much older than what our
- * socket has told the other one, which drops them with all they carry when it is more than a window
- * (RFC 5961, 5.2); if the first one then reads no more before it is heard, nothing moves again.
- */
-bool lb_graft_is_close(const struct lb_pair *p);
-
 /* Everything that is constant in a pair's entry, but the distances. */
 void lb_graft_fill(struct lb_graft *g, const struct lb_graft_ways *w);
 

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Takes a pair from relay to SPLIT, as graft.h draws it: whether it has earned it, whether it may
- * be, the watching, the moment when relay holds nothing. Until that moment relay carries the pair
- * and everything can be taken back; must never delay the flow for longer than HOLD_MS. G1, G2:
- * graft.c.
+ * be, the watching, the moment when both ends are close. Until that moment relay carries the pair
+ * and everything can be taken back. G1, G2: graft.c.
  */
 #include "flow/graft.h"
 
@@ -14,27 +13,19 @@
 #include "backend/ports.h"
 #include "base/cleanup.h"
 #include "flow/graft_judge.h"
+#include "flow/graft_narrow.h"
 #include "flow/graft_socket.h"
 #include "flow/grafts.h"
 
-#define POLL_MIN_MS  1u
-#define TRY_MAX_MS   1000u
-#define CLOSE_TRY_NS 500000ull
-#define HOLD_MS      20u
+#define POLL_MIN_MS 1u
+#define TRY_MAX_MS  4000u
+/* A try that was held up has held up: most of the time relay reads freely. */
+#define STUCK_MIN_MS 800u
 /* Probes are sent again after so long, and twice, four, eight times that. */
-#define PROBE_NS     300000000ull
-#define PROBES       3u
-#define WINDOW_CLAMP (64 * 1024)
-#define WINDOW_FREE  (1 << 30)
+#define PROBE_NS 300000000ull
+#define PROBES   3u
 /* Ahead of our clock, so that the two peers' jitter never looks like time going backwards. */
 #define TS_MARGIN_MS 100u
-
-static void clamp_windows(struct lb_pair *p, int bytes)
-{
-	for (unsigned int i = 0; i < 2; i++)
-		(void)setsockopt(p->leg[i].watch.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &bytes,
-				 sizeof(bytes));
-}
 
 static int add_keys(struct lb_pair *p, const struct lb_graft_tuple tuple[2])
 {
@@ -97,8 +88,7 @@ static enum lb_why watch(struct lb_pair *p)
 	if (lb_graft_is_chained(grafts->table, &ways))
 		return LB_WHY_CHAINED;
 	p->graft_since_ns = lb_loop_now_ns(p->env->loop);
-	/* What a peer was promised beyond the other peer's window would be dropped there. */
-	clamp_windows(p, WINDOW_CLAMP);
+	lb_graft_narrow_init(p);
 	return read_positions(p) ? LB_WHY_REFUSED : LB_WHY_NONE;
 }
 
@@ -109,14 +99,6 @@ void lb_graft_unwatch(struct lb_pair *p)
 	p->graft = LB_PAIR_GRAFT_OFF;
 }
 
-/* Relay reads again. What arrived meanwhile has made its event. */
-static void read_on(struct lb_pair *p)
-{
-	if (p->hold_reads)
-		lb_carrier_again(p);
-	p->hold_reads = false;
-}
-
 static void refuse(struct lb_pair *p, enum lb_why why)
 {
 	bool watched = p->graft == LB_PAIR_GRAFT_WATCHED;
@@ -124,8 +106,7 @@ static void refuse(struct lb_pair *p, enum lb_why why)
 	lb_graft_unwatch(p);
 	p->why = why;
 	if (watched)
-		clamp_windows(p, WINDOW_FREE);
-	read_on(p);
+		lb_graft_widen(p);
 }
 
 static bool has_earned_it(const struct lb_pair *p)
@@ -164,28 +145,17 @@ static void wait_for_packets(struct lb_pair *p, const uint32_t flags[2])
 	lb_graft_poll_soon(p);
 }
 
-/* Less and less often: each try stops the readers for a while. */
-static void try_later(struct lb_pair *p)
+/* Less and less often, after <least_ms> at the earliest. */
+static void try_later(struct lb_pair *p, enum lb_why why, uint32_t least_ms)
 {
+	p->why = why;
+	if (p->poll_ms < least_ms)
+		p->poll_ms = least_ms;
 	p->graft_next_ns = lb_loop_now_ns(p->env->loop) + p->poll_ms * 1000000ull;
 	lb_timer_start(p->env->loop, &p->poll, p->poll_ms + 1);
 	if (p->poll_ms < TRY_MAX_MS)
 		p->poll_ms *= 2;
-	read_on(p);
-}
-
-/*
- * Relay stops reading, so that what it holds comes to an end (G2). Not for long: a client that
- * reads its download only when its upload is done would wait for ever. From then on only a
- * direction that has just got rid of what it held stops for a turn: that is the moment.
- */
-static void hold_reads(struct lb_pair *p)
-{
-	if (p->hold_reads)
-		return;
-	p->hold_reads = true;
-	p->graft_next_ns = lb_loop_now_ns(p->env->loop) + HOLD_MS * 1000000ull;
-	lb_timer_start(p->env->loop, &p->poll, HOLD_MS + 1);
+	lb_graft_widen(p);
 }
 
 /* True when the graft carrier has taken over. */
@@ -203,23 +173,19 @@ static bool take_over(struct lb_pair *p)
 		wait_for_packets(p, flags);
 		return false;
 	}
-	if (!p->hold_reads && lb_loop_now_ns(p->env->loop) < p->graft_next_ns)
+	if (!p->narrow.on && lb_loop_now_ns(p->env->loop) < p->graft_next_ns)
 		return false;
-	if (!lb_carrier_holds_nothing(&p->dir[0]) || !lb_carrier_holds_nothing(&p->dir[1])) {
-		hold_reads(p);
+	switch (lb_graft_narrow(p)) {
+	case LB_GRAFT_CLOSE:
+		break;
+	case LB_GRAFT_STUCK:
+		try_later(p, LB_WHY_BACKLOG, STUCK_MIN_MS);
 		return false;
-	}
-	if (!lb_graft_is_close(p)) {
-		/* Soon again: at the latest when the flow rests. */
-		p->why = LB_WHY_BACKLOG;
-		p->graft_next_ns = lb_loop_now_ns(p->env->loop) + CLOSE_TRY_NS;
-		lb_graft_poll_soon(p);
-		read_on(p);
+	case LB_GRAFT_COMING:
 		return false;
 	}
 	if (!lb_graft_windows_fit(p)) {
-		p->why = LB_WHY_WINDOW;
-		try_later(p);
+		try_later(p, LB_WHY_WINDOW, 0);
 		return false;
 	}
 	if (lb_graft_split(p)) {
@@ -246,7 +212,8 @@ bool lb_graft_consider(struct lb_pair *p)
 		return false;
 	if (is_ending(p)) {
 		/* It ends as it is; why it was not grafted stays as it was. */
-		read_on(p);
+		if (p->graft == LB_PAIR_GRAFT_WATCHED)
+			lb_graft_widen(p);
 		lb_graft_unwatch(p);
 		return false;
 	}

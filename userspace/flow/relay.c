@@ -16,6 +16,7 @@
 
 #include "flow/carrier.h"
 #include "flow/graft.h"
+#include "flow/graft_narrow.h"
 
 #define RECV_BYTES   (64u * 1024u)
 #define SPLICE_BYTES (1024u * 1024u) /* the pipe's slots are the real limit */
@@ -94,24 +95,25 @@ static enum moved source_ended(struct lb_pair *p, unsigned int d, ssize_t n)
 	return EMPTY;
 }
 
-static enum moved move_by_copy(struct lb_pair *p, unsigned int d)
+/* At most <most> bytes. */
+static enum moved move_by_copy(struct lb_pair *p, unsigned int d, size_t most)
 {
 	struct lb_leg *source = &p->leg[d], *sink = &p->leg[d ^ 1];
 	struct lb_direction *dir = &p->dir[d];
 	char *scratch = p->env->scratch;
-	ssize_t n, sent;
+	ssize_t n, sent, asked = most < RECV_BYTES ? (ssize_t)most : (ssize_t)RECV_BYTES;
 
-	n = recv(source->watch.fd, scratch, RECV_BYTES, 0);
+	n = recv(source->watch.fd, scratch, (size_t)asked, 0);
 	if (n <= 0)
 		return source_ended(p, d, n);
 	p->reads++;
-	if (n == RECV_BYTES)
+	if (n == asked)
 		dir->full_reads++;
 	else
 		dir->full_reads = 0;
 	/* A short read of a stream means "empty" (epoll(7)); the next byte makes a new edge. Not so
 	 * where bytes skip TCP: what TCP brought waits in a queue of its own. */
-	if (n < RECV_BYTES && !source->until_empty && !p->bypassed)
+	if (n < asked && !source->until_empty && !p->bypassed)
 		source->readable = false;
 	sent = sink->writable ? send(sink->watch.fd, scratch, (size_t)n, MSG_NOSIGNAL) : 0;
 	if (sent < 0) {
@@ -139,7 +141,7 @@ static enum moved move_by_splice(struct lb_pair *p, unsigned int d)
 		dir->pipe = lb_pipe_get(&p->env->pipes);
 	if (!dir->pipe) {
 		dir->full_reads = 0;
-		return move_by_copy(p, d);
+		return move_by_copy(p, d, SIZE_MAX);
 	}
 	/* The pipe is empty here (flush came first), so EAGAIN speaks of the socket. A short
 	 * splice may mean a full pipe: only EAGAIN means "empty". */
@@ -156,12 +158,6 @@ static enum moved move_by_splice(struct lb_pair *p, unsigned int d)
 	return flush(p, d);
 }
 
-/* A graft waits for the moment when nothing is held. <owed>: this direction did, until now. */
-static bool is_held_back(const struct lb_pair *p, bool owed)
-{
-	return p->hold_reads && (owed || lb_loop_now_ns(p->env->loop) < p->graft_next_ns);
-}
-
 /* MOVED: the turn's share is used up and there may be more. */
 static enum moved pump(struct lb_pair *p, unsigned int d)
 {
@@ -169,17 +165,18 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 	enum moved moved = MOVED;
 
 	for (int round = 0; round < ROUNDS && moved == MOVED; round++) {
-		bool owed = !lb_carrier_holds_nothing(dir);
+		size_t room;
 
 		moved = flush(p, d);
 		if (moved != MOVED)
 			break;
-		if (dir->eof || !p->leg[d].readable || is_held_back(p, owed))
+		room = lb_graft_room(p, d);
+		if (dir->eof || !p->leg[d].readable || !room)
 			moved = EMPTY;
-		else if (dir->full_reads >= BULK_READS && !p->bypassed)
+		else if (dir->full_reads >= BULK_READS && !p->bypassed && room == SIZE_MAX)
 			moved = move_by_splice(p, d);
 		else
-			moved = move_by_copy(p, d);
+			moved = move_by_copy(p, d, room);
 	}
 	if (dir->pipe && !dir->piped) {
 		lb_pipe_put(&p->env->pipes, dir->pipe, 0);

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 from . import lane as lanes
-from .daemon import rule
+from .daemon import LOSSY, rule
 from .net import BACKEND, CLIENT, LB
 from .process import run, wait_until
 from .talk import Talk
@@ -44,7 +44,7 @@ class Grafting:
         self.daemon = daemon({
             "graft": {"max_flows": 1024, **graft},
             "rules": [rule("r", endpoint(listen, LISTEN), [endpoint(backend, PORT)],
-                           acceleration=acceleration)],
+                           acceleration=acceleration, timeouts=LOSSY)],
         }).start()
         lanes.skip_without("graft", self.daemon)
 
