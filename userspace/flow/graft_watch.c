@@ -182,6 +182,7 @@ static bool take_over(struct lb_pair *p)
 		try_later(p, LB_WHY_BACKLOG, STUCK_MIN_MS);
 		return false;
 	case LB_GRAFT_COMING:
+		p->why = LB_WHY_BACKLOG;
 		return false;
 	}
 	if (!lb_graft_windows_fit(p)) {
