@@ -90,20 +90,31 @@ static uint64_t acked(const struct lb_pair *p, unsigned int d)
 	return p->dir[d].bytes - unacked(p, d ^ 1);
 }
 
-/* When a direction that drains as it does may have come halfway, ms; 0: it has not drained. */
-static uint64_t halfway_ms(struct lb_pair *p, unsigned int d, uint32_t lag, uint64_t now)
+static bool is_close(const struct lb_pair *p, unsigned int d, uint32_t lag)
+{
+	return lag <= p->narrow.limit && lb_carrier_holds_nothing(&p->dir[d]);
+}
+
+/*
+ * When to look again at a direction that is not close, ms: as it drains it may have come halfway
+ * then; while it does not, less and less often.
+ */
+static uint64_t look_after_ms(struct lb_pair *p, unsigned int d, uint32_t lag, uint64_t now)
 {
 	struct lb_narrow *n = &p->narrow;
 	uint64_t total = acked(p, d), moved = total - n->acked[d], took = now - n->since_ns[d];
 
-	if (!moved) {
-		n->looks[d]++;
-		return 0;
-	}
+	if (!moved)
+		return n->looks[d]++ < LOOKS_DOUBLED ? 1u << n->looks[d] : LOOK_MAX_MS;
 	n->looks[d] = 0;
 	n->acked[d] = total;
 	n->since_ns[d] = now;
-	return (lag - n->limit) * (took / 1000) / moved / 2000 + 1;
+	return lag <= n->limit ? 1 : (lag - n->limit) * (took / 1000) / moved / 2000 + 1;
+}
+
+static bool is_stuck(const struct lb_pair *p, unsigned int d, uint64_t now)
+{
+	return p->narrow.looks[d] >= STUCK_LOOKS && now - p->narrow.since_ns[d] > STUCK_NS;
 }
 
 static void set_rcvbuf(const struct lb_pair *p, unsigned int i, uint32_t bytes)
@@ -161,22 +172,17 @@ enum lb_graft_narrow lb_graft_narrow(struct lb_pair *p)
 	uint64_t now = lb_loop_now_ns(p->env->loop), wait_ms = 1;
 	uint32_t lag[2] = {lag_of(p, 0), lag_of(p, 1)};
 
-	if (lag[0] <= p->narrow.limit && lag[1] <= p->narrow.limit &&
-	    lb_carrier_holds_nothing(&p->dir[0]) && lb_carrier_holds_nothing(&p->dir[1]))
+	if (is_close(p, 0, lag[0]) && is_close(p, 1, lag[1]))
 		return LB_GRAFT_CLOSE;
 	if (!p->narrow.on)
 		begin(p, now);
 	for (unsigned int d = 0; d < 2; d++) {
 		uint64_t ms;
 
-		if (lag[d] <= p->narrow.limit)
+		if (is_close(p, d, lag[d]))
 			continue;
-		ms = halfway_ms(p, d, lag[d], now);
-		if (!ms && p->narrow.looks[d] <= LOOKS_DOUBLED)
-			ms = 1u << p->narrow.looks[d];
-		else if (!ms)
-			ms = LOOK_MAX_MS;
-		if (p->narrow.looks[d] >= STUCK_LOOKS && now - p->narrow.since_ns[d] > STUCK_NS)
+		ms = look_after_ms(p, d, lag[d], now);
+		if (is_stuck(p, d, now))
 			return LB_GRAFT_STUCK;
 		if (ms > wait_ms)
 			wait_ms = ms;
