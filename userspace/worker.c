@@ -170,29 +170,78 @@ void lb_worker_drain(struct lb_worker *w)
 	(void)lb_loop_post(w->env.carrier.loop, do_drain, w);
 }
 
+/*
+ * One for all workers. Those that are asked cut their sessions; the last one sees to it that the
+ * keeper cuts its grafts: by then no session can become one any more.
+ */
 struct cut {
+	struct lb_worker *keeper; /* the worker that has it */
+	struct lb_flows which;
+	enum lb_reason reason;
+	uint32_t left; /* atomic */
+};
+
+static void do_cut_grafts(void *arg)
+{
+	LB_AUTO_FREE struct cut *cut = arg;
+
+	if (cut->keeper->keeper)
+		lb_graft_keeper_cut(cut->keeper->keeper, cut->which, cut->reason);
+}
+
+/* A worker, or its share of the work that it could not be given, is done. */
+static void cut_put(struct cut *cut)
+{
+	if (__atomic_sub_fetch(&cut->left, 1, __ATOMIC_ACQ_REL))
+		return;
+	if (lb_loop_post(cut->keeper->env.carrier.loop, do_cut_grafts, cut))
+		free(cut);
+}
+
+struct cut_share {
 	struct lb_worker *worker;
-	size_t rule;
+	struct cut *cut;
 };
 
 static void do_cut(void *arg)
 {
-	LB_AUTO_FREE struct cut *cut = arg;
+	LB_AUTO_FREE struct cut_share *share = arg;
 
-	lb_session_close_all(&cut->worker->env, cut->rule, LB_REASON_DRAINED);
-	if (cut->worker->keeper)
-		lb_graft_keeper_cut(cut->worker->keeper, cut->rule, LB_REASON_DRAINED);
+	lb_session_close_all(&share->worker->env, share->cut->which, share->cut->reason);
+	cut_put(share->cut);
 }
 
-void lb_worker_cut(struct lb_worker *w, size_t rule)
+static int cut_one(struct lb_worker *w, struct cut *cut)
+{
+	struct cut_share *share = malloc(sizeof(*share));
+	int err = share ? 0 : -ENOMEM;
+
+	if (share) {
+		*share = (struct cut_share){.worker = w, .cut = cut};
+		err = lb_loop_post(w->env.carrier.loop, do_cut, share);
+	}
+	if (err) {
+		free(share);
+		cut_put(cut);
+	}
+	return err;
+}
+
+int lb_workers_cut(struct lb_worker *const *workers, uint32_t count, struct lb_flows which,
+		   enum lb_reason reason)
 {
 	struct cut *cut = malloc(sizeof(*cut));
+	int err = 0;
 
 	if (!cut)
-		return; /* the caller asks again */
-	*cut = (struct cut){.worker = w, .rule = rule};
-	if (lb_loop_post(w->env.carrier.loop, do_cut, cut))
-		free(cut);
+		return -ENOMEM;
+	*cut = (struct cut){.keeper = workers[0], .which = which, .reason = reason, .left = count};
+	for (uint32_t i = 0; i < count; i++) {
+		int one = cut_one(workers[i], cut);
+
+		err = err ? err : one;
+	}
+	return err;
 }
 
 /* Shared by the asker, who may give up, and the worker, who may be late: the last one frees. */
@@ -287,9 +336,9 @@ static void do_stop(void *arg)
 	struct lb_worker *w = arg;
 
 	stop_listening(w);
-	lb_session_close_all(&w->env, SIZE_MAX, LB_REASON_DRAINED);
+	lb_session_close_all(&w->env, LB_FLOWS_ALL, LB_REASON_DRAINED);
 	if (w->keeper)
-		lb_graft_keeper_cut(w->keeper, SIZE_MAX, LB_REASON_DRAINED);
+		lb_graft_keeper_cut(w->keeper, LB_FLOWS_ALL, LB_REASON_DRAINED);
 	lb_loop_stop(w->env.carrier.loop);
 }
 

@@ -37,8 +37,12 @@ uint32_t lb_worker_adopted(const struct lb_worker *w);
 
 /* Any thread: takes what is in the backlogs, then closes the listeners. */
 void lb_worker_drain(struct lb_worker *w);
-/* Any thread: ends the sessions of rule <rule> (SIZE_MAX: of all) with LB_REASON_DRAINED. */
-void lb_worker_cut(struct lb_worker *w, size_t rule);
+/*
+ * Ends <which> flows of all <count> <workers>, grafted ones included, with <reason> and RST: soon.
+ * Any thread but theirs. 0 or -ENOMEM.
+ */
+int lb_workers_cut(struct lb_worker *const *workers, uint32_t count, struct lb_flows which,
+		   enum lb_reason reason);
 /*
  * Adds the worker's counters, living flows included to the byte, to <sums> (by rule). Any thread
  * but the worker's own; waits for the worker. One that is too busy to answer within a second gives

@@ -28,7 +28,11 @@ int lb_pool_new(struct lb_pool **ret, const struct lb_rule_config *rule, const c
 		b->config = &rule->backends[i];
 		b->index = i;
 		b->weight = b->config->weight;
-		b->eligible = !b->config->drain;
+		b->draining = b->config->drain;
+		b->eligible = !b->draining;
+		if (rule->health_check.enabled &&
+		    rule->health_check.initial == LB_HEALTH_CHECK_INITIAL_UNKNOWN)
+			b->eligible = false;
 		err = lb_resolve(b->config->host, b->config->port, &b->addr);
 		if (err) {
 			*bad = b->config->addr;

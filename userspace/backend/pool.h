@@ -19,12 +19,15 @@ struct lb_backend {
 	struct lb_addr addr;
 	uint32_t index; /* in its pool */
 	uint32_t weight;
-	bool eligible;          /* not draining */
+	bool draining;
+	bool eligible;          /* atomic: may be picked; lb_select_note() sets it */
 	struct lb_ports *ports; /* shared by all backends with this address; not owned */
 	/* Any worker, relaxed. */
 	uint64_t active;
 	uint64_t connections;
 	uint64_t connect_failures;
+	uint64_t checks; /* health checks answered, or not in time .. */
+	uint64_t check_failures;
 };
 
 struct lb_pool {

@@ -55,6 +55,18 @@ enum lb_health_check_protocol {
 	LB_HEALTH_CHECK_HTTP,
 };
 
+/* What a backend is before its first check has been answered. */
+enum lb_health_check_initial {
+	LB_HEALTH_CHECK_INITIAL_UP = 0,
+	LB_HEALTH_CHECK_INITIAL_UNKNOWN,
+};
+
+/* What becomes of the flows of a backend that goes down. */
+enum lb_on_down {
+	LB_ON_DOWN_KEEP = 0,
+	LB_ON_DOWN_RESET,
+};
+
 struct lb_backend_config {
 	char *addr; /* as written: "host:port" */
 	char *host; /* host part without brackets */
@@ -141,6 +153,7 @@ struct lb_health_check_config {
 	uint16_t port;                         /* 0: the backend's */
 	struct lb_status_range *expect_status; /* none: 200-399 */
 	size_t expect_status_count;
+	enum lb_health_check_initial initial;
 	uint32_t rise;
 	uint32_t fall;
 	bool tls;
@@ -190,6 +203,7 @@ struct lb_rule_config {
 	struct lb_bandwidth_limit_config bandwidth_limit;
 	struct lb_health_check_config health_check;
 	struct lb_passive_health_config passive_health;
+	enum lb_on_down on_down;
 	struct lb_prefix *allow_list; /* none: everyone */
 	size_t allow_list_count;
 	struct lb_prefix *deny_list; /* wins over allow_list */

@@ -90,6 +90,18 @@ static const struct lb_schema_word health_check_words[] = {
 	{0},
 };
 
+static const struct lb_schema_word initial_words[] = {
+	{"up", LB_HEALTH_CHECK_INITIAL_UP},
+	{"unknown", LB_HEALTH_CHECK_INITIAL_UNKNOWN},
+	{0},
+};
+
+static const struct lb_schema_word on_down_words[] = {
+	{"keep", LB_ON_DOWN_KEEP},
+	{"reset", LB_ON_DOWN_RESET},
+	{0},
+};
+
 static const struct lb_schema_word log_level_words[] = {
 	{"error", LB_LOG_ERROR},
 	{"warn", LB_LOG_WARN},
@@ -107,7 +119,7 @@ static const struct lb_schema_key backend_keys[] = {
 	 .help = "Share of new connections, relative to the other backends of the rule."},
 	{"drain", BOOL(lb_backend_config, drain), .def = "false",
 	 .help = "No new connections; those it has live on."},
-	{"backup", BOOL(lb_backend_config, backup), .def = "false", NOT_YET,
+	{"backup", BOOL(lb_backend_config, backup), .def = "false",
 	 .help = "Used only while no other backend is up."},
 	{"max_connections", NUMBER(lb_backend_config, max_connections), RANGE(0, CONNECTIONS),
 	 .def = "0", PROTECTS,
@@ -248,11 +260,14 @@ static const struct lb_schema_key health_check_keys[] = {
 	{"expect_status", .type = LB_SCHEMA_STATUS, ITEMS(0, 64), .otherwise = "200-399",
 	 LIST(lb_health_check_config, expect_status, struct lb_status_range),
 	 .help = "http: good answers."},
+	{"initial", WORD(lb_health_check_config, initial, initial_words), .def = "up",
+	 .help = "Before the first answer a backend gets clients (up) or none (unknown)."},
 	{"rise", NUMBER(lb_health_check_config, rise), RANGE(1, 100), .def = "2",
 	 .help = "Successes in a row that bring a backend up."},
 	{"fall", NUMBER(lb_health_check_config, fall), RANGE(1, 100), .def = "3",
 	 .help = "Failures in a row that take it down."},
-	{"tls", BOOL(lb_health_check_config, tls), .def = "false", .help = "Check over TLS."},
+	{"tls", BOOL(lb_health_check_config, tls), .def = "false", PROTECTS,
+	 .help = "Check over TLS."},
 	{"send_proxy", BOOL(lb_health_check_config, send_proxy), .def = "false",
 	 .help = "Start with a PROXY header."},
 	{"send", TEXT(lb_health_check_config, send), RANGE(1, 4096),
@@ -260,7 +275,7 @@ static const struct lb_schema_key health_check_keys[] = {
 	{"expect", TEXT(lb_health_check_config, expect), RANGE(1, 4096),
 	 .help = "tcp: what a good answer starts with."},
 	{"slow_start_ms", MS(lb_health_check_config, slow_start_ms), RANGE(0, HOUR), .def = "0",
-	 .help = "A backend that came up reaches its weight over this time."},
+	 NOT_YET, .help = "A backend that came up reaches its weight over this time."},
 };
 static const struct lb_schema_block health_check_block = {KEYS(health_check_keys)};
 
@@ -322,10 +337,12 @@ static const struct lb_schema_key rule_keys[] = {
 	 .help = "New connections per client."},
 	{"bandwidth_limit", BLOCK(lb_rule_config, bandwidth_limit, bandwidth_limit_block), PROTECTS,
 	 .help = "Bytes per second."},
-	{"health_check", BLOCK(lb_rule_config, health_check, health_check_block), NOT_YET,
+	{"health_check", BLOCK(lb_rule_config, health_check, health_check_block),
 	 .help = "Active checks of the backends."},
 	{"passive_health", BLOCK(lb_rule_config, passive_health, passive_health_block), NOT_YET,
 	 .help = "Backends that fail under traffic."},
+	{"on_down", WORD(lb_rule_config, on_down, on_down_words), .def = "keep",
+	 .help = "A backend that goes down keeps its flows, or both their ends are reset."},
 	{"allow_list", .type = LB_SCHEMA_PREFIX, PROTECTS, ITEMS(0, ITEMS_ACL),
 	 LIST(lb_rule_config, allow_list, struct lb_prefix),
 	 .help = "Only these clients are served. Empty: everyone."},

@@ -157,9 +157,19 @@ static uint64_t read_failures(const struct lb_backend *b)
 	return __atomic_load_n(&b->connect_failures, __ATOMIC_RELAXED);
 }
 
+static uint64_t read_checks(const struct lb_backend *b)
+{
+	return __atomic_load_n(&b->checks, __ATOMIC_RELAXED);
+}
+
+static uint64_t read_check_failures(const struct lb_backend *b)
+{
+	return __atomic_load_n(&b->check_failures, __ATOMIC_RELAXED);
+}
+
 static uint64_t read_eligible(const struct lb_backend *b)
 {
-	return b->eligible;
+	return __atomic_load_n(&b->eligible, __ATOMIC_RELAXED);
 }
 
 static void backends(const struct view *v)
@@ -173,8 +183,14 @@ static void backends(const struct view *v)
 	     "Connects that were refused, failed or timed out.");
 	backend_rows(v, "l4lb_backend_connect_failures_total", read_failures);
 	head(v, "l4lb_backend_health_status", "gauge",
-	     "1 when a backend takes new flows, 0 when it drains.");
+	     "1 when a backend takes new flows, 0 when it is down or drains.");
 	backend_rows(v, "l4lb_backend_health_status", read_eligible);
+	head(v, "l4lb_backend_health_checks_total", "counter",
+	     "Health checks that were answered, or not in time.");
+	backend_rows(v, "l4lb_backend_health_checks_total", read_checks);
+	head(v, "l4lb_backend_health_check_failures_total", "counter",
+	     "Those that did not end well.");
+	backend_rows(v, "l4lb_backend_health_check_failures_total", read_check_failures);
 }
 
 static void graft(const struct view *v)

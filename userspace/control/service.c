@@ -10,11 +10,13 @@
 
 #include <lb/limits.h>
 
+#include "backend/health_check.h"
 #include "backend/ports.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "control/access_log.h"
 #include "control/exporter.h"
+#include "control/health.h"
 #include "control/instance.h"
 #include "control/metrics.h"
 #include "control/same_host.h"
@@ -37,10 +39,12 @@ struct lb_service {
 	struct lb_flow_limits limits;
 	struct lb_rule *rules;
 	size_t rules_count;
+	uint64_t checked; /* backends that have health checks */
 	struct lb_worker **workers;
 	uint32_t workers_count;
 	struct lb_access_log *access_log;
 	struct lb_exporter *exporter;
+	struct lb_health_service *health;
 	bool *cut; /* by rule: its flows have been cut */
 	bool up;   /* it has come up */
 };
@@ -59,12 +63,13 @@ static uint32_t count_cores(void)
 }
 
 /*
- * Every flow needs two descriptors; the rest (listeners, loops, rings, pipes in use) gets a
- * reserve. Pipes have a fallback, so they need no guarantee.
+ * Every flow needs two descriptors; the rest (listeners, loops, rings, health checks, pipes in use)
+ * gets a reserve. Pipes have a fallback, so they need no guarantee.
  */
 static void set_limits(struct lb_service *s)
 {
-	uint64_t reserve = 64 + s->workers_count * (8 + s->rules_count);
+	uint64_t probes = s->checked < LB_PROBES_MAX ? s->checked : LB_PROBES_MAX;
+	uint64_t reserve = 64 + s->workers_count * (8 + s->rules_count) + probes;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit))
@@ -111,6 +116,8 @@ static int build_rules(struct lb_service *s)
 		rule->index = (uint32_t)i;
 		s->rules_count++;
 		err = lb_pool_new(&rule->pool, rule->config, &bad);
+		if (!err && rule->config->health_check.enabled)
+			s->checked += rule->pool->count;
 		if (!err)
 			err = open_ports(s, rule->pool);
 		if (!err)
@@ -345,6 +352,21 @@ static int run_workers(struct lb_service *s)
 	return 0;
 }
 
+static int start_health(struct lb_service *s)
+{
+	const struct lb_health_opts opts = {
+		.rules = s->rules,
+		.rules_count = s->rules_count,
+		.workers = s->workers,
+		.workers_count = s->workers_count,
+	};
+	int err = lb_health_start(&s->health, &opts);
+
+	if (err)
+		lb_err("health checks: cannot start: %s", strerror(-err));
+	return err;
+}
+
 static int bring_up(struct lb_service *s, const char *instance)
 {
 	int err;
@@ -383,7 +405,10 @@ static int bring_up(struct lb_service *s, const char *instance)
 	err = open_exporter(s);
 	if (err)
 		return err;
-	return run_workers(s);
+	err = run_workers(s);
+	if (err)
+		return err;
+	return start_health(s);
 }
 
 int lb_service_start(struct lb_service **ret, const struct lb_config *config,
@@ -425,9 +450,9 @@ uint64_t lb_service_drain_step(struct lb_service *s, uint64_t elapsed_ms)
 	for (size_t r = 0; r < s->rules_count; r++) {
 		if (s->cut[r] || elapsed_ms < s->rules[r].config->timeouts.drain_ms)
 			continue;
-		s->cut[r] = true;
-		for (uint32_t i = 0; i < s->workers_count; i++)
-			lb_worker_cut(s->workers[i], r);
+		/* Without memory for it: at the next step. */
+		s->cut[r] = !lb_workers_cut(s->workers, s->workers_count, LB_FLOWS_OF_RULE(r),
+					    LB_REASON_DRAINED);
 	}
 	return lb_service_flows(s);
 }
@@ -439,7 +464,9 @@ void lb_service_stop(struct lb_service **ps)
 	if (!s)
 		return;
 	*ps = NULL;
-	for (uint32_t i = 0; s->workers && i < s->workers_count; i++)
+	lb_health_stop(&s->health);
+	/* The one with the keeper last: the others may still have work for it. */
+	for (uint32_t i = s->workers ? s->workers_count : 0; i-- > 0;)
 		if (s->workers[i])
 			lb_worker_stop(s->workers[i]);
 	lb_exporter_close(&s->exporter);

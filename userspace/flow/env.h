@@ -19,6 +19,14 @@ struct lb_rule {
 	bool same_host; /* bytes of its flows may skip TCP: see kernel/same_host.h */
 };
 
+/* Some flows: of one rule (SIZE_MAX: of all), and of one of its backends (UINT32_MAX: of all). */
+struct lb_flows {
+	size_t rule;
+	uint32_t backend;
+};
+#define LB_FLOWS_ALL            ((struct lb_flows){SIZE_MAX, UINT32_MAX})
+#define LB_FLOWS_OF_RULE(index) ((struct lb_flows){(index), UINT32_MAX})
+
 /* What all workers share about flows. */
 struct lb_flow_limits {
 	uint64_t sessions;     /* atomic: alive in all workers */

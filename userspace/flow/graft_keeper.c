@@ -399,12 +399,18 @@ static void on_sweep(struct lb_timer *t)
 	lb_timer_start(k->opts.env->carrier.loop, t, k->hurry ? 1 : SWEEP_MS / SWEEP_PARTS);
 }
 
-void lb_graft_keeper_cut(struct lb_graft_keeper *k, size_t rule, enum lb_reason reason)
+static bool is_one_of(const struct lb_graft *g, struct lb_flows which)
+{
+	return (which.rule == SIZE_MAX || steward_of(g) == which.rule) &&
+	       (which.backend == UINT32_MAX || g->backend == which.backend);
+}
+
+void lb_graft_keeper_cut(struct lb_graft_keeper *k, struct lb_flows which, enum lb_reason reason)
 {
 	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++) {
 		struct lb_graft *g = entry_of(k, i);
 
-		if (!is_kept(g) || g->end_reason || (rule != SIZE_MAX && steward_of(g) != rule))
+		if (!is_kept(g) || g->end_reason || !is_one_of(g, which))
 			continue;
 		if (lb_graft_has_ended(g))
 			write_down_early(k, i);

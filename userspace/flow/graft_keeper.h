@@ -33,10 +33,10 @@ void lb_graft_keeper_free(struct lb_graft_keeper **keeper);
 /* Brings the byte counters up to date with every living graft. */
 void lb_graft_keeper_fold(struct lb_graft_keeper *k);
 /*
- * Ends the grafts of rule <rule> (SIZE_MAX: all) with <reason> and RST to both peers; the first
- * rule's include those whose own is gone. What had ended before is written down as it ended.
+ * Ends <which> of the grafts with <reason> and RST to both peers; the first rule's include those
+ * whose own is gone. What had ended before is written down as it ended.
  */
-void lb_graft_keeper_cut(struct lb_graft_keeper *k, size_t rule, enum lb_reason reason);
+void lb_graft_keeper_cut(struct lb_graft_keeper *k, struct lb_flows which, enum lb_reason reason);
 /* Flows taken over from an earlier daemon at the start. */
 uint32_t lb_graft_keeper_adopted(const struct lb_graft_keeper *k);
 

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which backend gets the next flow of a rule. One per rule, shared by all workers: the shares are
- * exact over the whole process because the turn is one atomic counter.
+ * exact over the whole process because all take turns at one table.
+ *
+ * Backends that are marked as backup get flows while no other one is eligible, and those that have
+ * found every other one failing.
  */
 #ifndef LB_FLOW_SELECT_H
 #define LB_FLOW_SELECT_H
@@ -17,6 +20,12 @@ struct lb_select;
 int lb_select_new(struct lb_select **ret, struct lb_pool *pool, enum lb_balance balance);
 /* NULL is fine. No worker may use it any more. */
 void lb_select_free(struct lb_select **sel);
+
+/*
+ * <b> may be picked from now on, or no more; the shares of the others are exact again at once. 0,
+ * or -errno: then <b>'s share falls to its neighbours. One thread at a time, beside the workers.
+ */
+int lb_select_note(struct lb_select *sel, struct lb_backend *b, bool eligible);
 
 /*
  * The next backend in turn that is not one of the <n> in <tried>; NULL when there is none. Bounded

@@ -10,7 +10,8 @@
  *                                                                     reset_by_client, full
  *   carry    carrier.c        relay; promotes to graft or sockmap     done, idle, reset_by_client,
  *            relay.c sockmap.c when earned                            reset_by_backend,
- *            graft.c                                                  max_lifetime, drained, full
+ *            graft.c                                                  max_lifetime, drained, full,
+ *                                                                     backend_down
  *   account  account.c        counters, one access-log line
  *
  * A grafted flow leaves its session: graft_keeper.c sees to its end and to the last stage.
@@ -249,7 +250,14 @@ static void on_left(struct lb_pair *p, struct lb_graft *g)
 	let_go(s);
 }
 
-void lb_session_close_all(struct lb_flow_env *env, size_t rule, enum lb_reason reason)
+static bool is_one_of(const struct lb_session *s, struct lb_flows which)
+{
+	if (which.rule != SIZE_MAX && s->rule->index != which.rule)
+		return false;
+	return which.backend == UINT32_MAX || (s->carrying && s->backend->index == which.backend);
+}
+
+void lb_session_close_all(struct lb_flow_env *env, struct lb_flows which, enum lb_reason reason)
 {
 	struct lb_list *node = env->sessions.next;
 
@@ -257,7 +265,7 @@ void lb_session_close_all(struct lb_flow_env *env, size_t rule, enum lb_reason r
 		struct lb_session *s = lb_container_of(node, struct lb_session, node);
 
 		node = node->next;
-		if (rule == SIZE_MAX || s->rule->index == rule)
+		if (is_one_of(s, which))
 			lb_session_close(s, reason, false);
 	}
 }

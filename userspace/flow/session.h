@@ -52,7 +52,10 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
  */
 void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean);
 
-/* Ends the worker's sessions of rule <rule> (SIZE_MAX: all) with <reason> and RST. */
-void lb_session_close_all(struct lb_flow_env *env, size_t rule, enum lb_reason reason);
+/*
+ * Ends <which> of the worker's sessions with <reason> and RST. One that is still connecting to a
+ * backend is not yet that backend's.
+ */
+void lb_session_close_all(struct lb_flow_env *env, struct lb_flows which, enum lb_reason reason);
 
 #endif

@@ -467,7 +467,7 @@ static void a_cut_ends_what_lives_and_leaves_what_has_ended(void **state)
 	close_both_ways(living(1));
 	tell(1);
 	assert_int_equal(fx.lines, 1);
-	lb_graft_keeper_cut(fx.keeper, 0, LB_REASON_DRAINED);
+	lb_graft_keeper_cut(fx.keeper, LB_FLOWS_OF_RULE(0), LB_REASON_DRAINED);
 	assert_int_equal(fx.counters[0].ends[LB_REASON_DRAINED], 1);
 	assert_int_equal(fx.counters[0].ends[LB_REASON_DONE], 1);
 	assert_int_equal(fx.lines, 2);
@@ -479,7 +479,7 @@ static void a_cut_of_another_rule_cuts_nobody(void **state)
 {
 	start();
 	living(0);
-	lb_graft_keeper_cut(fx.keeper, 1, LB_REASON_DRAINED);
+	lb_graft_keeper_cut(fx.keeper, LB_FLOWS_OF_RULE(1), LB_REASON_DRAINED);
 	assert_false(fx.lines);
 }
 
@@ -493,7 +493,7 @@ static void a_pair_that_a_session_still_owns_is_left_alone(void **state)
 	close_both_ways(g);
 	tell(0);
 	advance(5000);
-	lb_graft_keeper_cut(fx.keeper, SIZE_MAX, LB_REASON_DRAINED);
+	lb_graft_keeper_cut(fx.keeper, LB_FLOWS_ALL, LB_REASON_DRAINED);
 	assert_true(!fx.lines && !fx.resets_count);
 }
 

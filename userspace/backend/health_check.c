@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/* See health_check.h. Must never have two checks of one backend under way. */
+#include "backend/health_check.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/health.h"
+#include "backend/probe.h"
+#include "base/cleanup.h"
+
+/* RFC 7231: who asks. */
+#define AGENT "layer4-lb-health-check"
+
+struct check {
+	struct lb_list node; /* of all, or of those that wait: never of both */
+	struct lb_health_checks *all;
+	struct lb_backend *backend;
+	const struct lb_health_check_config *config;
+	struct lb_health health;
+	struct lb_probe probe;
+	struct lb_timer timer; /* to the next one */
+	char *request;
+	uint64_t since_ms; /* in this state since; 0: the start */
+	uint32_t rule;
+};
+
+struct lb_health_checks {
+	struct lb_health_checks_opts opts;
+	struct check **checks;
+	uint32_t count;
+	uint32_t running;
+	struct lb_list waiting;
+	uint64_t random; /* xorshift: nobody gains from guessing it */
+};
+
+static uint64_t next_random(struct lb_health_checks *h)
+{
+	h->random ^= h->random << 13;
+	h->random ^= h->random >> 7;
+	h->random ^= h->random << 17;
+	return h->random;
+}
+
+/* --- what is said ----------------------------------------------------------------------------- */
+
+/* The peer of a PROXY header that speaks for nobody: a check is the balancer's own. */
+static const char proxy_v1[] = "PROXY UNKNOWN\r\n";
+static const char proxy_v2_local[] = "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+static size_t put_proxy(const struct lb_rule_config *rule, char *to)
+{
+	if (!rule->health_check.send_proxy)
+		return 0;
+	if (rule->proxy_protocol == LB_PROXY_PROTOCOL_V2) {
+		memcpy(to, proxy_v2_local, sizeof(proxy_v2_local) - 1);
+		return sizeof(proxy_v2_local) - 1;
+	}
+	memcpy(to, proxy_v1, sizeof(proxy_v1) - 1);
+	return sizeof(proxy_v1) - 1;
+}
+
+/* 0 or -ENOMEM. */
+static int build_request(struct check *c, const struct lb_rule_config *rule)
+{
+	const struct lb_health_check_config *config = c->config;
+	const char *send = config->send ? config->send : "";
+	LB_AUTO_FREE char *text = NULL;
+	char proxy[32];
+	size_t head = put_proxy(rule, proxy), size = 0;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return -ENOMEM;
+	fwrite(proxy, 1, head, out);
+	if (config->protocol == LB_HEALTH_CHECK_HTTP)
+		fprintf(out,
+			"GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: " AGENT
+			"\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+			config->path, config->host ? config->host : c->backend->config->addr);
+	else
+		fputs(send, out);
+	if (fclose(out))
+		return -ENOMEM;
+	c->request = LB_TAKE_PTR(text);
+	c->probe.request = c->request;
+	c->probe.request_len = size;
+	return 0;
+}
+
+/* --- one check after the other ---------------------------------------------------------------- */
+
+static void run(struct check *c)
+{
+	c->all->running++;
+	lb_probe_start(&c->probe);
+}
+
+static void on_due(struct lb_timer *t)
+{
+	struct check *c = lb_container_of(t, struct check, timer);
+
+	if (c->all->running < LB_PROBES_MAX) {
+		run(c);
+		return;
+	}
+	lb_list_append(&c->all->waiting, &c->node);
+}
+
+static void run_next(struct lb_health_checks *h)
+{
+	struct check *c;
+
+	if (lb_list_empty(&h->waiting))
+		return;
+	c = lb_container_of(h->waiting.next, struct check, node);
+	lb_list_remove(&c->node);
+	run(c);
+}
+
+/* Between nine and eleven tenths of <ms>. */
+static uint64_t spread(struct lb_health_checks *h, uint64_t ms)
+{
+	return ms - ms / 10 + next_random(h) % (ms / 5 + 1);
+}
+
+static void note(struct check *c, bool good, const char *cause)
+{
+	struct lb_health_checks *h = c->all;
+	uint64_t now = lb_loop_now_ms(h->opts.loop);
+	uint32_t answers = c->health.streak + 1;
+	struct lb_health_change change;
+
+	__atomic_fetch_add(&c->backend->checks, 1, __ATOMIC_RELAXED);
+	if (!good)
+		__atomic_fetch_add(&c->backend->check_failures, 1, __ATOMIC_RELAXED);
+	if (!lb_health_note(&c->health, c->config, good))
+		return;
+	change = (struct lb_health_change){
+		.rule = c->rule,
+		.backend = c->backend,
+		.up = c->health.up,
+		.cause = cause,
+		.answers = answers,
+		.was_ms = c->since_ms ? now - c->since_ms : 0,
+	};
+	c->since_ms = now;
+	h->opts.changed(h->opts.arg, &change);
+}
+
+static void on_done(struct lb_probe *p, enum lb_probe_result result, const char *cause)
+{
+	struct check *c = lb_container_of(p, struct check, probe);
+	struct lb_health_checks *h = c->all;
+
+	h->running--;
+	if (result != LB_PROBE_SKIPPED)
+		note(c, result == LB_PROBE_GOOD, cause);
+	lb_timer_start(h->opts.loop, &c->timer,
+		       spread(h, lb_health_next_ms(&c->health, c->config)));
+	run_next(h);
+}
+
+/* --- birth and death -------------------------------------------------------------------------- */
+
+int lb_health_checks_new(struct lb_health_checks **ret, const struct lb_health_checks_opts *opts)
+{
+	struct lb_health_checks *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return -ENOMEM;
+	h->opts = *opts;
+	h->random = lb_loop_now_ns(opts->loop) | 1;
+	lb_list_init(&h->waiting);
+	*ret = h;
+	return 0;
+}
+
+static void check_free(struct check **pc)
+{
+	struct check *c = *pc;
+
+	if (!c)
+		return;
+	*pc = NULL;
+	free(c->request);
+	free(c);
+}
+
+static int add_one(struct lb_health_checks *h, uint32_t index, const struct lb_rule_config *rule,
+		   struct lb_backend *b)
+{
+	LB_AUTO(check_free) struct check *c = calloc(1, sizeof(*c));
+	int err;
+
+	if (!c)
+		return -ENOMEM;
+	c->all = h;
+	c->rule = index;
+	c->backend = b;
+	c->config = &rule->health_check;
+	c->probe = (struct lb_probe){.loop = h->opts.loop, .config = c->config, .addr = b->addr};
+	c->probe.done = on_done;
+	if (c->config->port)
+		lb_addr_set_port(&c->probe.addr, c->config->port);
+	err = build_request(c, rule);
+	if (err)
+		return err;
+	lb_probe_init(&c->probe);
+	lb_timer_init(&c->timer, on_due);
+	lb_health_init(&c->health, c->config);
+	h->checks[h->count++] = LB_TAKE_PTR(c);
+	return 0;
+}
+
+int lb_health_checks_add(struct lb_health_checks *h, uint32_t index,
+			 const struct lb_rule_config *rule, struct lb_pool *pool)
+{
+	struct check **checks;
+	int err = 0;
+
+	if (!rule->health_check.enabled)
+		return 0;
+	checks = realloc(h->checks, (h->count + pool->count + 1) * sizeof(struct check *));
+	if (!checks)
+		return -ENOMEM;
+	h->checks = checks;
+	for (uint32_t i = 0; i < pool->count && !err; i++)
+		err = add_one(h, index, rule, &pool->backends[i]);
+	return err;
+}
+
+uint32_t lb_health_checks_count(const struct lb_health_checks *h)
+{
+	return h->count;
+}
+
+void lb_health_checks_start(struct lb_health_checks *h)
+{
+	for (uint32_t i = 0; i < h->count; i++)
+		lb_timer_start(h->opts.loop, &h->checks[i]->timer, 0);
+}
+
+void lb_health_checks_free(struct lb_health_checks **ph)
+{
+	struct lb_health_checks *h = *ph;
+
+	if (!h)
+		return;
+	*ph = NULL;
+	for (uint32_t i = 0; i < h->count; i++) {
+		lb_timer_stop(h->opts.loop, &h->checks[i]->timer);
+		lb_probe_stop(&h->checks[i]->probe);
+		check_free(&h->checks[i]);
+	}
+	free(h->checks);
+	free(h);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Active health checks: asks every backend of every rule that wants it, again and again, and tells
+ * when one has gone down or come up (backend/health.h: when that is). Decides nothing about flows.
+ *
+ * The first checks go out at once; later ones are spread by a tenth of their interval, so that
+ * backends are not asked in step. At most LB_PROBES_MAX run at a time: the rest waits its turn.
+ *
+ * The loop's thread only, if nothing else is said.
+ */
+#ifndef LB_BACKEND_HEALTH_CHECK_H
+#define LB_BACKEND_HEALTH_CHECK_H
+
+#include "backend/pool.h"
+#include "loop/loop.h"
+
+/* Descriptors they may take. */
+#define LB_PROBES_MAX 256u
+
+struct lb_health_checks;
+
+/* What has become of a backend. */
+struct lb_health_change {
+	uint32_t rule;
+	struct lb_backend *backend;
+	bool up;
+	const char *cause; /* of the last answer; NULL when up */
+	uint32_t answers;  /* in a row that made the change */
+	uint64_t was_ms;   /* how long it had been in the other state; 0: since the start */
+};
+
+struct lb_health_checks_opts {
+	struct lb_loop *loop;
+	void (*changed)(void *arg, const struct lb_health_change *change);
+	void *arg;
+};
+
+/* 0 or -errno. Any thread, before the loop runs. */
+int lb_health_checks_new(struct lb_health_checks **ret, const struct lb_health_checks_opts *opts);
+/*
+ * Checks <pool>'s backends as <rule> says, or does nothing when it does not; both outlive the
+ * checks. 0 or -errno. Any thread, before the loop runs.
+ */
+int lb_health_checks_add(struct lb_health_checks *h, uint32_t index,
+			 const struct lb_rule_config *rule, struct lb_pool *pool);
+/* How many backends are checked. */
+uint32_t lb_health_checks_count(const struct lb_health_checks *h);
+/* Sends the first ones. */
+void lb_health_checks_start(struct lb_health_checks *h);
+/* Ends them; no callback comes any more. NULL is fine. */
+void lb_health_checks_free(struct lb_health_checks **h);
+
+#endif
