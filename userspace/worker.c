@@ -82,6 +82,19 @@ uint32_t lb_worker_adopted(const struct lb_worker *w)
 	return w->keeper ? lb_graft_keeper_adopted(w->keeper) : 0;
 }
 
+static void do_granted(void *arg)
+{
+	lb_session_granted(arg);
+}
+
+/* Any thread. Without memory those at the door are found when their time is up. */
+static void wake_for_door(struct lb_door *door)
+{
+	struct lb_flow_env *env = lb_container_of(door, struct lb_flow_env, door);
+
+	(void)lb_loop_post(env->carrier.loop, do_granted, env);
+}
+
 int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
 {
 	LB_AUTO(lb_worker_free) struct lb_worker *w = calloc(1, sizeof(*w));
@@ -95,6 +108,7 @@ int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
 	env = &w->env;
 	lb_list_init(&env->sessions);
 	lb_slab_init(&env->slab, sizeof(struct lb_session));
+	lb_door_init(&env->door, wake_for_door);
 	env->limits = opts->limits;
 	env->log_line = opts->log_line ? log_line : NULL;
 	env->carrier.worker = opts->index;
@@ -369,6 +383,7 @@ void lb_worker_free(struct lb_worker **pw)
 	lb_sockmap_slots_free(&w->env.carrier.slots);
 	lb_pipe_pool_fini(&w->env.carrier.pipes);
 	lb_slab_fini(&w->env.slab);
+	lb_door_fini(&w->env.door);
 	free(w->env.carrier.scratch);
 	free(w->env.counters);
 	free(w->acceptors);

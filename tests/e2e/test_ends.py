@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lbtest import lane as lanes, machine, peer
+from lbtest import graft, lane as lanes, machine, peer
 from lbtest.daemon import rule
-from lbtest.net import BACKEND
+from lbtest.net import BACKEND, CLIENT
 from lbtest.process import run
 
 LISTEN, BACK = ("10.81.0.1", 6500), ("10.81.1.2", 7500)
@@ -124,3 +124,21 @@ def test_descriptors_come_back_after_every_kind_of_failure(net, folder, daemon):
         assert_ended(d, "connect_failed", 300)
         d.check_idle()
         assert machine.process_fds(d.pid)["other"] <= d.fds["other"]
+
+
+@pytest.mark.parametrize("side, reason", [(CLIENT, "reset_by_client"),
+                                          (BACKEND, "reset_by_backend")])
+@pytest.mark.parametrize("timeouts", [{"keepalive_ms": 1000}, {"user_timeout_ms": 700}])
+def test_a_peer_that_has_gone_is_given_up_by_tcp(request, net, daemon, side, reason, timeouts):
+    deaf = "chain c { type filter hook input priority 0; meta l4proto tcp drop; }"
+    with start(daemon, [TO], timeouts=timeouts) as d:
+        site = graft.Site(d, LISTEN, BACK)
+        request.addfinalizer(site.close)
+        flow = site.open()
+        flow.ping()
+        with net.nft(side, deaf):
+            if "user_timeout_ms" in timeouts:
+                # Towards the one who is deaf: it is the unanswered bytes that count.
+                (flow.server if side == CLIENT else flow.client).sendall(b"x")
+            found = d.wait_flows(1, seconds=8)
+        assert (found[0]["reason"], found[0]["error"]) == (reason, "ETIMEDOUT"), found

@@ -216,7 +216,7 @@ def test_a_backup_serves_while_no_other_does(net, daemon, serve):
 
 @pytest.mark.parametrize("on_down", ["keep", "reset"])
 @pytest.mark.parametrize("carrier", lanes.CARRIERS)
-def test_flows_of_a_backend_that_goes_down_are_kept_or_reset(net, daemon, serve, carrier, on_down):
+def test_flows_of_a_backend_that_goes_down_are_kept_or_reset(request, daemon, serve, carrier, on_down):
     # The check asks another port: the backend that carries the flows lives on.
     health = serve(BACK + 1, backends.good)
     d = daemon({"graft": {"max_flows": 64},
@@ -224,6 +224,7 @@ def test_flows_of_a_backend_that_goes_down_are_kept_or_reset(net, daemon, serve,
     d.start()
     lanes.skip_without(carrier, d)
     site = graft.Site(d, (LB_ADDR[4], LISTEN), (BACKEND_ADDR[4], BACK))
+    request.addfinalizer(site.close)
     flows = [site.open() for _ in range(3)]
     for f in flows:
         for _ in range(70):
@@ -244,7 +245,6 @@ def test_flows_of_a_backend_that_goes_down_are_kept_or_reset(net, daemon, serve,
             f.ping(100)
             f.close()
         assert {f["reason"] for f in d.wait_flows(3)} == {"done"}
-    site.close()
     d.stop()
     d.check_gone()
 

@@ -17,6 +17,9 @@ FUZZ_OBJ_config  := $(patsubst %.c,$(O)/fuzz/%.o,$(wildcard userspace/config/*.c
 	userspace/base/addr.c userspace/base/log.c)
 $(O)/fuzz/config: $(FUZZ_OBJ_config)
 
+FUZZ_OBJ_answer := $(O)/fuzz/userspace/backend/answer.o
+$(O)/fuzz/answer: $(FUZZ_OBJ_answer)
+
 FUZZ_BIN := $(FUZZ_TARGETS:%=$(O)/fuzz/%)
 FUZZ_OBJ := $(sort $(FUZZ_TARGETS:%=$(O)/fuzz/tests/fuzz/%.o) $(foreach t,$(FUZZ_TARGETS),$(FUZZ_OBJ_$t)))
 

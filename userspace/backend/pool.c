@@ -11,6 +11,16 @@
 #include "backend/resolve.h"
 #include "base/cleanup.h"
 
+/* The stricter one of the rule's and its own. */
+static uint32_t limit_of(const struct lb_rule_config *rule, const struct lb_backend_config *b)
+{
+	uint32_t all = rule->backend_connection_limit, own = b->max_connections;
+
+	if (!all || !own)
+		return all ? all : own;
+	return all < own ? all : own;
+}
+
 int lb_pool_new(struct lb_pool **ret, const struct lb_rule_config *rule, const char **bad)
 {
 	LB_AUTO(lb_pool_free) struct lb_pool *pool = calloc(1, sizeof(*pool));
@@ -28,11 +38,11 @@ int lb_pool_new(struct lb_pool **ret, const struct lb_rule_config *rule, const c
 		b->config = &rule->backends[i];
 		b->index = i;
 		b->weight = b->config->weight;
+		b->limit = limit_of(rule, b->config);
 		b->draining = b->config->drain;
-		b->eligible = !b->draining;
-		if (rule->health_check.enabled &&
-		    rule->health_check.initial == LB_HEALTH_CHECK_INITIAL_UNKNOWN)
-			b->eligible = false;
+		b->down = rule->health_check.enabled &&
+			  rule->health_check.initial == LB_HEALTH_CHECK_INITIAL_UNKNOWN;
+		b->eligible = !b->draining && !b->down;
 		err = lb_resolve(b->config->host, b->config->port, &b->addr);
 		if (err) {
 			*bad = b->config->addr;

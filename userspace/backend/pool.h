@@ -20,10 +20,16 @@ struct lb_backend {
 	uint32_t index; /* in its pool */
 	uint32_t weight;
 	bool draining;
+	bool down;              /* the health thread's: its checks fail .. */
+	bool ejected;           /* .. or its flows did, for some time */
 	bool eligible;          /* atomic: may be picked; lb_select_note() sets it */
 	struct lb_ports *ports; /* shared by all backends with this address; not owned */
+	uint32_t limit;         /* connections it may have; 0: any */
+	/* flow/select's, under its lock; <active> may be read by anybody, relaxed. */
+	uint64_t active; /* connections it has, or is being asked for */
+	uint64_t turn;   /* when it is its turn by weight, in virtual time */
+	uint32_t heap_at;
 	/* Any worker, relaxed. */
-	uint64_t active;
 	uint64_t connections;
 	uint64_t connect_failures;
 	uint64_t checks; /* health checks answered, or not in time .. */

@@ -31,7 +31,6 @@ enum lb_acceleration {
 	LB_ACCELERATION_RELAY,
 };
 
-/* All but the first are accepted and kept, but behave as it until they are in force. */
 enum lb_balance {
 	LB_BALANCE_WEIGHTED_ROUND_ROBIN = 0,
 	LB_BALANCE_LEAST_CONNECTIONS,
@@ -84,6 +83,8 @@ struct lb_timeouts_config {
 	uint64_t handshake_ms;
 	uint64_t max_lifetime_ms; /* 0: never */
 	uint64_t drain_ms;
+	uint64_t keepalive_ms;    /* 0: off */
+	uint64_t user_timeout_ms; /* 0: the kernel's */
 };
 
 struct lb_queue_config {

@@ -66,9 +66,9 @@ static const struct lb_schema_word acceleration_words[] = {
 
 static const struct lb_schema_word balance_words[] = {
 	{"weighted_round_robin", LB_BALANCE_WEIGHTED_ROUND_ROBIN},
-	{"least_connections", LB_BALANCE_LEAST_CONNECTIONS, "weighted_round_robin"},
-	{"random_two", LB_BALANCE_RANDOM_TWO, "weighted_round_robin"},
-	{"source_hash", LB_BALANCE_SOURCE_HASH, "weighted_round_robin"},
+	{"least_connections", LB_BALANCE_LEAST_CONNECTIONS},
+	{"random_two", LB_BALANCE_RANDOM_TWO},
+	{"source_hash", LB_BALANCE_SOURCE_HASH},
 	{0},
 };
 
@@ -122,8 +122,7 @@ static const struct lb_schema_key backend_keys[] = {
 	{"backup", BOOL(lb_backend_config, backup), .def = "false",
 	 .help = "Used only while no other backend is up."},
 	{"max_connections", NUMBER(lb_backend_config, max_connections), RANGE(0, CONNECTIONS),
-	 .def = "0", PROTECTS,
-	 .help = "Connections it gets at once, over all workers. 0: no limit."},
+	 .def = "0", .help = "Connections it gets at once, over all workers. 0: no limit."},
 	{"tls_name", STRING(lb_backend_config, tls_name), RANGE(1, 253), PROTECTS,
 	 .otherwise = "its host",
 	 .help = "Name asked for and verified when `backend_tls` is enabled."},
@@ -145,13 +144,19 @@ static const struct lb_schema_key timeouts_keys[] = {
 	 .def = "0", .help = "A flow older than this is closed. 0: never."},
 	{"drain_ms", MS(lb_timeouts_config, drain_ms), RANGE(0, 7 * DAY), .def = "30s",
 	 .help = "What a stop leaves living flows to end by themselves."},
+	{"keepalive_ms", MS(lb_timeouts_config, keepalive_ms), RANGE(0, 9 * HOUR), .def = "0",
+	 .help = "A peer that is silent for so long is asked whether it lives; it has failed after "
+		 "three questions, a third of that time apart. Whole seconds. 0: never."},
+	{"user_timeout_ms", MS(lb_timeouts_config, user_timeout_ms), RANGE(0, DAY), .def = "0",
+	 .help = "A peer that acknowledges nothing of what it was sent for so long has failed. 0: "
+		 "as the kernel thinks fit."},
 };
 static const struct lb_schema_block timeouts_block = {KEYS(timeouts_keys)};
 
 static const struct lb_schema_key queue_keys[] = {
-	{"max", NUMBER(lb_queue_config, max), RANGE(0, 1000000), .def = "0", NOT_YET,
+	{"max", NUMBER(lb_queue_config, max), RANGE(0, 65535), .def = "0",
 	 .help = "Clients that may wait when every backend is at its limit. 0: none."},
-	{"timeout_ms", MS(lb_queue_config, timeout_ms), RANGE(1, HOUR), .def = "10s", NOT_YET,
+	{"timeout_ms", MS(lb_queue_config, timeout_ms), RANGE(1, HOUR), .def = "10s",
 	 .help = "How long each may wait."},
 };
 static const struct lb_schema_block queue_block = {KEYS(queue_keys)};
@@ -316,10 +321,10 @@ static const struct lb_schema_key rule_keys[] = {
 	{"queue", BLOCK(lb_rule_config, queue, queue_block),
 	 .help = "Waiting room for clients that no backend has room for."},
 	{"backend_connection_limit", NUMBER(lb_rule_config, backend_connection_limit),
-	 RANGE(0, CONNECTIONS), .def = "0", PROTECTS,
+	 RANGE(0, CONNECTIONS), .def = "0",
 	 .help = "Connections each backend gets at once, over all workers. 0: no limit."},
 	{"client_connection_limit", NUMBER(lb_rule_config, client_connection_limit),
-	 RANGE(0, CONNECTIONS), .def = "0", PROTECTS,
+	 RANGE(0, CONNECTIONS), .def = "0",
 	 .help = "Connections each client address may have at once. 0: no limit."},
 	{"proxy_protocol", WORD(lb_rule_config, proxy_protocol, proxy_protocol_words), .def = "off",
 	 PROTECTS, .help = "Header that tells backends the client's address; `true` means v2."},
@@ -339,7 +344,7 @@ static const struct lb_schema_key rule_keys[] = {
 	 .help = "Bytes per second."},
 	{"health_check", BLOCK(lb_rule_config, health_check, health_check_block),
 	 .help = "Active checks of the backends."},
-	{"passive_health", BLOCK(lb_rule_config, passive_health, passive_health_block), NOT_YET,
+	{"passive_health", BLOCK(lb_rule_config, passive_health, passive_health_block),
 	 .help = "Backends that fail under traffic."},
 	{"on_down", WORD(lb_rule_config, on_down, on_down_words), .def = "keep",
 	 .help = "A backend that goes down keeps its flows, or both their ends are reset."},

@@ -55,6 +55,9 @@ static void connections(const struct view *v)
 	head(v, "l4lb_connections_total", "counter", "Client connections accepted.");
 	for (size_t r = 0; r < v->rules_count; r++)
 		row(v, "l4lb_connections_total", r, NULL, NULL, v->sums[r].connections);
+	head(v, "l4lb_queue_length", "gauge", "Clients that wait for a backend with room.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		row(v, "l4lb_queue_length", r, NULL, NULL, lb_select_waiting(v->rules[r].select));
 	head(v, "l4lb_active_connections", "gauge", "Client connections alive.");
 	for (size_t r = 0; r < v->rules_count; r++)
 		row(v, "l4lb_active_connections", r, NULL, NULL, v->sums[r].active);

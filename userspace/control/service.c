@@ -21,7 +21,9 @@
 #include "control/metrics.h"
 #include "control/same_host.h"
 #include "flow/accept.h"
+#include "flow/client_connection_limit.h"
 #include "flow/grafts.h"
+#include "flow/keepalive.h"
 #include "flow/segments.h"
 #include "kernel/graft_table.h"
 #include "worker.h"
@@ -122,6 +124,9 @@ static int build_rules(struct lb_service *s)
 			err = open_ports(s, rule->pool);
 		if (!err)
 			err = lb_select_new(&rule->select, rule->pool, rule->config->balance);
+		if (!err && rule->config->client_connection_limit)
+			err = lb_client_connection_limit_new(&rule->client_connection_limit,
+							     rule->config->client_connection_limit);
 		if (err) {
 			lb_err("rule %s: %s%s%s", rule->config->name, bad ? "backend " : "",
 			       bad ? bad : "", bad ? ": no address for this name" : strerror(-err));
@@ -312,6 +317,7 @@ static int listen_one(struct lb_service *s, uint32_t worker, const struct lb_rul
 	fd = lb_accept_open(&rule->config->listen, worker == 0);
 	if (fd < 0)
 		return LB_TAKE_FD(fd);
+	lb_keepalive_set(fd, &rule->config->timeouts);
 	if (s->grafts && may_graft(rule->config))
 		lb_segments_limit_clients(fd, rule->pool);
 	err = lb_worker_listen(s->workers[worker], rule, fd);
@@ -352,7 +358,8 @@ static int run_workers(struct lb_service *s)
 	return 0;
 }
 
-static int start_health(struct lb_service *s)
+/* The workers, and who watches over their backends. */
+static int run_all(struct lb_service *s)
 {
 	const struct lb_health_opts opts = {
 		.rules = s->rules,
@@ -360,10 +367,18 @@ static int start_health(struct lb_service *s)
 		.workers = s->workers,
 		.workers_count = s->workers_count,
 	};
-	int err = lb_health_start(&s->health, &opts);
+	int err = lb_health_new(&s->health, &opts);
 
+	if (err) {
+		lb_err("health checks: %s", strerror(-err));
+		return err;
+	}
+	err = run_workers(s);
 	if (err)
-		lb_err("health checks: cannot start: %s", strerror(-err));
+		return err;
+	err = lb_health_start(s->health);
+	if (err)
+		lb_err("health checks: cannot start their thread: %s", strerror(-err));
 	return err;
 }
 
@@ -405,10 +420,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 	err = open_exporter(s);
 	if (err)
 		return err;
-	err = run_workers(s);
-	if (err)
-		return err;
-	return start_health(s);
+	return run_all(s);
 }
 
 int lb_service_start(struct lb_service **ret, const struct lb_config *config,
@@ -464,12 +476,13 @@ void lb_service_stop(struct lb_service **ps)
 	if (!s)
 		return;
 	*ps = NULL;
-	lb_health_stop(&s->health);
+	lb_health_stop(s->health);
 	/* The one with the keeper last: the others may still have work for it. */
 	for (uint32_t i = s->workers ? s->workers_count : 0; i-- > 0;)
 		if (s->workers[i])
 			lb_worker_stop(s->workers[i]);
 	lb_exporter_close(&s->exporter);
+	lb_health_free(&s->health);
 	for (uint32_t i = 0; s->workers && i < s->workers_count; i++)
 		lb_worker_free(&s->workers[i]);
 	free(s->workers);
@@ -480,6 +493,7 @@ void lb_service_stop(struct lb_service **ps)
 	lb_same_host_close(s->same_host);
 	lb_kernel_close(s->kernel);
 	for (size_t i = 0; i < s->rules_count; i++) {
+		lb_client_connection_limit_free(&s->rules[i].client_connection_limit);
 		lb_select_free(&s->rules[i].select);
 		lb_pool_free(&s->rules[i].pool);
 	}

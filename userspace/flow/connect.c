@@ -13,7 +13,9 @@
 
 #include "backend/ports.h"
 #include "base/cleanup.h"
+#include "flow/keepalive.h"
 #include "flow/segments.h"
+#include "flow/select_maglev.h"
 
 /* Local ports tried before the kernel is asked for one. */
 #define PORT_TRIES 3
@@ -25,22 +27,43 @@ static uint8_t tries_max(const struct lb_session *s)
 	return tries < LB_TRIES_MAX ? (uint8_t)tries : LB_TRIES_MAX;
 }
 
-static void backend_take(struct lb_session *s, struct lb_backend *b)
+/* The client's address, as source_hash knows it: ports do not matter. */
+static uint64_t source_of(const struct lb_addr *client)
+{
+	if (client->sa.sa_family == AF_INET6)
+		return lb_select_maglev_hash(&client->in6.sin6_addr, sizeof(client->in6.sin6_addr));
+	return lb_select_maglev_hash(&client->in4.sin_addr, sizeof(client->in4.sin_addr));
+}
+
+static struct lb_select_ask ask_of(const struct lb_session *s)
+{
+	return (struct lb_select_ask){
+		.source = source_of(&s->client),
+		.tried = s->tried,
+		.tried_count = s->tries,
+	};
+}
+
+/* <b> has been taken for this session. */
+static void backend_set(struct lb_session *s, struct lb_backend *b)
 {
 	s->backend = b;
 	s->tried[s->tries++] = b;
-	__atomic_fetch_add(&b->active, 1, __ATOMIC_RELAXED);
+	s->try_ns = lb_loop_now_ns(s->env->carrier.loop);
 	__atomic_fetch_add(&b->connections, 1, __ATOMIC_RELAXED);
 }
 
-static void backend_drop(struct lb_session *s)
+/* <own_fault>: of this host. */
+static void backend_drop(struct lb_session *s, bool own_fault)
 {
 	struct lb_leg *leg = &s->pair.leg[LB_LEG_BACKEND];
 	int fd = leg->watch.fd;
 
 	lb_count(&s->env->counters[s->rule->index].connect_failures, 1);
 	__atomic_fetch_add(&s->backend->connect_failures, 1, __ATOMIC_RELAXED);
-	__atomic_fetch_sub(&s->backend->active, 1, __ATOMIC_RELAXED);
+	if (s->rule->failed && !own_fault)
+		s->rule->failed(s->rule, s->backend);
+	lb_select_release(s->rule->select, s->backend);
 	s->backend = NULL;
 	if (fd < 0)
 		return;
@@ -61,6 +84,7 @@ static int connect_from(const struct lb_session *s, uint16_t port)
 		return -errno;
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
 		return -errno;
+	lb_keepalive_set(fd, &s->rule->config->timeouts);
 	if (port) {
 		lb_segments_limit_backend(fd, s->pair.leg[LB_LEG_CLIENT].watch.fd);
 		/* The same port serves other backends at the same time. */
@@ -120,28 +144,88 @@ static bool is_own_shortage(int err)
 	return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS;
 }
 
+/* All that it may have are full. */
+static enum lb_step wait_for_room(struct lb_session *s)
+{
+	const struct lb_queue_config *queue = &s->rule->config->queue;
+
+	s->reason = LB_REASON_BACKEND_LIMIT;
+	if (!queue->max)
+		return LB_STEP_CLOSE;
+	s->waiter.ask = ask_of(s);
+	s->waiter.door = &s->env->door;
+	if (lb_select_wait(s->rule->select, &s->waiter, queue->max)) {
+		s->reason = LB_REASON_QUEUE_FULL;
+		return LB_STEP_CLOSE;
+	}
+	s->waiting = true;
+	lb_timer_start(s->env->carrier.loop, &s->timer, queue->timeout_ms);
+	return LB_STEP_WAIT;
+}
+
+/* s->backend is set. LB_STEP_NEXT: it will not do, the next one is to be tried. */
+static enum lb_step try_backend(struct lb_session *s)
+{
+	int err = start_connect(s);
+
+	if (!err)
+		return LB_STEP_WAIT;
+	backend_drop(s, is_own_shortage(err));
+	s->reason = LB_REASON_CONNECT_FAILED;
+	if (!is_own_shortage(err))
+		return LB_STEP_NEXT;
+	s->reason = LB_REASON_FULL;
+	return LB_STEP_CLOSE;
+}
+
 /* The next backend; s->reason must say what to answer when there is none left to try. */
 static enum lb_step try_next(struct lb_session *s)
 {
-	while (s->tries < tries_max(s)) {
-		struct lb_backend *b = lb_select_pick(s->rule->select, s->tried, s->tries);
-		int err;
+	enum lb_step step = LB_STEP_NEXT;
 
+	while (step == LB_STEP_NEXT && s->tries < tries_max(s)) {
+		const struct lb_select_ask ask = ask_of(s);
+		struct lb_backend *b = lb_select_take(s->rule->select, &ask);
+
+		if (!b && lb_select_is_full(s->rule->select, &ask))
+			return wait_for_room(s);
 		if (!b)
-			break;
-		s->try_ns = lb_loop_now_ns(s->env->carrier.loop);
-		backend_take(s, b);
-		err = start_connect(s);
-		if (!err)
-			return LB_STEP_WAIT;
-		backend_drop(s);
-		s->reason = LB_REASON_CONNECT_FAILED;
-		if (is_own_shortage(err)) {
-			s->reason = LB_REASON_FULL;
-			break;
-		}
+			return LB_STEP_CLOSE;
+		backend_set(s, b);
+		step = try_backend(s);
 	}
-	return LB_STEP_CLOSE;
+	return step == LB_STEP_NEXT ? LB_STEP_CLOSE : step;
+}
+
+/* The waiting is over; <otherwise>: when no backend was granted. */
+static enum lb_step granted(struct lb_session *s, enum lb_step otherwise)
+{
+	struct lb_backend *b = lb_select_leave(s->rule->select, &s->waiter);
+	enum lb_step step;
+
+	s->waiting = false;
+	if (!b)
+		return otherwise;
+	backend_set(s, b);
+	step = try_backend(s);
+	return step == LB_STEP_NEXT ? try_next(s) : step;
+}
+
+enum lb_step lb_connect_granted(struct lb_session *s)
+{
+	return granted(s, LB_STEP_CLOSE);
+}
+
+void lb_connect_leave(struct lb_session *s)
+{
+	struct lb_backend *b;
+
+	if (!s->waiting)
+		return;
+	s->waiting = false;
+	b = lb_select_leave(s->rule->select, &s->waiter);
+	if (b)
+		lb_select_release(s->rule->select, b);
 }
 
 enum lb_step lb_connect_enter(struct lb_session *s)
@@ -173,7 +257,7 @@ enum lb_step lb_connect_event(struct lb_session *s, unsigned int leg, uint32_t e
 	if (leg == LB_LEG_CLIENT)
 		return client_event(s, events);
 	if (events & EPOLLERR) {
-		backend_drop(s);
+		backend_drop(s, false);
 		s->reason = LB_REASON_CONNECT_FAILED;
 		return try_next(s);
 	}
@@ -187,9 +271,15 @@ enum lb_step lb_connect_event(struct lb_session *s, unsigned int leg, uint32_t e
 	return LB_STEP_NEXT;
 }
 
+/* Neither while it waits nor while it connects. */
 enum lb_step lb_connect_timeout(struct lb_session *s)
 {
-	backend_drop(s);
+	if (s->waiting) {
+		/* Granted at the last moment, it goes on. */
+		s->reason = LB_REASON_QUEUE_TIMEOUT;
+		return granted(s, LB_STEP_CLOSE);
+	}
+	backend_drop(s, false);
 	s->reason = LB_REASON_CONNECT_TIMEOUT;
 	return try_next(s);
 }

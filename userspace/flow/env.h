@@ -8,7 +8,9 @@
 #include "config/config.h"
 #include "flow/account.h"
 #include "flow/carrier.h"
-#include "flow/select.h"
+#include "flow/select_queue.h"
+
+struct lb_client_connection_limit;
 
 /* A rule in service; shared by all workers. */
 struct lb_rule {
@@ -16,6 +18,10 @@ struct lb_rule {
 	uint32_t index;
 	struct lb_pool *pool;
 	struct lb_select *select;
+	struct lb_client_connection_limit *client_connection_limit; /* NULL: none */
+	/* NULL, or told of every flow that shows <b> failing. Any worker; must not block. */
+	void (*failed)(const struct lb_rule *rule, struct lb_backend *b);
+	void *failed_arg;
 	bool same_host; /* bytes of its flows may skip TCP: see kernel/same_host.h */
 };
 
@@ -42,6 +48,7 @@ struct lb_flow_env {
 	struct lb_counters *counters; /* by rule index */
 	struct lb_slab slab;
 	struct lb_list sessions;
+	struct lb_door door; /* for sessions that waited for a backend */
 	/* NULL: no access log. Must not block. */
 	void (*log_line)(struct lb_flow_env *env, const char *line, size_t len);
 };

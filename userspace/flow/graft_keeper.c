@@ -20,6 +20,7 @@
 #include "backend/ports.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "flow/client_connection_limit.h"
 #include "flow/grafts.h"
 
 #define SWEEP_MS    1000u
@@ -115,6 +116,19 @@ static struct lb_backend *backend_of(struct lb_graft_keeper *k, const struct lb_
 	return &k->opts.rules[g->rule].pool->backends[g->backend];
 }
 
+/* NULL: its clients are not counted. */
+static struct lb_client_connection_limit *client_limit_of(struct lb_graft_keeper *k,
+							  const struct lb_graft *g)
+{
+	return g->rule == NO_LONGER ? NULL : k->opts.rules[g->rule].client_connection_limit;
+}
+
+static const struct lb_addr *client_of(const struct lb_graft *g, struct lb_addr *ret)
+{
+	lb_graft_peer(g, LB_LEG_CLIENT, ret);
+	return ret;
+}
+
 static bool has_closed(const struct lb_graft *g)
 {
 	return g->leg[0].flags & g->leg[1].flags & LB_GRAFT_FIN_ACKED;
@@ -183,11 +197,16 @@ static void log_end(struct lb_graft_keeper *k, struct lb_graft *g)
 static void write_down(struct lb_graft_keeper *k, struct lb_graft *g)
 {
 	struct lb_backend *backend = backend_of(k, g);
+	struct lb_client_connection_limit *limit;
+	struct lb_addr client;
 
 	fold(k, g);
 	log_end(k, g);
 	if (backend)
-		__atomic_fetch_sub(&backend->active, 1, __ATOMIC_RELAXED);
+		lb_select_release(k->opts.rules[g->rule].select, backend);
+	limit = client_limit_of(k, g);
+	if (limit)
+		lb_client_connection_limit_release(limit, client_of(g, &client));
 	__atomic_fetch_sub(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
 	g->counted = LB_GRAFT_LINGERS;
 }
@@ -440,9 +459,11 @@ static void find_rule(struct lb_graft_keeper *k, struct lb_graft *g)
 static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 {
 	struct lb_graft *g = entry_of(k, pair);
+	struct lb_client_connection_limit *limit;
 	struct lb_backend *backend;
 	struct lb_counters *c;
 	struct lb_ports *ports;
+	struct lb_addr client;
 
 	find_rule(k, g);
 	backend = backend_of(k, g);
@@ -450,7 +471,10 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 	if (c)
 		lb_count(&c->active, 1);
 	if (backend)
-		__atomic_fetch_add(&backend->active, 1, __ATOMIC_RELAXED);
+		lb_select_adopt(k->opts.rules[g->rule].select, backend);
+	limit = client_limit_of(k, g);
+	if (limit)
+		(void)lb_client_connection_limit_adopt(limit, client_of(g, &client));
 	__atomic_fetch_add(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
 	ports = ports_of(k, g);
 	if (ports)

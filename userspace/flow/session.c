@@ -4,7 +4,10 @@
  *
  *   stage    file             what it does                            may end with
  *   accept   accept.c         takes the client's connection           (waits in the backlog)
- *   select   select.c         picks a backend by weight               no_backend
+ *   admit    admit.c          counts connections by client           client_limit
+ *   select   select.c         picks a backend, within its limit       no_backend,
+ *                                                                     backend_limit,
+ *                           .. or waits for one that has room         queue_full, queue_timeout
  *   connect  connect.c        connects, next backend on failure       connect_failed,
  *                                                                     connect_timeout,
  *                                                                     reset_by_client, full
@@ -22,12 +25,14 @@
  */
 #include "flow/session.h"
 
+#include <errno.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <lb/graft.h>
 
 #include "base/cleanup.h"
+#include "flow/admit.h"
 #include "flow/connect.h"
 #include "flow/graft_keeper.h"
 
@@ -43,6 +48,7 @@ static enum lb_step carry_event(struct lb_session *s, unsigned int leg, uint32_t
 static enum lb_step carry_timeout(struct lb_session *s);
 
 static const struct stage stages[] = {
+	{"admit", lb_admit_enter, NULL, NULL},
 	{"connect", lb_connect_enter, lb_connect_event, lb_connect_timeout},
 	{"carry", carry_enter, carry_event, carry_timeout},
 };
@@ -69,6 +75,17 @@ static void on_timer(struct lb_timer *t)
 	struct lb_session *s = lb_container_of(t, struct lb_session, timer);
 
 	step(s, stages[s->stage].timeout(s));
+}
+
+void lb_session_granted(struct lb_flow_env *env)
+{
+	struct lb_waiter *w;
+
+	while ((w = lb_door_next(&env->door))) {
+		struct lb_session *s = lb_container_of(w, struct lb_session, waiter);
+
+		step(s, lb_connect_granted(s));
+	}
 }
 
 /* --- carry ------------------------------------------------------------------------------------ */
@@ -204,6 +221,13 @@ static void let_go(struct lb_session *s)
 	lb_loop_defer(s->env->carrier.loop, &s->release, release);
 }
 
+/* A backend that resets a flow before it has said anything, or that TCP gives up, is failing. */
+static bool shows_failing_backend(const struct lb_session *s, enum lb_reason reason)
+{
+	return s->carrying && reason == LB_REASON_RESET_BY_BACKEND &&
+	       (s->pair.error == ETIMEDOUT || !s->pair.carrier->bytes(&s->pair, LB_LEG_BACKEND));
+}
+
 void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 {
 	struct lb_flow_env *env = s->env;
@@ -214,6 +238,10 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	s->reason = reason;
 	lb_carrier_quiesce(&s->pair);
 	lb_timer_stop(env->carrier.loop, &s->timer);
+	if (s->rule->failed && shows_failing_backend(s, reason))
+		s->rule->failed(s->rule, s->backend);
+	lb_connect_leave(s);
+	lb_admit_leave(s);
 	if (s->carrying && s->pair.carrier->quit)
 		s->pair.carrier->quit(&s->pair, clean);
 	close_leg(s, &s->pair.leg[LB_LEG_CLIENT], clean);
@@ -221,7 +249,7 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	if (s->carrying)
 		s->pair.carrier->stop(&s->pair);
 	if (s->backend)
-		__atomic_fetch_sub(&s->backend->active, 1, __ATOMIC_RELAXED);
+		lb_select_release(s->rule->select, s->backend);
 	lb_account_end(s, reason);
 	let_go(s);
 }

@@ -28,6 +28,8 @@ struct lb_session {
 	struct lb_timer timer; /* of the current stage */
 	struct lb_task release;
 	struct lb_addr client;
+	struct lb_waiter waiter; /* for a backend that has room .. */
+	bool waiting;            /* .. now */
 	uint64_t accept_ns;
 	uint64_t try_ns;       /* start of the current connect */
 	uint64_t connected_ns; /* 0: never */
@@ -35,6 +37,7 @@ struct lb_session {
 	enum lb_reason reason;
 	uint8_t stage;
 	uint8_t tries;
+	bool admitted; /* counted for its client */
 	bool carrying;
 	bool closed;
 };
@@ -45,6 +48,9 @@ struct lb_session {
  */
 void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 		    const struct lb_addr *client);
+
+/* Some of the worker's have come to env->door: they go on. */
+void lb_session_granted(struct lb_flow_env *env);
 
 /*
  * The one way out: counts, logs, closes. With <clean> the peers see a FIN, otherwise a RST. The

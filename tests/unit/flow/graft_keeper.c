@@ -305,6 +305,8 @@ static int setup(void **state)
 	assert_int_equal(lb_addr_parse("192.0.2.1:80", &fx.backend.addr), 0);
 	fx.pool = (struct lb_pool){.backends = &fx.backend, .count = 1};
 	fx.rule = (struct lb_rule){.config = &fx.config, .pool = &fx.pool};
+	assert_int_equal(lb_select_new(&fx.rule.select, &fx.pool, LB_BALANCE_WEIGHTED_ROUND_ROBIN),
+			 0);
 	fx.env.limits = &fx.limits;
 	fx.env.counters = fx.counters;
 	fx.env.log_line = keep_line;
@@ -319,6 +321,7 @@ static int teardown(void **state)
 	lb_graft_keeper_free(&fx.keeper);
 	lb_grafts_free(&fx.grafts);
 	lb_ports_free(&fx.shelf);
+	lb_select_free(&fx.rule.select);
 	return 0;
 }
 
