@@ -216,7 +216,7 @@ def test_a_backup_serves_while_no_other_does(net, daemon, serve):
 
 @pytest.mark.parametrize("on_down", ["keep", "reset"])
 @pytest.mark.parametrize("carrier", lanes.CARRIERS)
-def test_flows_of_a_backend_that_goes_down_are_kept_or_reset(request, daemon, serve, carrier, on_down):
+def test_flows_of_one_that_goes_down_are_kept_or_reset(request, daemon, serve, carrier, on_down):
     # The check asks another port: the backend that carries the flows lives on.
     health = serve(BACK + 1, backends.good)
     d = daemon({"graft": {"max_flows": 64},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""max_connections, backend_connection_limit and the queue: never one too many, and who waits how."""
+"""Connection limits of backends and clients: never one too many; and who waits how."""
 import select
 import socket
 import threading

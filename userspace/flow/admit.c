@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* See admit.h. Comes before anything that costs: who is refused here has cost no backend anything. */
+/* See admit.h. Comes before anything that costs: a backend never hears of who is refused here. */
 #include "flow/admit.h"
 
 #include "flow/client_connection_limit.h"
