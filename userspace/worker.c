@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "flow/accept.h"
+#include "flow/distress.h"
 #include "flow/graft_keeper.h"
 #include "flow/sockmap.h"
 
@@ -21,6 +22,7 @@ struct lb_worker {
 	struct lb_acceptor *acceptors;
 	size_t acceptors_count;
 	struct lb_watch ring;
+	struct lb_timer distress;       /* while a rule wants to know */
 	struct lb_graft_keeper *keeper; /* worker 0's, when graft is in service */
 	pthread_t thread;
 	bool started;
@@ -138,6 +140,25 @@ int lb_worker_listen(struct lb_worker *w, const struct lb_rule *rule, int fd)
 	return err;
 }
 
+static void on_distress_look(struct lb_timer *t)
+{
+	struct lb_worker *w = lb_container_of(t, struct lb_worker, distress);
+
+	lb_distress_look(&w->env);
+	lb_timer_start(w->env.carrier.loop, t, LB_DISTRESS_LOOK_MS);
+}
+
+static void look_for_distress(struct lb_worker *w)
+{
+	bool wanted = false;
+
+	for (size_t i = 0; i < w->opts.rules_count; i++)
+		wanted = wanted || w->opts.rules[i].failed;
+	lb_timer_init(&w->distress, on_distress_look);
+	if (wanted)
+		lb_timer_start(w->env.carrier.loop, &w->distress, LB_DISTRESS_LOOK_MS);
+}
+
 static void *run(void *arg)
 {
 	struct lb_worker *w = arg;
@@ -146,6 +167,7 @@ static void *run(void *arg)
 
 	snprintf(name, sizeof(name), "worker-%u", w->opts.index);
 	pthread_setname_np(pthread_self(), name);
+	look_for_distress(w);
 	err = lb_loop_run(w->env.carrier.loop);
 	if (err)
 		lb_err("worker %u: the event loop failed: %s", w->opts.index, strerror(-err));

@@ -214,6 +214,26 @@ def test_a_backup_serves_while_no_other_does(net, daemon, serve):
     d.stop()
 
 
+def test_a_backend_that_came_up_gets_its_share_little_by_little(net, daemon, serve):
+    b = [serve(BACK + i, speak) for i in range(2)]
+    d = daemon(one_rule({**HTTP, "slow_start_ms": 3000}, count=2, acceleration="relay")).start()
+    wait_until(lambda: d.metric("l4lb_backend_health_checks_total") >= 2, 3, "first checks")
+    assert ask(net, 20) == {str(BACK): 10, str(BACK + 1): 10}
+    b[1].close()
+    wait_status(d, 1, 3)
+    serve(BACK + 1, speak)
+    wait_status(d, 2, 3)
+    begin, shares = time.monotonic(), []
+    while time.monotonic() < begin + 3:
+        shares.append(ask(net, 34).get(str(BACK + 1), 0))
+        time.sleep(0.2)
+    early, late = shares[0], shares[-3:]
+    assert early <= 4 and min(late) >= 9, shares
+    time.sleep(0.5)
+    assert ask(net, 40) == {str(BACK): 20, str(BACK + 1): 20}
+    d.stop()
+
+
 @pytest.mark.parametrize("on_down", ["keep", "reset"])
 @pytest.mark.parametrize("carrier", lanes.CARRIERS)
 def test_flows_of_one_that_goes_down_are_kept_or_reset(request, daemon, serve, carrier, on_down):

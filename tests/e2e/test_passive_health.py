@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lbtest import backends
+from lbtest import backends, graft, lane as lanes
 from lbtest.backends import Backend, wait_status
 from lbtest.daemon import rule
 from lbtest.net import BACKEND, BACKEND_ADDR, CLIENT, LB_ADDR
@@ -105,6 +105,32 @@ def test_connects_that_time_out_count(net, daemon, serve):
         assert ask(net, 8) == {str(BACK): 8}
         wait_status(d, 0, 1, backend=addr(1))
         d.stop()
+
+
+@pytest.mark.parametrize("carrier", ["relay", "sockmap"])
+def test_flows_whose_bytes_are_not_acknowledged_count(net, daemon, request, carrier):
+    c = config(1)
+    c["rules"][0].update(acceleration=carrier, backends=[addr(0), {"addr": addr(1), "backup": True}])
+    d = daemon(c).start()
+    lanes.skip_without(carrier, d)
+    site = graft.Site(d, (LB_ADDR[4], LISTEN), (BACKEND_ADDR[4], BACK))
+    request.addfinalizer(site.close)
+    flows = [site.open() for _ in range(3)]
+    for f in flows:
+        for _ in range(70):
+            f.ping(100)
+    deaf = f"chain c {{ type filter hook input priority 0; tcp dport {BACK} drop; }}"
+    with net.nft(BACKEND, deaf):
+        for f in flows:
+            f.client.sendall(b"hello")
+        wait_status(d, 0, 5, backend=addr(0))
+    # They live: nobody is cut for a suspicion.
+    for f in flows:
+        assert f.server.recv(5) == b"hello"
+        f.up += 5
+        f.close()
+    assert {x["reason"] for x in d.wait_flows(3)} == {"done"}
+    d.stop()
 
 
 def test_never_more_than_the_share_and_never_the_last_one_are_out(net, daemon, serve):

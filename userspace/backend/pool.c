@@ -37,7 +37,7 @@ int lb_pool_new(struct lb_pool **ret, const struct lb_rule_config *rule, const c
 
 		b->config = &rule->backends[i];
 		b->index = i;
-		b->weight = b->config->weight;
+		b->weight = b->config->weight * LB_WEIGHT_UNIT;
 		b->limit = limit_of(rule, b->config);
 		b->draining = b->config->drain;
 		b->down = rule->health_check.enabled &&

@@ -14,10 +14,14 @@
 
 struct lb_ports;
 
+/* A weight of 1 in lb.yaml, so that a slow start has steps below it. */
+#define LB_WEIGHT_UNIT 16u
+
 struct lb_backend {
 	const struct lb_backend_config *config; /* borrowed */
 	struct lb_addr addr;
 	uint32_t index; /* in its pool */
+	/* Its share, in LB_WEIGHT_UNITs: less than configured while it starts slowly. */
 	uint32_t weight;
 	bool draining;
 	bool down;              /* the health thread's: its checks fail .. */

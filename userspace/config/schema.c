@@ -280,7 +280,7 @@ static const struct lb_schema_key health_check_keys[] = {
 	{"expect", TEXT(lb_health_check_config, expect), RANGE(1, 4096),
 	 .help = "tcp: what a good answer starts with."},
 	{"slow_start_ms", MS(lb_health_check_config, slow_start_ms), RANGE(0, HOUR), .def = "0",
-	 NOT_YET, .help = "A backend that came up reaches its weight over this time."},
+	 .help = "A backend that came up reaches its weight over this time."},
 };
 static const struct lb_schema_block health_check_block = {KEYS(health_check_keys)};
 

@@ -13,6 +13,10 @@
 #include "base/log.h"
 #include "loop/loop.h"
 
+/* A slow start has so many steps, none shorter than that. */
+#define SLOW_STEPS   20u
+#define SLOW_STEP_MS 50u
+
 /* A backend whose flows are listened to. */
 struct watched {
 	struct lb_health_service *health;
@@ -24,11 +28,21 @@ struct watched {
 	bool told;             /* .. atomic: and the thread knows */
 };
 
+/* A backend that has come up and is not yet given its whole share. */
+struct slow {
+	struct lb_health_service *health;
+	const struct lb_rule *rule;
+	struct lb_backend *backend;
+	struct lb_timer timer; /* to the next step */
+	uint64_t since_ms;
+};
+
 struct lb_health_service {
 	struct lb_health_opts opts;
 	struct lb_loop *loop;
 	struct lb_health_checks *checks;
 	struct watched **watched; /* by rule: one for each backend; NULL: none of that rule's */
+	struct slow **slow;       /* by rule, as <watched> */
 	bool has_work;
 	pthread_t thread;
 	bool runs;
@@ -43,13 +57,67 @@ static uint32_t count_eligible(const struct lb_pool *pool)
 	return n;
 }
 
+static void tell_uneven(const struct lb_rule *rule, int err)
+{
+	if (err)
+		lb_warn("rule %s: shares are uneven: %s", rule->config->name, strerror(-err));
+}
+
 /* <b>'s down or ejected is new. */
 static void apply(const struct lb_rule *rule, struct lb_backend *b)
 {
-	int err = lb_select_note(rule->select, b, !b->draining && !b->down && !b->ejected);
+	tell_uneven(rule, lb_select_note(rule->select, b, !b->draining && !b->down && !b->ejected));
+}
 
-	if (err)
-		lb_warn("rule %s: shares are uneven: %s", rule->config->name, strerror(-err));
+/* --- slow start ------------------------------------------------------------------------------- */
+
+static void step(struct slow *s)
+{
+	uint64_t all = s->rule->config->health_check.slow_start_ms;
+	uint64_t up = lb_loop_now_ms(s->health->loop) - s->since_ms;
+	uint32_t whole = s->backend->config->weight * LB_WEIGHT_UNIT, now = whole;
+
+	if (up < all) {
+		now = (uint32_t)(whole * up / all);
+		lb_timer_start(s->health->loop, &s->timer,
+			       all / SLOW_STEPS < SLOW_STEP_MS ? SLOW_STEP_MS : all / SLOW_STEPS);
+	}
+	tell_uneven(s->rule, lb_select_weigh(s->rule->select, s->backend, now ? now : 1));
+}
+
+static void on_step(struct lb_timer *t)
+{
+	step(lb_container_of(t, struct slow, timer));
+}
+
+/* <b> has come up: its share begins at next to nothing. */
+static void start_slowly(struct lb_health_service *h, const struct lb_rule *rule,
+			 const struct lb_backend *b)
+{
+	struct slow *s = &h->slow[rule->index][b->index];
+
+	s->since_ms = lb_loop_now_ms(h->loop);
+	step(s);
+	apply(rule, s->backend);
+}
+
+static int prepare_slow(struct lb_health_service *h, const struct lb_rule *rule)
+{
+	const struct lb_health_check_config *config = &rule->config->health_check;
+	struct slow *all;
+
+	if (!config->enabled || !config->slow_start_ms)
+		return 0;
+	all = calloc(rule->pool->count + 1, sizeof(*all));
+	if (!all)
+		return -ENOMEM;
+	h->slow[rule->index] = all;
+	for (uint32_t i = 0; i < rule->pool->count; i++) {
+		all[i] = (struct slow){
+			.health = h, .rule = rule, .backend = &rule->pool->backends[i]};
+		lb_timer_init(&all[i].timer, on_step);
+	}
+	return 0;
 }
 
 /* --- active ----------------------------------------------------------------------------------- */
@@ -78,7 +146,10 @@ static void on_change(void *arg, const struct lb_health_change *c)
 	int err;
 
 	c->backend->down = !c->up;
-	apply(rule, c->backend);
+	if (c->up && h->slow[rule->index])
+		start_slowly(h, rule, c->backend);
+	else
+		apply(rule, c->backend);
 	tell(rule, c);
 	if (c->up || rule->config->on_down != LB_ON_DOWN_RESET)
 		return;
@@ -198,7 +269,8 @@ static int build(struct lb_health_service *h)
 	if (err)
 		return err;
 	h->watched = calloc(h->opts.rules_count + 1, sizeof(struct watched *));
-	if (!h->watched)
+	h->slow = calloc(h->opts.rules_count + 1, sizeof(struct slow *));
+	if (!h->watched || !h->slow)
 		return -ENOMEM;
 	opts.loop = h->loop;
 	err = lb_health_checks_new(&h->checks, &opts);
@@ -206,6 +278,8 @@ static int build(struct lb_health_service *h)
 		struct lb_rule *rule = &h->opts.rules[i];
 
 		err = lb_health_checks_add(h->checks, (uint32_t)i, rule->config, rule->pool);
+		if (!err)
+			err = prepare_slow(h, rule);
 		if (!err)
 			err = watch(h, rule);
 	}
@@ -266,6 +340,9 @@ void lb_health_free(struct lb_health_service **h)
 	lb_health_checks_free(&health->checks);
 	for (size_t i = 0; health->watched && i < health->opts.rules_count; i++)
 		unwatch(&health->opts.rules[i], health->watched[i]);
+	for (size_t i = 0; health->slow && i < health->opts.rules_count; i++)
+		free(health->slow[i]);
+	free(health->slow);
 	free(health->watched);
 	if (health->loop)
 		lb_loop_free(health->loop);

@@ -170,7 +170,8 @@ static enum lb_step try_backend(struct lb_session *s)
 
 	if (!err)
 		return LB_STEP_WAIT;
-	backend_drop(s, is_own_shortage(err));
+	/* Without a local port for this backend another one may do; it is not its fault. */
+	backend_drop(s, is_own_shortage(err) || err == -EADDRNOTAVAIL);
 	s->reason = LB_REASON_CONNECT_FAILED;
 	if (!is_own_shortage(err))
 		return LB_STEP_NEXT;

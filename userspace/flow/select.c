@@ -344,14 +344,11 @@ static void serve_queue(struct lb_select *sel)
 
 /* --- for everybody ---------------------------------------------------------------------------- */
 
-int lb_select_note(struct lb_select *sel, struct lb_backend *b, bool eligible)
+static int rebuild(struct lb_select *sel)
 {
 	struct tables fresh, old;
-	int err;
+	int err = tables_init(&fresh, sel->pool, sel->balance);
 
-	/* From here on it is not picked. */
-	__atomic_store_n(&b->eligible, eligible, __ATOMIC_RELAXED);
-	err = tables_init(&fresh, sel->pool, sel->balance);
 	if (err)
 		return err;
 	pthread_mutex_lock(&sel->lock);
@@ -361,6 +358,22 @@ int lb_select_note(struct lb_select *sel, struct lb_backend *b, bool eligible)
 	pthread_mutex_unlock(&sel->lock);
 	tables_fini(&old);
 	return 0;
+}
+
+int lb_select_note(struct lb_select *sel, struct lb_backend *b, bool eligible)
+{
+	/* From here on it is not picked. */
+	__atomic_store_n(&b->eligible, eligible, __ATOMIC_RELAXED);
+	return rebuild(sel);
+}
+
+int lb_select_weigh(struct lb_select *sel, struct lb_backend *b, uint32_t weight)
+{
+	pthread_mutex_lock(&sel->lock);
+	b->weight = weight;
+	lb_select_least_moved(&sel->least, b);
+	pthread_mutex_unlock(&sel->lock);
+	return rebuild(sel);
 }
 
 struct lb_backend *lb_select_take(struct lb_select *sel, const struct lb_select_ask *ask)

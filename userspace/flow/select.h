@@ -41,6 +41,9 @@ void lb_select_free(struct lb_select **sel);
  */
 int lb_select_note(struct lb_select *sel, struct lb_backend *b, bool eligible);
 
+/* The same for its share: <weight> in LB_WEIGHT_UNITs, at least 1. */
+int lb_select_weigh(struct lb_select *sel, struct lb_backend *b, uint32_t weight);
+
 /*
  * The next backend for <ask>, with one connection more; NULL when there is none for it. To be given
  * back with lb_select_release(). Bounded by the number of backends, whatever their weights. Any

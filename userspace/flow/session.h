@@ -38,6 +38,7 @@ struct lb_session {
 	uint8_t stage;
 	uint8_t tries;
 	bool admitted; /* counted for its client */
+	bool distressed; /* counted against its backend already */
 	bool carrying;
 	bool closed;
 };

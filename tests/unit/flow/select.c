@@ -18,7 +18,7 @@
 struct fixture {
 	struct lb_backend backends[BACKENDS_MAX];
 	struct lb_backend_config configs[BACKENDS_MAX];
-	char names[BACKENDS_MAX][16];
+	char names[BACKENDS_MAX][32];
 	struct lb_pool pool;
 	struct lb_select *select;
 	uint32_t got[BACKENDS_MAX];
