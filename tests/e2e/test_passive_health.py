@@ -110,7 +110,8 @@ def test_connects_that_time_out_count(net, daemon, serve):
 @pytest.mark.parametrize("carrier", ["relay", "sockmap"])
 def test_flows_whose_bytes_are_not_acknowledged_count(net, daemon, request, carrier):
     c = config(1)
-    c["rules"][0].update(acceleration=carrier, backends=[addr(0), {"addr": addr(1), "backup": True}])
+    c["rules"][0].update(acceleration=carrier,
+                         backends=[addr(0), {"addr": addr(1), "backup": True}])
     d = daemon(c).start()
     lanes.skip_without(carrier, d)
     site = graft.Site(d, (LB_ADDR[4], LISTEN), (BACKEND_ADDR[4], BACK))

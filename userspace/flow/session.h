@@ -37,7 +37,7 @@ struct lb_session {
 	enum lb_reason reason;
 	uint8_t stage;
 	uint8_t tries;
-	bool admitted; /* counted for its client */
+	bool admitted;   /* counted for its client */
 	bool distressed; /* counted against its backend already */
 	bool carrying;
 	bool closed;
