@@ -5,6 +5,7 @@ BPF objects come back, a daemon without work is idle, nothing outlives the run.
 """
 import shutil
 import signal
+from collections import Counter
 
 import pytest
 
@@ -32,9 +33,12 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         for d in item.funcargs.get("daemons_seen", Daemon.live):
             report.sections.append((f"{d.name} log, last lines", d.log[-4000:]))
-            # Those first that did not end well.
-            flows = sorted(d.flows(), key=lambda f: f["reason"] == "done")
-            report.sections.append((f"{d.name} access log", "\n".join(map(str, flows[:20]))))
+            # How the last ones ended, and of those that are few the lines.
+            flows = d.flows()[-1000:]
+            kinds = Counter((f["carrier"], f["why"], f["reason"]) for f in flows)
+            rare = [f for f in flows if kinds[f["carrier"], f["why"], f["reason"]] <= 5]
+            report.sections.append((f"{d.name} access log", "\n".join(
+                [str(kinds.most_common()), *map(str, rare[-20:])])))
 
 
 @pytest.fixture(scope="session")

@@ -186,7 +186,7 @@ static void backends(const struct view *v)
 	     "Connects that were refused, failed or timed out.");
 	backend_rows(v, "l4lb_backend_connect_failures_total", read_failures);
 	head(v, "l4lb_backend_health_status", "gauge",
-	     "1 when a backend takes new flows, 0 when it is down or drains.");
+	     "1 when a backend takes new flows, 0 when it is down, out or drains.");
 	backend_rows(v, "l4lb_backend_health_status", read_eligible);
 	head(v, "l4lb_backend_health_checks_total", "counter",
 	     "Health checks that were answered, or not in time.");

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/cleanup.h"
 #include "flow/select_least.h"
@@ -148,7 +149,10 @@ int lb_select_new(struct lb_select **ret, struct lb_pool *pool, enum lb_balance 
 		return err;
 	sel->pool = pool;
 	sel->balance = balance;
-	sel->random = 0x9e3779b97f4a7c15ull;
+	/* Several balancers must not make the same choices. */
+	if (getrandom(&sel->random, sizeof(sel->random), 0) != sizeof(sel->random))
+		sel->random = 0;
+	sel->random |= 1; /* xorshift never leaves 0 */
 	pthread_mutex_init(&sel->lock, NULL);
 	lb_select_queue_init(&sel->queue);
 	put_in_place(sel, &t);

@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from . import peer
-from .net import BACKEND, CLIENT
-from .process import wait_until
+from .net import BACKEND, CLIENT, LB
+from .process import run, wait_until
 
 RELAY, SOCKMAP, GRAFT = "relay", "sockmap", "graft"
 CARRIERS = (RELAY, SOCKMAP, GRAFT)
@@ -73,14 +73,15 @@ class Exchange:
         lane, daemon = self.lane, self.lane.daemon
         if self.settled:
             wait_until(lambda: lane.promoted() == daemon.settled, 5,
-                       lambda: f"{daemon.settled} flows are promoted: {lane.promoted()} are")
+                       lambda: f"{daemon.settled} flows are promoted: {lane.promoted()} are\n" +
+                       lane.sockets())
         for p in (self.server, self.client):
             p.process.signal(signal.SIGUSR1)
 
-    def wait_holding(self):
+    def wait_holding(self, seconds=20):
         for p in (self.server, self.client):
             if p.options.get("hold"):
-                p.wait_for("holding")
+                p.wait_for("holding", seconds)
 
     def release(self):
         self.client.release()
@@ -150,6 +151,12 @@ class Lane:
             not (":" in listen[0] and ":" in backend[0])
         self.whys = ("family",) if mixed else ()
         self.settles = carrier != RELAY and not mixed
+
+    def sockets(self):
+        """What the load balancer's kernel says of the first few connections to the backend."""
+        found = run(*self.daemon.net.inside(LB), "ss", "-tnieomH", "dport", "=",
+                    f":{self.backend[1]}").stdout
+        return "\n".join(found.splitlines()[:8])
 
     def promoted(self):
         """Flows that are on the lane's carrier now."""
