@@ -245,10 +245,7 @@ def test_flows_of_one_that_goes_down_are_kept_or_reset(request, daemon, serve, c
     lanes.skip_without(carrier, d)
     site = graft.Site(d, (LB_ADDR[4], LISTEN), (BACKEND_ADDR[4], BACK))
     request.addfinalizer(site.close)
-    flows = [site.open() for _ in range(3)]
-    for f in flows:
-        for _ in range(70):
-            f.ping(100)
+    flows = site.open_busy(3)
     if carrier == lanes.GRAFT:
         wait_until(lambda: d.grafted() == 3, 3, "all are grafted")
     health.serve = backends.resets
@@ -289,6 +286,25 @@ def test_a_check_may_begin_with_a_proxy_header(daemon, serve):
     wait_until(lambda: heard, 3, "a check")
     assert heard[0].startswith(
         b"PROXY UNKNOWN\r\nGET /health HTTP/1.1\r\nHost: app.example\r\n"), heard[0]
+    d.stop()
+
+
+def test_an_ipv6_backend_is_checked_and_an_ipv6_client_counted(net, daemon):
+    def keep(conn, stop):
+        speak(conn, stop)
+        conn.recv(1)
+    b = Backend(net, BACK, keep, addr=BACKEND_ADDR[6])
+    d = daemon({"rules": [rule("r", f"[{LB_ADDR[6]}]:{LISTEN}", [f"[{BACKEND_ADDR[6]}]:{BACK}"],
+                               health_check=HTTP, client_connection_limit=1)]}).start()
+    wait_until(lambda: d.metric("l4lb_backend_health_checks_total") >= 2, 3, "checks")
+    assert d.metric("l4lb_backend_health_status") == 1
+    with net.connect(LB_ADDR[6], LISTEN) as c:
+        c.sendall(b"who?")
+        assert c.recv(100) == str(BACK).encode()
+        with pytest.raises(ConnectionResetError), net.connect(LB_ADDR[6], LISTEN) as second:
+            second.recv(1)
+    b.close()
+    wait_status(d, 0, 3)
     d.stop()
 
 

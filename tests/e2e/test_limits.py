@@ -148,9 +148,7 @@ def test_who_waits_too_long_is_turned_away_on_time(net, daemon, site_of, carrier
                 **config(1, queue={"max": 2, "timeout_ms": 400}, acceleration=carrier)}).start()
     lanes.skip_without(carrier, d)
     site = site_of(d)
-    flow = site.open()
-    for _ in range(70):
-        flow.ping(100)
+    flow, = site.open_busy(1)
     if carrier == lanes.GRAFT:
         wait_until(lambda: d.grafted() == 1, 3, "it is grafted")
     first, second = (net.connect(LB_ADDR[4], LISTEN) for _ in range(2))
@@ -208,10 +206,7 @@ def test_a_client_has_no_more_than_its_own_limit(net, daemon, site_of, carrier):
     d = daemon({"graft": {"max_flows": 64}, **c}).start()
     lanes.skip_without(carrier, d)
     site = site_of(d)
-    flows = [site.open() for _ in range(3)]
-    for f in flows:
-        for _ in range(70):
-            f.ping(100)
+    flows = site.open_busy(3)
     if carrier == lanes.GRAFT:
         wait_until(lambda: d.grafted() == 3, 3, "all are grafted")
     for _ in range(5):

@@ -116,10 +116,7 @@ def test_flows_whose_bytes_are_not_acknowledged_count(net, daemon, request, carr
     lanes.skip_without(carrier, d)
     site = graft.Site(d, (LB_ADDR[4], LISTEN), (BACKEND_ADDR[4], BACK))
     request.addfinalizer(site.close)
-    flows = [site.open() for _ in range(3)]
-    for f in flows:
-        for _ in range(70):
-            f.ping(100)
+    flows = site.open_busy(3)
     deaf = f"chain c {{ type filter hook input priority 0; tcp dport {BACK} drop; }}"
     with net.nft(BACKEND, deaf):
         for f in flows:

@@ -10,6 +10,7 @@
 #include "backend/health.h"
 #include "backend/probe.h"
 #include "base/cleanup.h"
+#include "base/hash.h"
 
 /* RFC 7231: who asks. */
 #define AGENT "layer4-lb-health-check"
@@ -33,48 +34,27 @@ struct lb_health_checks {
 	uint32_t count;
 	uint32_t running;
 	struct lb_list waiting;
-	uint64_t random; /* xorshift: nobody gains from guessing it */
+	uint64_t random;
 };
-
-static uint64_t next_random(struct lb_health_checks *h)
-{
-	h->random ^= h->random << 13;
-	h->random ^= h->random >> 7;
-	h->random ^= h->random << 17;
-	return h->random;
-}
 
 /* --- what is said ----------------------------------------------------------------------------- */
 
-/* The peer of a PROXY header that speaks for nobody: a check is the balancer's own. */
-static const char proxy_v1[] = "PROXY UNKNOWN\r\n";
-static const char proxy_v2_local[] = "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-
-static size_t put_proxy(const struct lb_rule_config *rule, char *to)
-{
-	if (!rule->health_check.send_proxy)
-		return 0;
-	if (rule->proxy_protocol == LB_PROXY_PROTOCOL_V2) {
-		memcpy(to, proxy_v2_local, sizeof(proxy_v2_local) - 1);
-		return sizeof(proxy_v2_local) - 1;
-	}
-	memcpy(to, proxy_v1, sizeof(proxy_v1) - 1);
-	return sizeof(proxy_v1) - 1;
-}
+/* A PROXY header that speaks for nobody: a check is the balancer's own. */
+#define PROXY_UNKNOWN "PROXY UNKNOWN\r\n"
 
 /* 0 or -ENOMEM. */
-static int build_request(struct check *c, const struct lb_rule_config *rule)
+static int build_request(struct check *c)
 {
 	const struct lb_health_check_config *config = c->config;
 	const char *send = config->send ? config->send : "";
 	LB_AUTO_FREE char *text = NULL;
-	char proxy[32];
-	size_t head = put_proxy(rule, proxy), size = 0;
+	size_t size = 0;
 	FILE *out = open_memstream(&text, &size);
 
 	if (!out)
 		return -ENOMEM;
-	fwrite(proxy, 1, head, out);
+	if (config->send_proxy)
+		fputs(PROXY_UNKNOWN, out);
 	if (config->protocol == LB_HEALTH_CHECK_HTTP)
 		fprintf(out,
 			"GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: " AGENT
@@ -123,7 +103,7 @@ static void run_next(struct lb_health_checks *h)
 /* Between nine and eleven tenths of <ms>. */
 static uint64_t spread(struct lb_health_checks *h, uint64_t ms)
 {
-	return ms - ms / 10 + next_random(h) % (ms / 5 + 1);
+	return ms - ms / 10 + lb_random_next(&h->random) % (ms / 5 + 1);
 }
 
 static void note(struct check *c, bool good, const char *cause)
@@ -205,7 +185,7 @@ static int add_one(struct lb_health_checks *h, uint32_t index, const struct lb_r
 	c->probe.done = on_done;
 	if (c->config->port)
 		lb_addr_set_port(&c->probe.addr, c->config->port);
-	err = build_request(c, rule);
+	err = build_request(c);
 	if (err)
 		return err;
 	lb_probe_init(&c->probe);

@@ -9,7 +9,7 @@
 #include <sys/random.h>
 
 #include "base/cleanup.h"
-#include "flow/select_maglev.h"
+#include "base/hash.h"
 
 #define BUCKETS_FEW 64u
 
@@ -53,7 +53,7 @@ static size_t bucket_of(const struct lb_client_connection_limit *l, const struct
 		struct key key;
 	} seeded = {l->seed, *key};
 
-	return lb_select_maglev_hash(&seeded, sizeof(seeded)) & (count - 1);
+	return lb_hash(&seeded, sizeof(seeded)) & (count - 1);
 }
 
 /* The link that leads to <key>'s client, or to the end of its bucket. */

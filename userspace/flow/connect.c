@@ -13,9 +13,9 @@
 
 #include "backend/ports.h"
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "flow/keepalive.h"
 #include "flow/segments.h"
-#include "flow/select_maglev.h"
 
 /* Local ports tried before the kernel is asked for one. */
 #define PORT_TRIES 3
@@ -31,8 +31,8 @@ static uint8_t tries_max(const struct lb_session *s)
 static uint64_t source_of(const struct lb_addr *client)
 {
 	if (client->sa.sa_family == AF_INET6)
-		return lb_select_maglev_hash(&client->in6.sin6_addr, sizeof(client->in6.sin6_addr));
-	return lb_select_maglev_hash(&client->in4.sin_addr, sizeof(client->in4.sin_addr));
+		return lb_hash(&client->in6.sin6_addr, sizeof(client->in6.sin6_addr));
+	return lb_hash(&client->in4.sin_addr, sizeof(client->in4.sin_addr));
 }
 
 static struct lb_select_ask ask_of(const struct lb_session *s)

@@ -14,6 +14,7 @@
 #include <sys/random.h>
 
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "flow/select_least.h"
 #include "flow/select_maglev.h"
 #include "flow/select_queue.h"
@@ -42,8 +43,8 @@ struct lb_select {
 	struct lb_least least;
 	struct lb_select_queue queue;
 	uint64_t turn;
-	uint64_t clock;  /* virtual time, see take_turn() */
-	uint64_t random; /* xorshift: nobody gains from guessing it */
+	uint64_t clock; /* virtual time, see take_turn() */
+	uint64_t random;
 };
 
 static bool is_eligible(const struct lb_backend *b)
@@ -75,7 +76,7 @@ static uint64_t id_of(const struct lb_backend *b)
 {
 	const char *name = b->config && b->config->addr ? b->config->addr : "";
 
-	return lb_select_maglev_hash(name, strlen(name));
+	return lb_hash(name, strlen(name));
 }
 
 static int build_maglev(const struct lb_pool *pool, const uint32_t *weights, struct lb_maglev **ret)
@@ -189,14 +190,6 @@ static bool is_free(const struct lb_backend *b, const struct lb_select_ask *ask)
 	return has_room(b) && is_for(b, ask);
 }
 
-static uint64_t next_random(struct lb_select *sel)
-{
-	sel->random ^= sel->random << 13;
-	sel->random ^= sel->random >> 7;
-	sel->random ^= sel->random << 17;
-	return sel->random;
-}
-
 static struct lb_backend *backend_at(struct lb_select *sel, uint32_t index)
 {
 	return index == LB_SELECT_NONE ? NULL : &sel->pool->backends[index];
@@ -206,8 +199,10 @@ static struct lb_backend *backend_at(struct lb_select *sel, uint32_t index)
 static struct lb_backend *better_of_two(struct lb_select *sel)
 {
 	const struct lb_round_robin *rr = sel->tables.round_robin;
-	struct lb_backend *a = backend_at(sel, lb_select_round_robin_pick(rr, next_random(sel)));
-	struct lb_backend *b = backend_at(sel, lb_select_round_robin_pick(rr, next_random(sel)));
+	struct lb_backend *a =
+		backend_at(sel, lb_select_round_robin_pick(rr, lb_random_next(&sel->random)));
+	struct lb_backend *b =
+		backend_at(sel, lb_select_round_robin_pick(rr, lb_random_next(&sel->random)));
 
 	return a && lb_select_least_before(b, a) ? b : a;
 }
@@ -224,10 +219,9 @@ static struct lb_backend *first_choice(struct lb_select *sel, const struct lb_se
 	case LB_BALANCE_RANDOM_TWO:
 		return better_of_two(sel);
 	case LB_BALANCE_SOURCE_HASH:
-		return backend_at(sel, lb_select_maglev_pick(
-					       sel->tables.maglev,
-					       other ? lb_select_maglev_hash(place, sizeof(place))
-						     : ask->source));
+		return backend_at(sel, lb_select_maglev_pick(sel->tables.maglev,
+							     other ? lb_hash(place, sizeof(place))
+								   : ask->source));
 	case LB_BALANCE_WEIGHTED_ROUND_ROBIN:
 		break;
 	}

@@ -25,7 +25,7 @@ struct lb_select;
 
 /* Who asks. */
 struct lb_select_ask {
-	uint64_t source;                 /* lb_select_maglev_hash() of the client's address */
+	uint64_t source;                 /* lb_hash() of the client's address */
 	struct lb_backend *const *tried; /* these have failed it */
 	size_t tried_count;
 };

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "flow/select_round_robin.h"
 
 /* A hundred slots and more for each backend keep the shares within one percent. */
@@ -26,25 +27,6 @@ struct wish {
 	uint32_t at, skip;
 	uint64_t taken; /* in units of weight: turns it has had */
 };
-
-static uint64_t mix(uint64_t v)
-{
-	v ^= v >> 33;
-	v *= 0xff51afd7ed558ccdull;
-	v ^= v >> 33;
-	v *= 0xc4ceb9fe1a85ec53ull;
-	return v ^ v >> 33;
-}
-
-uint64_t lb_select_maglev_hash(const void *bytes, size_t len)
-{
-	const uint8_t *p = bytes;
-	uint64_t h = 0x9e3779b97f4a7c15ull ^ len;
-
-	for (; len; p++, len--)
-		h = (h ^ *p) * 0x100000001b3ull;
-	return mix(h);
-}
 
 /* The next free slot of its preference: there is one. */
 static uint32_t claim(struct lb_maglev *m, struct wish *w)
@@ -86,8 +68,8 @@ int lb_select_maglev_new(struct lb_maglev **ret, const uint64_t *ids, const uint
 	m->slots = slots;
 	memset(m->backend, 0xff, slots * sizeof(m->backend[0]));
 	for (size_t i = 0; i < n; i++) {
-		wishes[i].at = (uint32_t)(mix(ids[i]) % slots);
-		wishes[i].skip = (uint32_t)(mix(ids[i] + 1) % (slots - 1)) + 1;
+		wishes[i].at = (uint32_t)(lb_hash_mix(ids[i]) % slots);
+		wishes[i].skip = (uint32_t)(lb_hash_mix(ids[i] + 1) % (slots - 1)) + 1;
 		if (weights[i] > heaviest)
 			heaviest = weights[i];
 	}

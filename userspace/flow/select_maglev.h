@@ -30,7 +30,4 @@ uint32_t lb_select_maglev_pick(const struct lb_maglev *m, uint64_t hash);
 /* Slots of the table: a prime. */
 uint32_t lb_select_maglev_slots(const struct lb_maglev *m);
 
-/* Mixes <len> bytes into 64 bits; the same everywhere and for ever. */
-uint64_t lb_select_maglev_hash(const void *bytes, size_t len);
-
 #endif

@@ -79,7 +79,8 @@ class Backend:
         self.serve, self.stop, self.connections = serve, threading.Event(), 0
         self.said = []  # what it has heard, by kinds that keep it
         self.listener = net.call(BACKEND, lambda: socket.create_server(
-            (addr or BACKEND_ADDR[4], port), backlog=1024))
+            (addr or BACKEND_ADDR[4], port), backlog=1024,
+            family=socket.AF_INET6 if addr and ":" in addr else socket.AF_INET))
         self.listener.settimeout(0.05)
         self.thread = threading.Thread(target=self._accept, daemon=True)
         self.thread.start()

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "flow/select_maglev.h"
+#include "base/hash.h"
 
 #define BACKENDS_MAX 1000
 
@@ -55,7 +55,7 @@ static struct lb_backend *take(void)
 
 static struct lb_backend *take_for(uint64_t client)
 {
-	const struct lb_select_ask ask = {.source = lb_select_maglev_hash(&client, 8)};
+	const struct lb_select_ask ask = {.source = lb_hash(&client, 8)};
 
 	return lb_select_take(fx.select, &ask);
 }

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* See hash.h. FNV-1a, whose last bytes hardly move the high bits, and a finish that does. */
+#include "base/hash.h"
+
+uint64_t lb_hash(const void *bytes, size_t len)
+{
+	const uint8_t *p = bytes;
+	uint64_t h = 0x9e3779b97f4a7c15ull ^ len;
+
+	for (; len; p++, len--)
+		h = (h ^ *p) * 0x100000001b3ull;
+	return lb_hash_mix(h);
+}
