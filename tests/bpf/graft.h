@@ -85,11 +85,11 @@ struct tally {
 	uint32_t handle;
 };
 
-static inline void on_filter(void *arg, const struct lb_graft_filter *f)
+static inline void on_filter(void *arg, const struct lb_netlink_filter *f)
 {
 	struct tally *n = arg;
 
-	if (f->ours && f->priority == LB_GRAFT_PRIORITY) {
+	if (!strcmp(f->program, LB_GRAFT_PROGRAM) && f->priority == LB_GRAFT_PRIORITY) {
 		n->ours++;
 		n->handle = f->handle;
 	} else {
@@ -101,7 +101,7 @@ static inline struct tally filters(const char *ifname)
 {
 	struct tally n = {};
 
-	assert_int_equal(lb_graft_netlink_filters(index_of(ifname), on_filter, &n), 0);
+	assert_int_equal(lb_netlink_filters(index_of(ifname), on_filter, &n), 0);
 	return n;
 }
 
@@ -193,7 +193,7 @@ static inline void attach_foreign_filter(const char *ifname, uint32_t abi)
 	LIBBPF_OPTS(bpf_tc_opts, o, .prog_fd = fd, .priority = LB_GRAFT_PRIORITY,
 		    .handle = lb_graft_attach_handle(NAME, abi));
 
-	lb_graft_netlink_clsact(index_of(ifname));
+	lb_netlink_clsact(index_of(ifname));
 	assert_int_equal(bpf_tc_attach(&hook, &o), 0);
 }
 
@@ -218,7 +218,7 @@ static inline void attach_somebody(const char *ifname)
 		    .attach_point = BPF_TC_INGRESS);
 	LIBBPF_OPTS(bpf_tc_opts, o, .prog_fd = fd, .priority = LB_GRAFT_PRIORITY);
 
-	lb_graft_netlink_clsact(index_of(ifname));
+	lb_netlink_clsact(index_of(ifname));
 	assert_int_equal(bpf_tc_attach(&hook, &o), 0);
 }
 

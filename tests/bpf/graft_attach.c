@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* graft_attach, graft_netlink, graft_route: where the program looks, and where packets would go. */
+/* graft_attach, links, netlink, graft_route: where the program looks, where packets would go. */
 #include "graft.h"
 
 /* --- filters ---------------------------------------------------------------------------------- */
@@ -132,8 +132,7 @@ static void lost_news_are_made_up_for(void **state)
 	room_required();
 	t = open_or_fail();
 	assert_int_equal(lb_graft_table_attach(t, NULL, 0), 0);
-	assert_int_equal(setsockopt(mnl_socket_get_fd(t->watch), SOL_SOCKET, SO_RCVBUF, &bytes, 4),
-			 0);
+	assert_int_equal(setsockopt(lb_links_fd(t->links), SOL_SOCKET, SO_RCVBUF, &bytes, 4), 0);
 	run("for i in 1 2 3 4 5 6 7 8 9; do ip link set lby down; ip link set lby up; done; "
 	    "ip addr add 10.9.1.1/24 dev lby; tc qdisc del dev lbx clsact");
 	follow(t);

@@ -11,30 +11,15 @@
 #include <net/if.h>
 
 #include "kernel/graft_load.h"
-#include "kernel/graft_netlink.h"
 #include "kernel/graft_pin.h"
+#include "kernel/graft_route.h"
 #include "kernel/graft_table.h"
+#include "kernel/links.h"
 
 struct ring_buffer;
 
-/* Interfaces that are looked at; what is beyond is not attached. */
-#define LB_GRAFT_IFACES_MAX 4096
 /* Versions whose tables can wait for their end at a time. */
 #define LB_GRAFT_FOREIGN_MAX 4
-
-/* An interface that we are, or want to be, attached to. */
-struct lb_graft_link {
-	uint32_t ifindex;
-	bool attached;
-	bool complained; /* why it is not attached stands in the log */
-	char name[IF_NAMESIZE];
-};
-
-/* One that was asked for by name. */
-struct lb_graft_wish {
-	bool told; /* that there is none stands in the log */
-	char name[IF_NAMESIZE];
-};
 
 /* Tables of another version, in abi<N>; its program is still attached. */
 struct lb_graft_foreign {
@@ -60,20 +45,12 @@ struct lb_graft_table {
 
 	/* The follower's. */
 	uint32_t handle; /* of our filters */
-	struct lb_graft_wish *wishes;
-	size_t wish_count; /* 0: every interface with an address */
-	struct mnl_socket *watch;
-	int poll_fd;                 /* epoll over <watch> and <timer_fd> */
-	int timer_fd;                /* readable every minute; -1: nothing to look at */
-	struct lb_graft_iface *seen; /* LB_GRAFT_IFACES_MAX, scratch */
+	struct lb_links *links;
+	int poll_fd;  /* epoll over the links' descriptor and <timer_fd> */
+	int timer_fd; /* readable every minute; -1: nothing to look at */
 	struct lb_graft_foreign foreign[LB_GRAFT_FOREIGN_MAX];
 	size_t foreign_count;
 	uint64_t foreign_checked_ms;
-
-	/* Written by the follower alone, under the lock; read by it without. */
-	pthread_mutex_t links_lock;
-	struct lb_graft_link *links; /* LB_GRAFT_IFACES_MAX */
-	size_t link_count;
 
 	pthread_mutex_t route_lock;
 	struct mnl_socket *route;

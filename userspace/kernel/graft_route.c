@@ -4,7 +4,7 @@
  * to be grafted, hence one socket that stays, one request, one answer. It must never call a route
  * good that bpf_redirect_neigh() would not take.
  */
-#include "kernel/graft_netlink.h"
+#include "kernel/graft_route.h"
 
 #include <errno.h>
 #include <netinet/in.h>

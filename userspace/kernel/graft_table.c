@@ -164,7 +164,6 @@ static struct lb_graft_table *new_table(void)
 		return NULL;
 	t->pin.root_fd = t->pin.dir_fd = t->poll_fd = t->timer_fd = -1;
 	pthread_mutex_init(&t->counts_lock, NULL);
-	pthread_mutex_init(&t->links_lock, NULL);
 	pthread_mutex_init(&t->route_lock, NULL);
 	return t;
 }
@@ -217,7 +216,6 @@ void lb_graft_table_close(struct lb_graft_table *t, bool keep)
 	lb_graft_load_close(&t->load);
 	free(t->counts);
 	pthread_mutex_destroy(&t->counts_lock);
-	pthread_mutex_destroy(&t->links_lock);
 	pthread_mutex_destroy(&t->route_lock);
 	free(t);
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * graft_netlink: the network's side of "where is graft attached": interfaces, addresses, filters.
+ * netlink: the network's side of "where are programs attached": interfaces, addresses, filters.
  * It reads the kernel's whole answer every time instead of keeping a copy up to date, so that
  * nothing can be missed for long; and it must never change anything but to add a clsact qdisc.
  */
-#include "kernel/graft_netlink.h"
+#include "kernel/netlink.h"
 
 #include <errno.h>
 #include <string.h>
@@ -17,7 +17,6 @@
 #include <linux/rtnetlink.h>
 
 #include "base/cleanup.h"
-#include "kernel/graft_load.h"
 
 /* A dump comes in pieces of up to 32 KiB when the reader has room for them. */
 #define ANSWER_BYTES 32768
@@ -77,7 +76,7 @@ static struct nlmsghdr *request(void *buf, uint16_t type, uint16_t flags)
 /* --- interfaces and addresses ----------------------------------------------------------------- */
 
 struct ifaces {
-	struct lb_graft_iface *all;
+	struct lb_netlink_iface *all;
 	size_t count, max;
 };
 
@@ -91,14 +90,14 @@ static void forget_ifaces(void *arg)
 static int on_link(const struct nlmsghdr *n, void *arg)
 {
 	const struct ifinfomsg *m = mnl_nlmsg_get_payload(n);
-	struct lb_graft_iface *i;
+	struct lb_netlink_iface *i;
 	struct ifaces *to = arg;
 	struct nlattr *a;
 
 	if (n->nlmsg_type != RTM_NEWLINK || to->count == to->max)
 		return MNL_CB_OK;
 	i = &to->all[to->count++];
-	*i = (struct lb_graft_iface){
+	*i = (struct lb_netlink_iface){
 		.ifindex = (uint32_t)m->ifi_index,
 		.type = m->ifi_type,
 		.loopback = m->ifi_type == ARPHRD_LOOPBACK,
@@ -128,7 +127,7 @@ static int on_address(const struct nlmsghdr *n, void *arg)
 	return MNL_CB_OK;
 }
 
-int lb_graft_netlink_ifaces(struct lb_graft_iface *ret, size_t max)
+int lb_netlink_ifaces(struct lb_netlink_iface *ret, size_t max)
 {
 	struct ifaces to = {.all = ret, .max = max};
 	_Alignas(struct nlmsghdr) char buf[256];
@@ -147,9 +146,52 @@ int lb_graft_netlink_ifaces(struct lb_graft_iface *ret, size_t max)
 	return r ? r : (int)to.count;
 }
 
+struct addresses {
+	void (*fn)(void *arg, const struct lb_addr *addr);
+	void *arg;
+};
+
+static int on_own_address(const struct nlmsghdr *n, void *arg)
+{
+	const struct ifaddrmsg *m = mnl_nlmsg_get_payload(n);
+	const struct addresses *to = arg;
+	const struct nlattr *a, *found = NULL;
+	struct lb_addr addr = {.sa.sa_family = m->ifa_family};
+
+	if (n->nlmsg_type != RTM_NEWADDR || (m->ifa_family != AF_INET && m->ifa_family != AF_INET6))
+		return MNL_CB_OK;
+	/* At a point-to-point interface IFA_ADDRESS is the other end. */
+	mnl_attr_for_each(a, n, sizeof(*m))
+	{
+		if (mnl_attr_get_type(a) == IFA_LOCAL ||
+		    (mnl_attr_get_type(a) == IFA_ADDRESS && !found))
+			found = a;
+	}
+	if (!found)
+		return MNL_CB_OK;
+	if (m->ifa_family == AF_INET && mnl_attr_get_payload_len(found) == 4)
+		memcpy(&addr.in4.sin_addr, mnl_attr_get_payload(found), 4);
+	else if (m->ifa_family == AF_INET6 && mnl_attr_get_payload_len(found) == 16)
+		memcpy(&addr.in6.sin6_addr, mnl_attr_get_payload(found), 16);
+	else
+		return MNL_CB_OK;
+	to->fn(to->arg, &addr);
+	return MNL_CB_OK;
+}
+
+int lb_netlink_addresses(void (*fn)(void *arg, const struct lb_addr *addr), void *arg)
+{
+	struct addresses to = {fn, arg};
+	_Alignas(struct nlmsghdr) char buf[256];
+	struct nlmsghdr *n = request(buf, RTM_GETADDR, NLM_F_DUMP);
+
+	mnl_nlmsg_put_extra_header(n, sizeof(struct ifaddrmsg));
+	return dump(n, on_own_address, keep_what_came, &to);
+}
+
 /* --- news ------------------------------------------------------------------------------------- */
 
-int lb_graft_netlink_watch(struct mnl_socket **ret)
+int lb_netlink_watch(struct mnl_socket **ret)
 {
 	LB_AUTO(close_socket)
 	struct mnl_socket *s = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -175,18 +217,17 @@ static int on_news(const struct nlmsghdr *n, void *arg)
 	struct news *news = arg;
 
 	if (n->nlmsg_type == RTM_NEWROUTE || n->nlmsg_type == RTM_DELROUTE) {
-		news->about |= LB_GRAFT_NEWS_ROUTES;
+		news->about |= LB_NETLINK_NEWS_ROUTES;
 		return MNL_CB_OK;
 	}
-	news->about |= LB_GRAFT_NEWS_LINKS;
+	news->about |= LB_NETLINK_NEWS_LINKS;
 	/* A bridge says DELLINK of a port that leaves it. */
 	if (n->nlmsg_type == RTM_DELLINK && m->ifi_family != AF_BRIDGE)
 		news->gone(news->arg, (uint32_t)m->ifi_index);
 	return MNL_CB_OK;
 }
 
-int lb_graft_netlink_news(struct mnl_socket *watch, void (*gone)(void *arg, uint32_t ifindex),
-			  void *arg)
+int lb_netlink_news(struct mnl_socket *watch, void (*gone)(void *arg, uint32_t ifindex), void *arg)
 {
 	struct news news = {gone, arg, 0};
 	char some[ANSWER_BYTES];
@@ -208,7 +249,7 @@ int lb_graft_netlink_news(struct mnl_socket *watch, void (*gone)(void *arg, uint
 /* --- filters ---------------------------------------------------------------------------------- */
 
 struct filters {
-	void (*fn)(void *arg, const struct lb_graft_filter *f);
+	void (*fn)(void *arg, const struct lb_netlink_filter *f);
 	void *arg;
 };
 
@@ -218,16 +259,21 @@ static bool is_kind_bpf(const struct nlattr *kind)
 }
 
 /* libbpf names a filter "<program>:[<id>]". */
-static bool runs_our_program(const struct nlattr *options)
+static void read_program(const struct nlattr *options, char *ret, size_t size)
 {
 	const struct nlattr *a;
 
-	mnl_attr_for_each_nested(
-		a, options) if (mnl_attr_get_type(a) ==
-				TCA_BPF_NAME) return !strncmp(mnl_attr_get_str(a),
-							      LB_GRAFT_PROGRAM ":[",
-							      strlen(LB_GRAFT_PROGRAM ":["));
-	return false;
+	ret[0] = '\0';
+	mnl_attr_for_each_nested(a, options)
+	{
+		const char *name = mnl_attr_get_str(a);
+		size_t len = mnl_attr_get_type(a) == TCA_BPF_NAME ? strcspn(name, ":") : 0;
+
+		if (len && len < size && !strncmp(name + len, ":[", 2)) {
+			memcpy(ret, name, len);
+			ret[len] = '\0';
+		}
+	}
 }
 
 static int on_filter(const struct nlmsghdr *n, void *arg)
@@ -235,7 +281,7 @@ static int on_filter(const struct nlmsghdr *n, void *arg)
 	const struct tcmsg *m = mnl_nlmsg_get_payload(n);
 	const struct nlattr *kind = NULL, *options = NULL, *a;
 	const struct filters *to = arg;
-	struct lb_graft_filter f;
+	struct lb_netlink_filter f;
 
 	if (n->nlmsg_type != RTM_NEWTFILTER || !m->tcm_handle)
 		return MNL_CB_OK; /* handle 0: the priority itself, before its filters */
@@ -248,18 +294,18 @@ static int on_filter(const struct nlmsghdr *n, void *arg)
 	}
 	if (!is_kind_bpf(kind) || !options)
 		return MNL_CB_OK;
-	f = (struct lb_graft_filter){
+	f = (struct lb_netlink_filter){
 		.ifindex = (uint32_t)m->tcm_ifindex,
 		.handle = m->tcm_handle,
 		.priority = m->tcm_info >> 16,
-		.ours = runs_our_program(options),
 	};
+	read_program(options, f.program, sizeof(f.program));
 	to->fn(to->arg, &f);
 	return MNL_CB_OK;
 }
 
-int lb_graft_netlink_filters(uint32_t ifindex,
-			     void (*fn)(void *arg, const struct lb_graft_filter *f), void *arg)
+int lb_netlink_filters(uint32_t ifindex, void (*fn)(void *arg, const struct lb_netlink_filter *f),
+		       void *arg)
 {
 	_Alignas(struct nlmsghdr) char buf[256];
 	struct filters to = {fn, arg};
@@ -281,7 +327,7 @@ int lb_graft_netlink_filters(uint32_t ifindex,
  * Not bpf_tc_hook_create(): on a qdisc that is there already, the usual case after the first start,
  * libbpf complains in the log.
  */
-int lb_graft_netlink_clsact(uint32_t ifindex)
+int lb_netlink_clsact(uint32_t ifindex)
 {
 	_Alignas(struct nlmsghdr) char buf[256];
 	struct nlmsghdr *n;
