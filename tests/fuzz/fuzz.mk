@@ -20,6 +20,9 @@ $(O)/fuzz/config: $(FUZZ_OBJ_config)
 FUZZ_OBJ_answer := $(O)/fuzz/userspace/backend/answer.o
 $(O)/fuzz/answer: $(FUZZ_OBJ_answer)
 
+FUZZ_OBJ_proxy_protocol := $(O)/fuzz/userspace/flow/proxy_protocol.o $(O)/fuzz/userspace/base/addr.o
+$(O)/fuzz/proxy_protocol: $(FUZZ_OBJ_proxy_protocol)
+
 FUZZ_BIN := $(FUZZ_TARGETS:%=$(O)/fuzz/%)
 FUZZ_OBJ := $(sort $(FUZZ_TARGETS:%=$(O)/fuzz/tests/fuzz/%.o) $(foreach t,$(FUZZ_TARGETS),$(FUZZ_OBJ_$t)))
 

@@ -126,6 +126,20 @@ int lb_addr_parse(const char *text, struct lb_addr *ret)
 	return 0;
 }
 
+int lb_addr_parse_host(int family, const char *text, struct lb_addr *ret)
+{
+	struct lb_addr addr;
+
+	memset(&addr, 0, sizeof(addr));
+	addr.sa.sa_family = (sa_family_t)family;
+	if (family == AF_INET && inet_pton(AF_INET, text, &addr.in4.sin_addr) != 1)
+		return -EINVAL;
+	if (family == AF_INET6 && inet_pton(AF_INET6, text, &addr.in6.sin6_addr) != 1)
+		return -EINVAL;
+	*ret = addr;
+	return 0;
+}
+
 socklen_t lb_addr_len(const struct lb_addr *a)
 {
 	switch (a->sa.sa_family) {
@@ -200,6 +214,20 @@ void lb_addr_unmap(struct lb_addr *a)
 	a->in4.sin_addr = v4;
 }
 
+void lb_addr_map(struct lb_addr *a)
+{
+	struct in_addr v4 = a->in4.sin_addr;
+	uint16_t port = lb_addr_port(a);
+
+	if (a->sa.sa_family != AF_INET)
+		return;
+	memset(a, 0, sizeof(*a));
+	a->in6.sin6_family = AF_INET6;
+	a->in6.sin6_port = htons(port);
+	a->in6.sin6_addr.s6_addr[10] = a->in6.sin6_addr.s6_addr[11] = 0xff;
+	memcpy(&a->in6.sin6_addr.s6_addr[12], &v4, sizeof(v4));
+}
+
 bool lb_addr_is_any(const struct lb_addr *a)
 {
 	struct in_addr v4;
@@ -234,5 +262,15 @@ const char *lb_addr_format(const struct lb_addr *a, char buf[LB_ADDR_STR_MAX])
 	} else {
 		snprintf(buf, LB_ADDR_STR_MAX, "-");
 	}
+	return buf;
+}
+
+const char *lb_addr_format_host(const struct lb_addr *a, char buf[LB_ADDR_STR_MAX])
+{
+	snprintf(buf, LB_ADDR_STR_MAX, "-");
+	if (a->sa.sa_family == AF_INET)
+		inet_ntop(AF_INET, &a->in4.sin_addr, buf, LB_ADDR_STR_MAX);
+	else if (a->sa.sa_family == AF_INET6)
+		inet_ntop(AF_INET6, &a->in6.sin6_addr, buf, LB_ADDR_STR_MAX);
 	return buf;
 }

@@ -38,6 +38,12 @@ int lb_addr_parse(const char *text, struct lb_addr *ret);
  */
 int lb_addr_split(const char *text, char *host, size_t size, uint16_t *port);
 
+/*
+ * An address alone, without brackets, scope or port: "1.2.3.4" for <family> AF_INET, "2001:db8::1"
+ * for AF_INET6. 0 with port 0, or -EINVAL with *ret untouched.
+ */
+int lb_addr_parse_host(int family, const char *text, struct lb_addr *ret);
+
 /* What bind(2) and connect(2) want to know; 0 without a family. */
 socklen_t lb_addr_len(const struct lb_addr *a);
 /* Host byte order; 0 without a family. */
@@ -50,6 +56,8 @@ bool lb_addr_equal(const struct lb_addr *a, const struct lb_addr *b);
  * leaves any other address alone.
  */
 void lb_addr_unmap(struct lb_addr *a);
+/* The way back: 1.2.3.4 becomes ::ffff:1.2.3.4; leaves any other address alone. */
+void lb_addr_map(struct lb_addr *a);
 /* 0.0.0.0, :: or ::ffff:0.0.0.0 */
 bool lb_addr_is_any(const struct lb_addr *a);
 /* 127.0.0.0/8 (v4-mapped too) or ::1 */
@@ -60,5 +68,7 @@ bool lb_addr_is_loopback(const struct lb_addr *a);
  * family as "-". Returns <buf>.
  */
 const char *lb_addr_format(const struct lb_addr *a, char buf[LB_ADDR_STR_MAX]);
+/* The address alone, in its own family: what lb_addr_parse_host() reads. */
+const char *lb_addr_format_host(const struct lb_addr *a, char buf[LB_ADDR_STR_MAX]);
 
 #endif

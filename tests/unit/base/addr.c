@@ -245,6 +245,50 @@ static void length_and_port_are_those_of_the_family(void **state)
 	assert_int_equal(lb_addr_port(&v6), 8081);
 }
 
+static void a_host_alone_is_of_the_family_asked_for(void **state)
+{
+	static const struct {
+		int family;
+		const char *text;
+	} good[] = {{AF_INET, "1.2.3.4"}, {AF_INET6, "2001:db8::1"}, {AF_INET6, "::"}},
+	  bad[] = {
+		  {AF_INET, "::1"},      {AF_INET, "1.2.3"},      {AF_INET, ""},
+		  {AF_INET6, "1.2.3.4"}, {AF_INET6, "fe80::1%1"}, {AF_INET6, "[::]"},
+		  {AF_INET6, "::1:x"},   {AF_INET, "1.2.3.4 "},
+	  };
+	char buf[LB_ADDR_STR_MAX];
+
+	for (size_t i = 0; i < LB_ARRAY_SIZE(good); i++) {
+		struct lb_addr a;
+
+		assert_int_equal(lb_addr_parse_host(good[i].family, good[i].text, &a), 0);
+		assert_int_equal(a.sa.sa_family, good[i].family);
+		assert_int_equal(lb_addr_port(&a), 0);
+		assert_string_equal(lb_addr_format_host(&a, buf), good[i].text);
+	}
+	for (size_t i = 0; i < LB_ARRAY_SIZE(bad); i++) {
+		struct lb_addr a = parsed("9.9.9.9:9"), before = a;
+
+		assert_int_equal(lb_addr_parse_host(bad[i].family, bad[i].text, &a), -EINVAL);
+		assert_memory_equal(&a, &before, sizeof(a));
+	}
+}
+
+static void map_is_the_way_back_from_unmap(void **state)
+{
+	struct lb_addr v4 = parsed("1.2.3.4:80"), v6 = parsed("[2001:db8::1]:443"), a = v4;
+	char buf[LB_ADDR_STR_MAX];
+
+	lb_addr_map(&a);
+	assert_int_equal(a.sa.sa_family, AF_INET6);
+	assert_string_equal(lb_addr_format_host(&a, buf), "::ffff:1.2.3.4");
+	lb_addr_unmap(&a);
+	assert_true(lb_addr_equal(&a, &v4));
+	a = v6;
+	lb_addr_map(&a);
+	assert_true(lb_addr_equal(&a, &v6));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -257,6 +301,8 @@ int main(void)
 		cmocka_unit_test(a_host_must_fit_with_its_nul),
 		cmocka_unit_test(equal_compares_family_address_scope_and_port),
 		cmocka_unit_test(unmap_turns_a_mapped_client_into_its_ipv4_self),
+		cmocka_unit_test(map_is_the_way_back_from_unmap),
+		cmocka_unit_test(a_host_alone_is_of_the_family_asked_for),
 		cmocka_unit_test(any_and_loopback_are_told_from_the_rest),
 		cmocka_unit_test(an_address_without_family_is_harmless),
 		cmocka_unit_test(length_and_port_are_those_of_the_family),
