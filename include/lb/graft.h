@@ -6,6 +6,7 @@
  * The rewriting is a constant distance because a proxy is byte-exact: let
  *	in(L)  = the sequence number of the first payload byte of leg L's peer
  *	out(L) = the sequence number of our first payload byte on leg L
+ *		 (a PROXY header in front of either is no payload)
  * then for every packet from leg L to the other leg O, in mid-stream or not:
  *	seq += out(O) - in(L)		ack += in(O) - out(L)
  * A byte may travel through our sockets or inside a rewritten packet, at any time: it lands at the
@@ -33,7 +34,7 @@
 #include <linux/types.h>
 
 /* Layout and meaning of everything below; pinned tables of another version are not adopted. */
-#define LB_GRAFT_ABI 2u
+#define LB_GRAFT_ABI 3u
 
 /* Grafts the tables can hold at most. */
 #define LB_GRAFT_PAIRS_MAX 1048576u
@@ -118,7 +119,7 @@ enum lb_graft_counted {
 	LB_GRAFT_LINGERS,     /* .. and it has ended and is written down */
 };
 
-/* Five cache lines. */
+/* Six cache lines. */
 struct lb_graft {
 	struct lb_graft_leg leg[2]; /* enum lb_leg_index */
 	/* The daemon's. */
@@ -134,7 +135,14 @@ struct lb_graft {
 	__u8 counted;    /* enum lb_graft_counted */
 	__u32 rule;      /* by index, of the daemon that runs; ~0: no longer there */
 	__u32 backend;   /* in the rule's pool; ~0: no longer there */
-	__u8 pad[8];
+	/*
+	 * The client that a PROXY header named, and that limits and the log mean; leg 0's peer is
+	 * then the proxy that sent it. IPv4 in [0].
+	 */
+	__be32 client[4];
+	__be16 client_port;
+	__u8 client_version; /* 4 or 6; 0: no header named one, it is leg 0's peer */
+	__u8 pad[53];
 };
 
 /* "Look at this pair": it has ended, or its addresses are used again. */
@@ -170,7 +178,7 @@ _Static_assert(sizeof(struct lb_graft_v4) == 12, "no padding in a hash key");
 _Static_assert(sizeof(struct lb_graft_v6) == 36, "no padding in a hash key");
 _Static_assert(sizeof(struct lb_graft_leg) == 128, "two cache lines");
 _Static_assert(__builtin_offsetof(struct lb_graft_leg, packets) == 64, "the program's line");
-_Static_assert(sizeof(struct lb_graft) == 320, "five cache lines");
+_Static_assert(sizeof(struct lb_graft) == 384, "six cache lines");
 _Static_assert(sizeof(struct lb_graft_event) == 8, "no padding");
 _Static_assert(sizeof(struct lb_graft_meta) == 24, "no padding");
 

@@ -95,6 +95,9 @@ struct lb_leg {
 	bool writable;         /* has not refused bytes since the last EPOLLOUT */
 	bool until_empty; /* a FIN, an error or urgent data came: a short read is not the end */
 	uint32_t mask;    /* EPOLL* registered */
+	/* Bytes in front of the payload, which no carrier counts: PROXY headers. */
+	uint32_t lead_in;  /* from its peer, read before carrying began .. */
+	uint32_t lead_out; /* .. and to it, written before */
 	/* sockmap */
 	uint64_t cookie;
 	uint32_t window;   /* bytes its peer may have under way to us .. */

@@ -59,6 +59,12 @@ void lb_graft_poll_soon(struct lb_pair *p)
 		p->poll_ms *= 2;
 }
 
+/* Payload bytes that leg <i>'s socket has received. */
+static uint64_t received(const struct lb_pair *p, unsigned int i, const struct tcp_info *info)
+{
+	return lb_graft_socket_received(info, p->dir[i].eof) - p->leg[i].lead_in;
+}
+
 /* Brings the program's books up to what our socket has received. */
 static int note_received(struct lb_pair *p, unsigned int i)
 {
@@ -69,8 +75,7 @@ static int note_received(struct lb_pair *p, unsigned int i)
 
 	if (err)
 		return err;
-	moved = raise_mark(&leg->seq_end, p->graft_in[i] + (uint32_t)lb_graft_socket_received(
-								   &info, p->dir[i].eof));
+	moved = raise_mark(&leg->seq_end, p->graft_in[i] + (uint32_t)received(p, i, &info));
 	__atomic_fetch_add(&leg->bytes, moved, __ATOMIC_RELAXED);
 	return 0;
 }
@@ -103,8 +108,8 @@ static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 		return -EPIPE;
 	if (ioctl(p->leg[i].watch.fd, SIOCOUTQ, &unacked))
 		return -errno;
-	leg->bytes = info.tcpi_bytes_received;
-	leg->seq_end = p->graft_in[i] + (uint32_t)info.tcpi_bytes_received;
+	leg->bytes = received(p, i, &info);
+	leg->seq_end = p->graft_in[i] + (uint32_t)leg->bytes;
 	leg->data_ns = p->last_ns;
 	leg->ack_max = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes - (uint32_t)unacked;
 	g->leg[i ^ 1].ack_limit = limit_of(p, i, leg->seq_end);

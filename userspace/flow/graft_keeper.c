@@ -123,12 +123,6 @@ static struct lb_client_connection_limit *client_limit_of(struct lb_graft_keeper
 	return g->rule == NO_LONGER ? NULL : k->opts.rules[g->rule].client_connection_limit;
 }
 
-static const struct lb_addr *client_of(const struct lb_graft *g, struct lb_addr *ret)
-{
-	lb_graft_peer(g, LB_LEG_CLIENT, ret);
-	return ret;
-}
-
 static bool has_closed(const struct lb_graft *g)
 {
 	return g->leg[0].flags & g->leg[1].flags & LB_GRAFT_FIN_ACKED;
@@ -187,7 +181,7 @@ static void log_end(struct lb_graft_keeper *k, struct lb_graft *g)
 	}
 	if (!env->log_line)
 		return;
-	lb_graft_peer(g, LB_LEG_CLIENT, &client);
+	lb_graft_client(g, &client);
 	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
 	r.backend = backend ? backend->config->addr : lb_addr_format(&peer, addr);
 	env->log_line(env, line, lb_account_format(&r, line, sizeof(line)));
@@ -205,8 +199,9 @@ static void write_down(struct lb_graft_keeper *k, struct lb_graft *g)
 	if (backend)
 		lb_select_release(k->opts.rules[g->rule].select, backend);
 	limit = client_limit_of(k, g);
+	lb_graft_client(g, &client);
 	if (limit)
-		lb_client_connection_limit_release(limit, client_of(g, &client));
+		lb_client_connection_limit_release(limit, &client);
 	__atomic_fetch_sub(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
 	g->counted = LB_GRAFT_LINGERS;
 }
@@ -473,8 +468,9 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 	if (backend)
 		lb_select_adopt(k->opts.rules[g->rule].select, backend);
 	limit = client_limit_of(k, g);
+	lb_graft_client(g, &client);
 	if (limit)
-		(void)lb_client_connection_limit_adopt(limit, client_of(g, &client));
+		(void)lb_client_connection_limit_adopt(limit, &client);
 	__atomic_fetch_add(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
 	ports = ports_of(k, g);
 	if (ports)

@@ -84,10 +84,10 @@ static uint32_t lag_of(const struct lb_pair *p, unsigned int d)
 	       unacked(p, d ^ 1);
 }
 
-/* Bytes of direction <d> that the sink has acknowledged. */
+/* Bytes of direction <d> that the sink has acknowledged, a header in front of them included. */
 static uint64_t acked(const struct lb_pair *p, unsigned int d)
 {
-	return p->dir[d].bytes - unacked(p, d ^ 1);
+	return p->dir[d].bytes + p->leg[d ^ 1].lead_out - unacked(p, d ^ 1);
 }
 
 static bool is_close(const struct lb_pair *p, unsigned int d, uint32_t lag)

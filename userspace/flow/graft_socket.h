@@ -13,8 +13,8 @@
 #include "base/addr.h"
 
 struct lb_graft_position {
-	uint32_t in;       /* sequence number of the peer's first payload byte */
-	uint32_t out;      /* .. of our own */
+	uint32_t in;       /* sequence number of the peer's first byte */
+	uint32_t out;      /* .. of our own first byte of those that were told of */
 	uint32_t ts_clock; /* TSval of ours minus CLOCK_MONOTONIC, ms */
 };
 
@@ -24,7 +24,7 @@ struct lb_graft_position {
  */
 int lb_graft_socket_info(int fd, struct tcp_info *info);
 /*
- * Payload bytes received since the connection began: a FIN is not counted. <eof>: it was read,
+ * Bytes received since the connection began: a FIN is not counted. <eof>: it was read,
  * which a socket that is closed altogether does not tell any more.
  */
 uint64_t lb_graft_socket_received(const struct tcp_info *info, bool eof);
@@ -36,8 +36,9 @@ uint64_t lb_graft_socket_received(const struct tcp_info *info, bool eof);
 int lb_graft_socket_windows(int fd, uint32_t *own, uint32_t *peers);
 
 /*
- * <written>: payload bytes that were written to the socket so far, all by the calling thread. Makes
- * the peer answer with an ACK: it is sent a probe. 0 or -errno.
+ * <written>: bytes that were written to the socket so far, all by the calling thread, but for those
+ * that are not to count: the last ones count. Makes the peer answer with an ACK: it is sent a
+ * probe. 0 or -errno.
  */
 int lb_graft_socket_position(int fd, uint64_t written, struct lb_graft_position *ret);
 

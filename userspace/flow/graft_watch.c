@@ -51,6 +51,7 @@ static int read_positions(struct lb_pair *p)
 
 		if (err)
 			return err;
+		at[i].in += p->leg[i].lead_in;
 		p->graft_in[i] = at[i].in;
 		p->graft_out[i] = at[i].out;
 	}

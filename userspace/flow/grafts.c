@@ -105,6 +105,28 @@ void lb_graft_peer(const struct lb_graft *g, unsigned int leg, struct lb_addr *r
 	fill_addr(out->fixed & LB_GRAFT_IPV6, out->daddr, out->dport, ret);
 }
 
+void lb_graft_client(const struct lb_graft *g, struct lb_addr *ret)
+{
+	if (g->client_version)
+		fill_addr(g->client_version == 6, g->client, g->client_port, ret);
+	else
+		lb_graft_peer(g, LB_LEG_CLIENT, ret);
+}
+
+void lb_graft_set_client(struct lb_graft *g, const struct lb_addr *client)
+{
+	memset(g->client, 0, sizeof(g->client));
+	if (client->sa.sa_family == AF_INET6) {
+		memcpy(g->client, &client->in6.sin6_addr, sizeof(g->client));
+		g->client_port = client->in6.sin6_port;
+		g->client_version = 6;
+	} else {
+		g->client[0] = client->in4.sin_addr.s_addr;
+		g->client_port = client->in4.sin_port;
+		g->client_version = 4;
+	}
+}
+
 void lb_graft_own(const struct lb_graft *g, unsigned int leg, struct lb_addr *ret)
 {
 	const struct lb_graft_leg *out = &g->leg[leg ^ 1];

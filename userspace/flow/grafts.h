@@ -37,7 +37,10 @@ void lb_grafts_put(struct lb_grafts *g, uint32_t pair);
 void lb_graft_tuple(const struct lb_graft *g, unsigned int leg, struct lb_graft_tuple *ret);
 /* As an address: where leg <leg>'s peer is. */
 void lb_graft_peer(const struct lb_graft *g, unsigned int leg, struct lb_addr *ret);
-/* .. and we. */
+/* Who the client is: leg 0's peer, or whom a PROXY header named. */
+void lb_graft_client(const struct lb_graft *g, struct lb_addr *ret);
+void lb_graft_set_client(struct lb_graft *g, const struct lb_addr *client);
+/* As an address: where we are on leg <leg>. */
 void lb_graft_own(const struct lb_graft *g, unsigned int leg, struct lb_addr *ret);
 /* Sends a RST to both peers, with the sequence numbers they expect. Any thread. */
 void lb_graft_reset_peers(const struct lb_graft *g);

@@ -411,6 +411,32 @@ static void a_graft_counts_for_its_client_until_its_end(void **state)
 	lb_client_connection_limit_free(&limit);
 }
 
+static void a_client_that_a_header_named_is_counted_and_written_down(void **state)
+{
+	static const char *const texts[] = {"198.51.100.7:5", "[2001:db8::7]:5"};
+
+	for (uint32_t i = 0; i < LB_ARRAY_SIZE(texts); i++) {
+		struct lb_client_connection_limit *limit;
+		struct lb_addr client;
+		char want[128];
+
+		teardown(state);
+		setup(state);
+		assert_int_equal(lb_client_connection_limit_new(&limit, 1), 0);
+		assert_int_equal(lb_addr_parse(texts[i], &client), 0);
+		fx.rule.client_connection_limit = limit;
+		lb_graft_set_client(graft(0), &client);
+		start();
+		assert_false(lb_client_connection_limit_take(limit, &client));
+		lb_graft_keeper_cut(fx.keeper, LB_FLOWS_ALL, LB_REASON_DRAINED);
+		advance(2000);
+		assert_int_equal(lb_client_connection_limit_clients(limit), 0);
+		snprintf(want, sizeof(want), " client=%s backend=", texts[i]);
+		assert_non_null(strstr(fx.line, want));
+		lb_client_connection_limit_free(&limit);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -426,6 +452,7 @@ int main(void)
 		TEST(a_cut_of_another_rule_cuts_nobody),
 		TEST(of_one_backend_only_its_own_are_cut),
 		TEST(a_graft_counts_for_its_client_until_its_end),
+		TEST(a_client_that_a_header_named_is_counted_and_written_down),
 		TEST(a_pair_that_a_session_still_owns_is_left_alone),
 		TEST(bytes_are_folded_once),
 		TEST(a_new_daemon_takes_over_what_is_grafted),
