@@ -39,11 +39,23 @@ struct lb_health_checks {
 
 /* --- what is said ----------------------------------------------------------------------------- */
 
-/* A PROXY header that speaks for nobody: a check is the balancer's own. */
+/*
+ * PROXY headers that speak for nobody, for a check is the balancer's own: of version 1, and the
+ * LOCAL command of version 2, which holds NULs.
+ */
 #define PROXY_UNKNOWN "PROXY UNKNOWN\r\n"
+#define PROXY_LOCAL   "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
 
-/* 0 or -ENOMEM. */
-static int build_request(struct check *c)
+static void write_proxy(FILE *out, enum lb_proxy_protocol version)
+{
+	if (version == LB_PROXY_PROTOCOL_V2)
+		fwrite(PROXY_LOCAL, 1, sizeof(PROXY_LOCAL) - 1, out);
+	else
+		fputs(PROXY_UNKNOWN, out);
+}
+
+/* <version>: of the header that the backend's flows begin with. 0 or -ENOMEM. */
+static int build_request(struct check *c, enum lb_proxy_protocol version)
 {
 	const struct lb_health_check_config *config = c->config;
 	const char *send = config->send ? config->send : "";
@@ -54,7 +66,7 @@ static int build_request(struct check *c)
 	if (!out)
 		return -ENOMEM;
 	if (config->send_proxy)
-		fputs(PROXY_UNKNOWN, out);
+		write_proxy(out, version);
 	if (config->protocol == LB_HEALTH_CHECK_HTTP)
 		fprintf(out,
 			"GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: " AGENT
@@ -185,7 +197,7 @@ static int add_one(struct lb_health_checks *h, uint32_t index, const struct lb_r
 	c->probe.done = on_done;
 	if (c->config->port)
 		lb_addr_set_port(&c->probe.addr, c->config->port);
-	err = build_request(c);
+	err = build_request(c, rule->proxy_protocol);
 	if (err)
 		return err;
 	lb_probe_init(&c->probe);

@@ -235,28 +235,12 @@ enum lb_step lb_connect_enter(struct lb_session *s)
 	return try_next(s);
 }
 
-static enum lb_step client_event(struct lb_session *s, uint32_t events)
-{
-	struct lb_leg *leg = &s->pair.leg[LB_LEG_CLIENT];
-
-	if (events & (EPOLLERR | EPOLLHUP)) {
-		s->reason = LB_REASON_RESET_BY_CLIENT;
-		return LB_STEP_CLOSE;
-	}
-	/* Early bytes, even an early FIN, wait until somebody is there to read them. */
-	if (events & (EPOLLIN | EPOLLRDHUP))
-		leg->readable = true;
-	if (events & (EPOLLRDHUP | EPOLLPRI))
-		leg->until_empty = true;
-	return LB_STEP_WAIT;
-}
-
 enum lb_step lb_connect_event(struct lb_session *s, unsigned int leg, uint32_t events)
 {
 	struct lb_leg *backend = &s->pair.leg[LB_LEG_BACKEND];
 
 	if (leg == LB_LEG_CLIENT)
-		return client_event(s, events);
+		return lb_session_client_waits(s, events);
 	if (events & EPOLLERR) {
 		backend_drop(s, false);
 		s->reason = LB_REASON_CONNECT_FAILED;

@@ -4,6 +4,9 @@
  *
  *   stage    file             what it does                            may end with
  *   accept   accept.c         takes the client's connection           (waits in the backlog)
+ *   header   proxy_protocol   reads who the client is, when a proxy  proxy_untrusted, proxy_header,
+ *   in       _stage.c         in front of us says so                  handshake_timeout,
+ *                                                                     reset_by_client
  *   admit    admit.c          counts connections by client           client_limit
  *   select   select.c         picks a backend, within its limit       no_backend,
  *                                                                     backend_limit,
@@ -11,6 +14,9 @@
  *   connect  connect.c        connects, next backend on failure       connect_failed,
  *                                                                     connect_timeout,
  *                                                                     reset_by_client, full
+ *   header   proxy_protocol   tells the backend who the client is    reset_by_client,
+ *   out      _stage.c                                                 reset_by_backend,
+ *                                                                     connect_timeout
  *   carry    carrier.c        relay; promotes to graft or sockmap     done, idle, reset_by_client,
  *            relay.c sockmap.c when earned                            reset_by_backend,
  *            graft.c                                                  max_lifetime, drained, full,
@@ -35,6 +41,8 @@
 #include "flow/admit.h"
 #include "flow/connect.h"
 #include "flow/graft_keeper.h"
+#include "flow/grafts.h"
+#include "flow/proxy_protocol_stage.h"
 
 struct stage {
 	const char *name;
@@ -48,8 +56,12 @@ static enum lb_step carry_event(struct lb_session *s, unsigned int leg, uint32_t
 static enum lb_step carry_timeout(struct lb_session *s);
 
 static const struct stage stages[] = {
+	{"proxy_protocol_in", lb_proxy_protocol_in_enter, lb_proxy_protocol_in_event,
+	 lb_proxy_protocol_in_timeout},
 	{"admit", lb_admit_enter, NULL, NULL},
 	{"connect", lb_connect_enter, lb_connect_event, lb_connect_timeout},
+	{"proxy_protocol_out", lb_proxy_protocol_out_enter, lb_proxy_protocol_out_event,
+	 lb_proxy_protocol_out_timeout},
 	{"carry", carry_enter, carry_event, carry_timeout},
 };
 
@@ -75,6 +87,21 @@ static void on_timer(struct lb_timer *t)
 	struct lb_session *s = lb_container_of(t, struct lb_session, timer);
 
 	step(s, stages[s->stage].timeout(s));
+}
+
+enum lb_step lb_session_client_waits(struct lb_session *s, uint32_t events)
+{
+	struct lb_leg *leg = &s->pair.leg[LB_LEG_CLIENT];
+
+	if (events & (EPOLLERR | EPOLLHUP)) {
+		s->reason = LB_REASON_RESET_BY_CLIENT;
+		return LB_STEP_CLOSE;
+	}
+	if (events & (EPOLLIN | EPOLLRDHUP))
+		leg->readable = true;
+	if (events & (EPOLLRDHUP | EPOLLPRI))
+		leg->until_empty = true;
+	return LB_STEP_WAIT;
 }
 
 void lb_session_granted(struct lb_flow_env *env)
@@ -270,6 +297,8 @@ static void on_left(struct lb_pair *p, struct lb_graft *g)
 	g->rule = s->rule->index;
 	g->rule_hash = lb_graft_keeper_hash(s->rule->config->name);
 	g->backend = s->backend->index;
+	if (s->client_named)
+		lb_graft_set_client(g, &s->client);
 	g->folded[0] = s->folded[0];
 	g->folded[1] = s->folded[1];
 	__atomic_fetch_add(&env->limits->grafts, 1, __ATOMIC_RELAXED);

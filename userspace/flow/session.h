@@ -27,9 +27,11 @@ struct lb_session {
 	struct lb_backend *tried[LB_TRIES_MAX];
 	struct lb_timer timer; /* of the current stage */
 	struct lb_task release;
-	struct lb_addr client;
-	struct lb_waiter waiter; /* for a backend that has room .. */
-	bool waiting;            /* .. now */
+	struct lb_addr client;      /* its peer, or whom the PROXY header names .. */
+	struct lb_addr destination; /* .. and where to it went; no family: to our listener */
+	bool client_named;          /* .. by the header */
+	struct lb_waiter waiter;    /* for a backend that has room .. */
+	bool waiting;               /* .. now */
 	uint64_t accept_ns;
 	uint64_t try_ns;       /* start of the current connect */
 	uint64_t connected_ns; /* 0: never */
@@ -49,6 +51,12 @@ struct lb_session {
  */
 void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 		    const struct lb_addr *client);
+
+/*
+ * For a stage that waits for something else: an event of the client. Its bytes, even its FIN, stay
+ * in its socket and are remembered. LB_STEP_WAIT, or LB_STEP_CLOSE when it is gone.
+ */
+enum lb_step lb_session_client_waits(struct lb_session *s, uint32_t events);
 
 /* Some of the worker's have come to env->door: they go on. */
 void lb_session_granted(struct lb_flow_env *env);

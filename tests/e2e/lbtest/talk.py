@@ -24,11 +24,11 @@ def _family(addr):
 class Talk:
     """
     client -> listen, backend -> server, as a context manager. The namespaces may be any; `source`
-    is the client's own address.
+    is the client's own address. `says`: what the client begins with; it is nobody's to check.
     """
 
     def __init__(self, net, listen, backend, client=CLIENT, server=BACKEND, source=None,
-                 seconds=5):
+                 seconds=5, says=b""):
         with contextlib.ExitStack() as opened:
             def open_listener():
                 s = socket.socket(_family(backend[0]))
@@ -42,6 +42,7 @@ class Talk:
             self.client = opened.enter_context(net.call(
                 client, lambda: socket.create_connection(
                     listen, seconds * PATIENCE, (source, 0) if source else None)))
+            self.client.sendall(says)
             self.server = opened.enter_context(listener.accept()[0])
             listener.close()
             self.opened = opened.pop_all()
