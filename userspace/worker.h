@@ -18,7 +18,7 @@ struct lb_worker_opts {
 	enum lb_why kernel_why;
 	struct lb_grafts *grafts; /* NULL: graft_why says why */
 	enum lb_why graft_why;
-	struct lb_ports *ports; /* the shelf of local ports towards backends */
+	struct lb_ports_shelf *ports; /* local ports towards backends */
 	struct lb_flow_limits *limits;
 	/* One access-log line; NULL: none. Called in the worker's thread. Must not block. */
 	void (*log_line)(void *arg, uint32_t worker, const char *line, size_t len);

@@ -133,8 +133,6 @@ struct lb_graft {
 	__u16 tries;
 	__u8 end_reason; /* why the daemon ends it, enum lb_reason + 1; 0: it does not */
 	__u8 counted;    /* enum lb_graft_counted */
-	__u32 rule;      /* by index, of the daemon that runs; ~0: no longer there */
-	__u32 backend;   /* in the rule's pool; ~0: no longer there */
 	/*
 	 * The client that a PROXY header named, and that limits and the log mean; leg 0's peer is
 	 * then the proxy that sent it. IPv4 in [0].
@@ -142,7 +140,7 @@ struct lb_graft {
 	__be32 client[4];
 	__be16 client_port;
 	__u8 client_version; /* 4 or 6; 0: no header named one, it is leg 0's peer */
-	__u8 pad[53];
+	__u8 pad[61];
 };
 
 /* "Look at this pair": it has ended, or its addresses are used again. */

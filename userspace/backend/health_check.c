@@ -15,8 +15,8 @@
 /* RFC 7231: who asks. */
 #define AGENT "layer4-lb-health-check"
 
-struct check {
-	struct lb_list node; /* of all, or of those that wait: never of both */
+struct lb_health_check {
+	struct lb_list all_node, wait_node;
 	struct lb_health_checks *all;
 	struct lb_backend *backend;
 	const struct lb_health_check_config *config;
@@ -25,13 +25,14 @@ struct check {
 	struct lb_timer timer; /* to the next one */
 	char *request;
 	uint64_t since_ms; /* in this state since; 0: the start */
-	uint32_t rule;
+	void *watcher;
+	bool running;
+	struct lb_task release;
 };
 
 struct lb_health_checks {
 	struct lb_health_checks_opts opts;
-	struct check **checks;
-	uint32_t count;
+	struct lb_list checks;
 	uint32_t running;
 	struct lb_list waiting;
 	uint64_t random;
@@ -55,7 +56,7 @@ static void write_proxy(FILE *out, enum lb_proxy_protocol version)
 }
 
 /* <version>: of the header that the backend's flows begin with. 0 or -ENOMEM. */
-static int build_request(struct check *c, enum lb_proxy_protocol version)
+static int build_request(struct lb_health_check *c, enum lb_proxy_protocol version)
 {
 	const struct lb_health_check_config *config = c->config;
 	const char *send = config->send ? config->send : "";
@@ -84,31 +85,32 @@ static int build_request(struct check *c, enum lb_proxy_protocol version)
 
 /* --- one check after the other ---------------------------------------------------------------- */
 
-static void run(struct check *c)
+static void run(struct lb_health_check *c)
 {
 	c->all->running++;
+	c->running = true;
 	lb_probe_start(&c->probe);
 }
 
 static void on_due(struct lb_timer *t)
 {
-	struct check *c = lb_container_of(t, struct check, timer);
+	struct lb_health_check *c = lb_container_of(t, struct lb_health_check, timer);
 
 	if (c->all->running < LB_PROBES_MAX) {
 		run(c);
 		return;
 	}
-	lb_list_append(&c->all->waiting, &c->node);
+	lb_list_append(&c->all->waiting, &c->wait_node);
 }
 
 static void run_next(struct lb_health_checks *h)
 {
-	struct check *c;
+	struct lb_health_check *c;
 
 	if (lb_list_empty(&h->waiting))
 		return;
-	c = lb_container_of(h->waiting.next, struct check, node);
-	lb_list_remove(&c->node);
+	c = lb_container_of(h->waiting.next, struct lb_health_check, wait_node);
+	lb_list_remove(&c->wait_node);
 	run(c);
 }
 
@@ -118,20 +120,20 @@ static uint64_t spread(struct lb_health_checks *h, uint64_t ms)
 	return ms - ms / 10 + lb_random_next(&h->random) % (ms / 5 + 1);
 }
 
-static void note(struct check *c, bool good, const char *cause)
+static void note(struct lb_health_check *c, bool good, const char *cause)
 {
 	struct lb_health_checks *h = c->all;
 	uint64_t now = lb_loop_now_ms(h->opts.loop);
 	uint32_t answers = c->health.streak + 1;
 	struct lb_health_change change;
 
-	__atomic_fetch_add(&c->backend->checks, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&c->backend->counts.checks, 1, __ATOMIC_RELAXED);
 	if (!good)
-		__atomic_fetch_add(&c->backend->check_failures, 1, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&c->backend->counts.check_failures, 1, __ATOMIC_RELAXED);
 	if (!lb_health_note(&c->health, c->config, good))
 		return;
 	change = (struct lb_health_change){
-		.rule = c->rule,
+		.watcher = c->watcher,
 		.backend = c->backend,
 		.up = c->health.up,
 		.cause = cause,
@@ -139,15 +141,16 @@ static void note(struct check *c, bool good, const char *cause)
 		.was_ms = c->since_ms ? now - c->since_ms : 0,
 	};
 	c->since_ms = now;
-	h->opts.changed(h->opts.arg, &change);
+	h->opts.changed(&change);
 }
 
 static void on_done(struct lb_probe *p, enum lb_probe_result result, const char *cause)
 {
-	struct check *c = lb_container_of(p, struct check, probe);
+	struct lb_health_check *c = lb_container_of(p, struct lb_health_check, probe);
 	struct lb_health_checks *h = c->all;
 
 	h->running--;
+	c->running = false;
 	if (result != LB_PROBE_SKIPPED)
 		note(c, result == LB_PROBE_GOOD, cause);
 	lb_timer_start(h->opts.loop, &c->timer,
@@ -165,14 +168,15 @@ int lb_health_checks_new(struct lb_health_checks **ret, const struct lb_health_c
 		return -ENOMEM;
 	h->opts = *opts;
 	h->random = lb_loop_now_ns(opts->loop) | 1;
+	lb_list_init(&h->checks);
 	lb_list_init(&h->waiting);
 	*ret = h;
 	return 0;
 }
 
-static void check_free(struct check **pc)
+static void check_free(struct lb_health_check **pc)
 {
-	struct check *c = *pc;
+	struct lb_health_check *c = *pc;
 
 	if (!c)
 		return;
@@ -181,16 +185,16 @@ static void check_free(struct check **pc)
 	free(c);
 }
 
-static int add_one(struct lb_health_checks *h, uint32_t index, const struct lb_rule_config *rule,
-		   struct lb_backend *b)
+int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config *rule,
+			 struct lb_backend *b, void *watcher, struct lb_health_check **ret)
 {
-	LB_AUTO(check_free) struct check *c = calloc(1, sizeof(*c));
+	LB_AUTO(check_free) struct lb_health_check *c = calloc(1, sizeof(*c));
 	int err;
 
 	if (!c)
 		return -ENOMEM;
 	c->all = h;
-	c->rule = index;
+	c->watcher = watcher;
 	c->backend = b;
 	c->config = &rule->health_check;
 	c->probe = (struct lb_probe){.loop = h->opts.loop, .config = c->config, .addr = b->addr};
@@ -203,36 +207,44 @@ static int add_one(struct lb_health_checks *h, uint32_t index, const struct lb_r
 	lb_probe_init(&c->probe);
 	lb_timer_init(&c->timer, on_due);
 	lb_health_init(&c->health, c->config);
-	h->checks[h->count++] = LB_TAKE_PTR(c);
+	lb_list_init(&c->wait_node);
+	lb_list_append(&h->checks, &c->all_node);
+	lb_timer_start(h->opts.loop, &c->timer, 0);
+	*ret = LB_TAKE_PTR(c);
 	return 0;
 }
 
-int lb_health_checks_add(struct lb_health_checks *h, uint32_t index,
-			 const struct lb_rule_config *rule, struct lb_pool *pool)
+static void release(struct lb_task *t)
 {
-	struct check **checks;
-	int err = 0;
+	struct lb_health_check *c = lb_container_of(t, struct lb_health_check, release);
 
-	if (!rule->health_check.enabled)
-		return 0;
-	checks = realloc(h->checks, (h->count + pool->count + 1) * sizeof(struct check *));
-	if (!checks)
-		return -ENOMEM;
-	h->checks = checks;
-	for (uint32_t i = 0; i < pool->count && !err; i++)
-		err = add_one(h, index, rule, &pool->backends[i]);
-	return err;
+	check_free(&c);
 }
 
-uint32_t lb_health_checks_count(const struct lb_health_checks *h)
+static void stop(struct lb_health_check *c)
 {
-	return h->count;
+	lb_timer_stop(c->all->opts.loop, &c->timer);
+	lb_probe_stop(&c->probe);
+	lb_list_remove(&c->wait_node);
+	lb_list_remove(&c->all_node);
 }
 
-void lb_health_checks_start(struct lb_health_checks *h)
+void lb_health_checks_remove(struct lb_health_check **pc)
 {
-	for (uint32_t i = 0; i < h->count; i++)
-		lb_timer_start(h->opts.loop, &h->checks[i]->timer, 0);
+	struct lb_health_check *c = *pc;
+	struct lb_health_checks *h;
+
+	if (!c)
+		return;
+	*pc = NULL;
+	h = c->all;
+	stop(c);
+	if (c->running) {
+		h->running--;
+		run_next(h);
+	}
+	/* Events of this turn may still name its probe. */
+	lb_loop_defer(h->opts.loop, &c->release, release);
 }
 
 void lb_health_checks_free(struct lb_health_checks **ph)
@@ -242,11 +254,12 @@ void lb_health_checks_free(struct lb_health_checks **ph)
 	if (!h)
 		return;
 	*ph = NULL;
-	for (uint32_t i = 0; i < h->count; i++) {
-		lb_timer_stop(h->opts.loop, &h->checks[i]->timer);
-		lb_probe_stop(&h->checks[i]->probe);
-		check_free(&h->checks[i]);
+	while (!lb_list_empty(&h->checks)) {
+		struct lb_health_check *c =
+			lb_container_of(h->checks.next, struct lb_health_check, all_node);
+
+		stop(c);
+		check_free(&c);
 	}
-	free(h->checks);
 	free(h);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Active health checks: asks every backend of every rule that wants it, again and again, and tells
+ * Active health checks: asks every backend it is given, again and again, and tells
  * when one has gone down or come up (backend/health.h: when that is). Decides nothing about flows.
  *
  * The first checks go out at once; later ones are spread by a tenth of their interval, so that
@@ -18,10 +18,11 @@
 #define LB_PROBES_MAX 256u
 
 struct lb_health_checks;
+struct lb_health_check; /* of one backend */
 
 /* What has become of a backend. */
 struct lb_health_change {
-	uint32_t rule;
+	void *watcher; /* as given to lb_health_checks_add() */
 	struct lb_backend *backend;
 	bool up;
 	const char *cause; /* of the last answer; NULL when up */
@@ -31,23 +32,20 @@ struct lb_health_change {
 
 struct lb_health_checks_opts {
 	struct lb_loop *loop;
-	void (*changed)(void *arg, const struct lb_health_change *change);
-	void *arg;
+	void (*changed)(const struct lb_health_change *change);
 };
 
 /* 0 or -errno. Any thread, before the loop runs. */
 int lb_health_checks_new(struct lb_health_checks **ret, const struct lb_health_checks_opts *opts);
 /*
- * Checks <pool>'s backends as <rule> says, or does nothing when it does not; both outlive the
- * checks. 0 or -errno. Any thread, before the loop runs.
+ * Checks <b> as <rule> says, at once for the first time; both outlive the check. 0 or -ENOMEM.
+ * The loop's thread, or before it runs.
  */
-int lb_health_checks_add(struct lb_health_checks *h, uint32_t index,
-			 const struct lb_rule_config *rule, struct lb_pool *pool);
-/* How many backends are checked. */
-uint32_t lb_health_checks_count(const struct lb_health_checks *h);
-/* Sends the first ones. */
-void lb_health_checks_start(struct lb_health_checks *h);
-/* Ends them; no callback comes any more. NULL is fine. */
-void lb_health_checks_free(struct lb_health_checks **h);
+int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config *rule,
+			 struct lb_backend *b, void *watcher, struct lb_health_check **ret);
+/* Ends it: no callback comes any more. NULL inside is fine. */
+void lb_health_checks_remove(struct lb_health_check **pc);
+/* Ends all. NULL is fine. The loop must not run any more. */
+void lb_health_checks_free(struct lb_health_checks **ph);
 
 #endif

@@ -6,20 +6,29 @@
 #include "backend/ports.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
 #include "base/cleanup.h"
+#include "base/list.h"
 
 #define WORD_BITS 64u
 
 struct lb_ports {
-	struct lb_ports *next;
+	struct lb_list node; /* on the shelf, under its lock */
+	struct lb_ports_shelf *shelf;
 	struct lb_addr backend;
+	uint32_t holders; /* atomic; one that has none left is on its way out */
 	uint16_t min;
 	uint32_t count;
 	uint32_t cursor;  /* atomic; counts on for ever */
 	uint64_t taken[]; /* atomic words; a bit per port */
+};
+
+struct lb_ports_shelf {
+	pthread_mutex_t lock;
+	struct lb_list books;
 };
 
 static uint32_t words(uint32_t count)
@@ -27,44 +36,129 @@ static uint32_t words(uint32_t count)
 	return (count + WORD_BITS - 1) / WORD_BITS;
 }
 
-struct lb_ports *lb_ports_find(struct lb_ports *first, const struct lb_addr *backend)
+static struct lb_ports *book_of(struct lb_list *node)
 {
-	while (first && !lb_addr_equal(&first->backend, backend))
-		first = first->next;
-	return first;
+	return lb_container_of(node, struct lb_ports, node);
 }
 
-int lb_ports_open(struct lb_ports **first, const struct lb_addr *backend, uint16_t min,
-		  uint16_t max, struct lb_ports **ret)
+int lb_ports_shelf_new(struct lb_ports_shelf **ret)
+{
+	struct lb_ports_shelf *shelf = calloc(1, sizeof(*shelf));
+
+	if (!shelf)
+		return -ENOMEM;
+	pthread_mutex_init(&shelf->lock, NULL);
+	lb_list_init(&shelf->books);
+	*ret = shelf;
+	return 0;
+}
+
+void lb_ports_shelf_free(struct lb_ports_shelf **shelf)
+{
+	struct lb_ports_shelf *s = *shelf;
+
+	if (!s)
+		return;
+	*shelf = NULL;
+	while (!lb_list_empty(&s->books)) {
+		struct lb_ports *p = book_of(s->books.next);
+
+		lb_list_remove(&p->node);
+		free(p);
+	}
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+uint32_t lb_ports_shelf_count(struct lb_ports_shelf *shelf)
+{
+	uint32_t n = 0;
+
+	pthread_mutex_lock(&shelf->lock);
+	lb_list_for_each (node, &shelf->books)
+		n++;
+	pthread_mutex_unlock(&shelf->lock);
+	return n;
+}
+
+/* False: its last holder is letting it go. */
+static bool hold_if_held(struct lb_ports *p)
+{
+	uint32_t n = __atomic_load_n(&p->holders, __ATOMIC_RELAXED);
+
+	while (n && !__atomic_compare_exchange_n(&p->holders, &n, n + 1, true, __ATOMIC_ACQUIRE,
+						 __ATOMIC_RELAXED))
+		;
+	return n;
+}
+
+/* Under the lock. */
+static struct lb_ports *find(struct lb_ports_shelf *shelf, const struct lb_addr *backend)
+{
+	lb_list_for_each (node, &shelf->books)
+		if (lb_addr_equal(&book_of(node)->backend, backend) && hold_if_held(book_of(node)))
+			return book_of(node);
+	return NULL;
+}
+
+static struct lb_ports *make(struct lb_ports_shelf *shelf, const struct lb_addr *backend,
+			     uint16_t min, uint16_t max)
 {
 	uint32_t count = (uint32_t)max - min + 1;
-	struct lb_ports *p = lb_ports_find(*first, backend);
+	struct lb_ports *p = calloc(1, sizeof(*p) + words(count) * sizeof(p->taken[0]));
 
-	if (!p) {
-		p = calloc(1, sizeof(*p) + words(count) * sizeof(p->taken[0]));
-		if (!p)
-			return -ENOMEM;
-		p->backend = *backend;
-		p->min = min;
-		p->count = count;
-		/* Anywhere: after a restart the first ports are likely to be in TIME_WAIT. */
-		if (getrandom(&p->cursor, sizeof(p->cursor), GRND_NONBLOCK) < 0)
-			p->cursor = 0;
-		p->next = *first;
-		*first = p;
-	}
+	if (!p)
+		return NULL;
+	p->shelf = shelf;
+	p->backend = *backend;
+	p->holders = 1;
+	p->min = min;
+	p->count = count;
+	/* Anywhere: after a restart the first ports are likely to be in TIME_WAIT. */
+	if (getrandom(&p->cursor, sizeof(p->cursor), GRND_NONBLOCK) < 0)
+		p->cursor = 0;
+	lb_list_append(&shelf->books, &p->node);
+	return p;
+}
+
+int lb_ports_open(struct lb_ports_shelf *shelf, const struct lb_addr *backend, uint16_t min,
+		  uint16_t max, struct lb_ports **ret)
+{
+	struct lb_ports *p;
+
+	pthread_mutex_lock(&shelf->lock);
+	p = find(shelf, backend);
+	if (!p)
+		p = make(shelf, backend, min, max);
+	pthread_mutex_unlock(&shelf->lock);
+	if (!p)
+		return -ENOMEM;
 	*ret = p;
 	return 0;
 }
 
-void lb_ports_free(struct lb_ports **first)
+struct lb_ports *lb_ports_hold(struct lb_ports *p)
 {
-	while (*first) {
-		struct lb_ports *p = *first;
+	__atomic_fetch_add(&p->holders, 1, __ATOMIC_RELAXED);
+	return p;
+}
 
-		*first = p->next;
-		free(p);
-	}
+void lb_ports_close(struct lb_ports **ports)
+{
+	struct lb_ports *p = *ports;
+	struct lb_ports_shelf *shelf;
+
+	if (!p)
+		return;
+	*ports = NULL;
+	shelf = p->shelf;
+	if (__atomic_sub_fetch(&p->holders, 1, __ATOMIC_ACQ_REL))
+		return;
+	/* Nobody finds it any more, and whoever looks at it does so under the lock. */
+	pthread_mutex_lock(&shelf->lock);
+	lb_list_remove(&p->node);
+	pthread_mutex_unlock(&shelf->lock);
+	free(p);
 }
 
 static bool is_taken(const struct lb_ports *p, uint32_t i)

@@ -15,17 +15,26 @@
 #include "base/addr.h"
 
 struct lb_ports;
+struct lb_ports_shelf;
+
+/* 0 or -ENOMEM. */
+int lb_ports_shelf_new(struct lb_ports_shelf **ret);
+/* Frees what is still on it, too. NULL is fine. No worker may use it any more. */
+void lb_ports_shelf_free(struct lb_ports_shelf **shelf);
+/* How many books stand on it. */
+uint32_t lb_ports_shelf_count(struct lb_ports_shelf *shelf);
 
 /*
- * The book of <backend> in the shelf that *first heads, made when it is not there yet; the shelf
- * owns it. The range is <min>..<max>, both included. Main thread only. 0 or -ENOMEM.
+ * The book of <backend> on the <shelf>, held for the caller, made when it is not there yet. The
+ * range is <min>..<max>, both included. 0 or -ENOMEM. To be given back with lb_ports_close(), or
+ * lb_ports_shelf_free() does.
  */
-int lb_ports_open(struct lb_ports **first, const struct lb_addr *backend, uint16_t min,
+int lb_ports_open(struct lb_ports_shelf *shelf, const struct lb_addr *backend, uint16_t min,
 		  uint16_t max, struct lb_ports **ret);
-/* The book of <backend>, NULL when there is none. */
-struct lb_ports *lb_ports_find(struct lb_ports *first, const struct lb_addr *backend);
-/* Frees the shelf; *first becomes NULL. */
-void lb_ports_free(struct lb_ports **first);
+/* Holds a book that is held already once more. Returns it. */
+struct lb_ports *lb_ports_hold(struct lb_ports *p);
+/* The last one takes it off the shelf: no graft may have a port of it. NULL inside is fine. */
+void lb_ports_close(struct lb_ports **p);
 
 /* The next port in turn that no graft has, host byte order; 0 when all are taken. */
 uint16_t lb_ports_next(struct lb_ports *p);

@@ -2,7 +2,10 @@
 /*
  * Acts on what health checks find, and on what flows tell of their backends (passive_health): one
  * that is down or ejected gets no flow any more; the flows of one that is down are kept or reset as
- * its rule says; the log tells once, with the cause. All of it happens in a thread of its own.
+ * its rule says; the log tells once, with the cause.
+ *
+ * Everything happens in the thread of one loop (control/backends.h), which is meant by "the loop's
+ * thread"; before it runs, its builder's.
  */
 #ifndef LB_CONTROL_HEALTH_H
 #define LB_CONTROL_HEALTH_H
@@ -12,24 +15,29 @@
 
 struct lb_health_service;
 
-/* All borrowed, until lb_health_stop(). */
+/* All borrowed, until lb_health_free(). */
 struct lb_health_opts {
-	struct lb_rule *rules;
-	size_t rules_count;
+	struct lb_loop *loop;
 	struct lb_worker *const *workers;
 	uint32_t workers_count;
 };
 
-/*
- * Before the workers run: from now on their flows tell of backends that fail. *ret is NULL when no
- * rule wants any of it. 0 or -errno. Main thread, as for the rest.
- */
+/* 0 or -errno. */
 int lb_health_new(struct lb_health_service **ret, const struct lb_health_opts *opts);
-/* The workers run: the checks begin. NULL is fine. 0 or -errno. */
-int lb_health_start(struct lb_health_service *h);
-/* Before the workers are stopped. NULL is fine. */
-void lb_health_stop(struct lb_health_service *h);
-/* After that. NULL is fine. */
+/* The loop does not run any more. What is watched is freed with its backend. NULL is fine. */
 void lb_health_free(struct lb_health_service **h);
+
+/*
+ * <b>, of <rule>'s set, is watched as the rule wants it. What was known of one that was away
+ * is forgotten. 0 or -ENOMEM with nothing watched. The loop's thread.
+ */
+int lb_health_watch(struct lb_health_service *h, const struct lb_rule *rule, struct lb_backend *b);
+/*
+ * <b> is watched no more: its checks have ended when this returns. Harmless when it is not. The
+ * loop's thread, before <b> is let go.
+ */
+void lb_health_unwatch(struct lb_backend *b);
+/* For lb_rule.failed: a flow has shown <b> failing. Any worker that holds it. */
+void lb_health_failed(const struct lb_rule *rule, struct lb_backend *b);
 
 #endif

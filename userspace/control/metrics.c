@@ -12,12 +12,19 @@
 #include "control/service.h"
 #include "kernel/graft_table.h"
 
+/* Of one rule. */
+struct backends {
+	struct lb_pool_row *rows;
+	uint32_t count;
+};
+
 struct view {
 	FILE *out;
 	struct lb_service *service;
 	const struct lb_rule *rules;
 	size_t rules_count;
-	const struct lb_counters *sums; /* by rule */
+	const struct lb_counters *sums;  /* by rule */
+	const struct backends *backends; /* by rule */
 };
 
 static const struct lb_carrier *const carriers[] = {&lb_relay, &lb_sockmap, &lb_graft};
@@ -134,45 +141,47 @@ static void durations(const struct view *v)
 }
 
 static void backend_rows(const struct view *v, const char *name,
-			 uint64_t (*read)(const struct lb_backend *b))
+			 uint64_t (*read)(const struct lb_pool_row *b))
 {
-	for (size_t r = 0; r < v->rules_count; r++) {
-		const struct lb_pool *pool = v->rules[r].pool;
-
-		for (uint32_t i = 0; i < pool->count; i++)
-			row(v, name, r, "backend", pool->backends[i].config->addr,
-			    read(&pool->backends[i]));
-	}
+	for (size_t r = 0; r < v->rules_count; r++)
+		for (uint32_t i = 0; i < v->backends[r].count; i++)
+			row(v, name, r, "backend", v->backends[r].rows[i].entry->config.addr,
+			    read(&v->backends[r].rows[i]));
 }
 
-static uint64_t read_active(const struct lb_backend *b)
+static uint64_t read_active(const struct lb_pool_row *b)
 {
-	return __atomic_load_n(&b->active, __ATOMIC_RELAXED);
+	return b->active;
 }
 
-static uint64_t read_connections(const struct lb_backend *b)
+static uint64_t read_connections(const struct lb_pool_row *b)
 {
-	return __atomic_load_n(&b->connections, __ATOMIC_RELAXED);
+	return b->counts.connections;
 }
 
-static uint64_t read_failures(const struct lb_backend *b)
+static uint64_t read_failures(const struct lb_pool_row *b)
 {
-	return __atomic_load_n(&b->connect_failures, __ATOMIC_RELAXED);
+	return b->counts.connect_failures;
 }
 
-static uint64_t read_checks(const struct lb_backend *b)
+static uint64_t read_checks(const struct lb_pool_row *b)
 {
-	return __atomic_load_n(&b->checks, __ATOMIC_RELAXED);
+	return b->counts.checks;
 }
 
-static uint64_t read_check_failures(const struct lb_backend *b)
+static uint64_t read_check_failures(const struct lb_pool_row *b)
 {
-	return __atomic_load_n(&b->check_failures, __ATOMIC_RELAXED);
+	return b->counts.check_failures;
 }
 
-static uint64_t read_eligible(const struct lb_backend *b)
+static uint64_t read_eligible(const struct lb_pool_row *b)
 {
-	return __atomic_load_n(&b->eligible, __ATOMIC_RELAXED);
+	return b->eligible;
+}
+
+static uint64_t read_addresses(const struct lb_pool_row *b)
+{
+	return b->backends;
 }
 
 static void backends(const struct view *v)
@@ -186,8 +195,11 @@ static void backends(const struct view *v)
 	     "Connects that were refused, failed or timed out.");
 	backend_rows(v, "l4lb_backend_connect_failures_total", read_failures);
 	head(v, "l4lb_backend_health_status", "gauge",
-	     "1 when a backend takes new flows, 0 when it is down, out or drains.");
+	     "1 when a backend takes new flows, 0 when it is down, out or drains; of a name: how "
+	     "many of its addresses do.");
 	backend_rows(v, "l4lb_backend_health_status", read_eligible);
+	head(v, "l4lb_backend_addresses", "gauge", "Addresses that a backend stands for.");
+	backend_rows(v, "l4lb_backend_addresses", read_addresses);
 	head(v, "l4lb_backend_health_checks_total", "counter",
 	     "Health checks that were answered, or not in time.");
 	backend_rows(v, "l4lb_backend_health_checks_total", read_checks);
@@ -270,27 +282,46 @@ static void process(const struct view *v)
 	fprintf(v->out, "l4lb_build_info{version=\"%s\"} 1\n", LB_VERSION);
 }
 
+static void render(const struct view *v)
+{
+	connections(v);
+	traffic(v);
+	flows(v);
+	durations(v);
+	backends(v);
+	graft(v);
+	same_host(v);
+	process(v);
+}
+
+/* What is read of the rules at one moment. 0 or -errno. */
+static int collect(struct view *v, struct lb_counters *sums, struct backends *all)
+{
+	int err = lb_service_collect(v->service, sums);
+
+	for (size_t r = 0; r < v->rules_count && !err; r++)
+		err = lb_pool_rows(v->rules[r].pool, &all[r].rows, &all[r].count);
+	v->sums = sums;
+	v->backends = all;
+	return err;
+}
+
 int lb_metrics_render(FILE *out, void *arg)
 {
-	LB_AUTO_FREE struct lb_counters *sums = NULL;
 	struct view v = {.out = out, .service = arg};
+	LB_AUTO_FREE struct lb_counters *sums = NULL;
+	LB_AUTO_FREE struct backends *all = NULL;
 	int err;
 
 	v.rules_count = lb_service_rules(v.service, &v.rules);
 	sums = calloc(v.rules_count + 1, sizeof(*sums));
-	if (!sums)
+	all = calloc(v.rules_count + 1, sizeof(*all));
+	if (!sums || !all)
 		return -ENOMEM;
-	err = lb_service_collect(v.service, sums);
-	if (err)
-		return err;
-	v.sums = sums;
-	connections(&v);
-	traffic(&v);
-	flows(&v);
-	durations(&v);
-	backends(&v);
-	graft(&v);
-	same_host(&v);
-	process(&v);
-	return 0;
+	err = collect(&v, sums, all);
+	if (!err)
+		render(&v);
+	for (size_t r = 0; r < v.rules_count; r++)
+		lb_pool_rows_free(&all[r].rows, all[r].count);
+	return err;
 }

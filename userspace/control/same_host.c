@@ -17,18 +17,28 @@ static uint32_t count_endpoints(const struct lb_rule *rules, size_t count)
 {
 	uint32_t n = 0;
 
-	for (size_t i = 0; i < count; i++)
-		if (rules[i].config->same_host_bypass)
-			n += 1 + rules[i].pool->count;
+	for (size_t i = 0; i < count; i++) {
+		uint32_t all, eligible;
+
+		if (!rules[i].config->same_host_bypass)
+			continue;
+		lb_pool_count(rules[i].pool, &all, &eligible);
+		n += 1 + all;
+	}
 	return n;
 }
 
 static int add_rule(struct lb_same_host *h, const struct lb_rule *rule)
 {
+	struct lb_backend **all = NULL;
+	uint32_t backends = 0;
 	int err = lb_same_host_add(h, &rule->config->listen);
 
-	for (uint32_t i = 0; i < rule->pool->count && !err; i++)
-		err = lb_same_host_add(h, &rule->pool->backends[i].addr);
+	if (!err)
+		err = lb_pool_snapshot(rule->pool, &all, &backends);
+	for (uint32_t i = 0; i < backends && !err; i++)
+		err = lb_same_host_add(h, &all[i]->addr);
+	lb_pool_snapshot_free(&all, backends);
 	return err;
 }
 
@@ -42,24 +52,31 @@ static int add_rules(struct lb_same_host *h, const struct lb_rule *rules, size_t
 	return err;
 }
 
-static bool is_covered(const struct lb_same_host *h, const struct lb_rule *rule)
+/* True when <h> knows one of its addresses. 0 or -ENOMEM. */
+static int is_covered(const struct lb_same_host *h, const struct lb_rule *rule, bool *ret)
 {
-	if (lb_same_host_covers(h, &rule->config->listen))
-		return true;
-	for (uint32_t i = 0; i < rule->pool->count; i++)
-		if (lb_same_host_covers(h, &rule->pool->backends[i].addr))
-			return true;
-	return false;
+	struct lb_backend **all = NULL;
+	uint32_t backends = 0;
+	int err = lb_pool_snapshot(rule->pool, &all, &backends);
+
+	*ret = lb_same_host_covers(h, &rule->config->listen);
+	for (uint32_t i = 0; i < backends; i++)
+		*ret = *ret || lb_same_host_covers(h, &all[i]->addr);
+	lb_pool_snapshot_free(&all, backends);
+	return err;
 }
 
-static void mark_rules(const struct lb_same_host *h, struct lb_rule *rules, size_t count)
+static int mark_rules(const struct lb_same_host *h, struct lb_rule *rules, size_t count)
 {
-	for (size_t i = 0; i < count; i++) {
-		rules[i].same_host = is_covered(h, &rules[i]);
+	int err = 0;
+
+	for (size_t i = 0; i < count && !err; i++) {
+		err = is_covered(h, &rules[i], &rules[i].same_host);
 		if (rules[i].same_host && !rules[i].config->same_host_bypass)
 			lb_info("rule %s shares an address with same_host_bypass of another rule",
 				rules[i].config->name);
 	}
+	return err;
 }
 
 struct lb_same_host *lb_same_host_apply(struct lb_rule *rules, size_t count,
@@ -81,6 +98,8 @@ struct lb_same_host *lb_same_host_apply(struct lb_rule *rules, size_t count,
 	err = lb_same_host_open(&h, &opts, &report);
 	if (!err) {
 		err = add_rules(h, rules, count);
+		if (!err)
+			err = mark_rules(h, rules, count);
 		if (err)
 			snprintf(report.detail, sizeof(report.detail), "%s", strerror(-err));
 	}
@@ -90,7 +109,6 @@ struct lb_same_host *lb_same_host_apply(struct lb_rule *rules, size_t count,
 			report.detail);
 		return NULL;
 	}
-	mark_rules(h, rules, count);
 	lb_info("same_host_bypass is in service: %u endpoints, control group %s%s%s",
 		opts.endpoints, report.cgroup, *report.pin_note ? ", no pins: " : "",
 		report.pin_note);

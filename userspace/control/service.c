@@ -15,8 +15,8 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "control/access_log.h"
+#include "control/backends.h"
 #include "control/exporter.h"
-#include "control/health.h"
 #include "control/instance.h"
 #include "control/metrics.h"
 #include "control/same_host.h"
@@ -36,17 +36,16 @@ struct lb_service {
 	struct lb_graft_table *graft_table;
 	struct lb_graft_table_report graft_report;
 	struct lb_grafts *grafts;
-	struct lb_ports *ports;
+	struct lb_ports_shelf *ports;
+	struct lb_backends *backends;
 	struct lb_same_host *same_host; /* NULL: not in service */
 	struct lb_flow_limits limits;
 	struct lb_rule *rules;
 	size_t rules_count;
-	uint64_t checked; /* backends that have health checks */
 	struct lb_worker **workers;
 	uint32_t workers_count;
 	struct lb_access_log *access_log;
 	struct lb_exporter *exporter;
-	struct lb_health_service *health;
 	bool *cut; /* by rule: its flows have been cut */
 	bool up;   /* it has come up */
 };
@@ -70,7 +69,8 @@ static uint32_t count_cores(void)
  */
 static void set_limits(struct lb_service *s)
 {
-	uint64_t probes = s->checked < LB_PROBES_MAX ? s->checked : LB_PROBES_MAX;
+	uint64_t checked = lb_backends_checked(s->backends);
+	uint64_t probes = checked < LB_PROBES_MAX ? checked : LB_PROBES_MAX;
 	uint64_t reserve = 64 + s->workers_count * (8 + s->rules_count) + probes;
 	struct rlimit limit;
 
@@ -86,54 +86,41 @@ static void set_limits(struct lb_service *s)
 
 /* --- coming up -------------------------------------------------------------------------------- */
 
-/* The local ports for connections to <pool>'s backends. 0 or -ENOMEM. */
-static int open_ports(struct lb_service *s, struct lb_pool *pool)
+static int build_rule(struct lb_service *s, struct lb_rule *rule)
 {
-	const struct lb_graft_config *graft = &s->config->graft;
-	int err = 0;
+	uint32_t clients = rule->config->client_connection_limit;
+	int err = lb_backends_build(s->backends, rule);
 
-	for (uint32_t i = 0; i < pool->count && !err; i++) {
-		struct lb_backend *b = &pool->backends[i];
-
-		err = lb_ports_open(&s->ports, &b->addr, graft->port_min, graft->port_max,
-				    &b->ports);
-	}
+	if (err || !clients)
+		return err;
+	err = lb_client_connection_limit_new(&rule->client_connection_limit, clients);
+	if (err)
+		lb_err("rule %s: %s", rule->config->name, strerror(-err));
 	return err;
 }
 
 static int build_rules(struct lb_service *s)
 {
 	const struct lb_config *config = s->config;
+	struct lb_backends_opts opts = {.graft = &config->graft,
+					.rules_count = config->rules_count};
+	int err = lb_ports_shelf_new(&s->ports);
 
 	s->rules = calloc(config->rules_count + 1, sizeof(*s->rules));
 	s->cut = calloc(config->rules_count + 1, sizeof(*s->cut));
-	if (!s->rules || !s->cut)
+	if (err || !s->rules || !s->cut)
 		return -ENOMEM;
-	for (size_t i = 0; i < config->rules_count; i++) {
-		struct lb_rule *rule = &s->rules[i];
-		const char *bad = NULL;
-		int err;
-
-		rule->config = &config->rules[i];
-		rule->index = (uint32_t)i;
+	opts.rules = s->rules;
+	opts.ports = s->ports;
+	err = lb_backends_new(&s->backends, &opts);
+	for (size_t i = 0; i < config->rules_count && !err; i++) {
+		s->rules[i].config = &config->rules[i];
+		s->rules[i].index = (uint32_t)i;
+		s->rules[i].id = i + 1;
 		s->rules_count++;
-		err = lb_pool_new(&rule->pool, rule->config, &bad);
-		if (!err && rule->config->health_check.enabled)
-			s->checked += rule->pool->count;
-		if (!err)
-			err = open_ports(s, rule->pool);
-		if (!err)
-			err = lb_select_new(&rule->select, rule->pool, rule->config->balance);
-		if (!err && rule->config->client_connection_limit)
-			err = lb_client_connection_limit_new(&rule->client_connection_limit,
-							     rule->config->client_connection_limit);
-		if (err) {
-			lb_err("rule %s: %s%s%s", rule->config->name, bad ? "backend " : "",
-			       bad ? bad : "", bad ? ": no address for this name" : strerror(-err));
-			return err;
-		}
+		err = build_rule(s, &s->rules[i]);
 	}
-	return 0;
+	return err;
 }
 
 static bool wants_kernel(const struct lb_config *config)
@@ -358,30 +345,6 @@ static int run_workers(struct lb_service *s)
 	return 0;
 }
 
-/* The workers, and who watches over their backends. */
-static int run_all(struct lb_service *s)
-{
-	const struct lb_health_opts opts = {
-		.rules = s->rules,
-		.rules_count = s->rules_count,
-		.workers = s->workers,
-		.workers_count = s->workers_count,
-	};
-	int err = lb_health_new(&s->health, &opts);
-
-	if (err) {
-		lb_err("health checks: %s", strerror(-err));
-		return err;
-	}
-	err = run_workers(s);
-	if (err)
-		return err;
-	err = lb_health_start(s->health);
-	if (err)
-		lb_err("health checks: cannot start their thread: %s", strerror(-err));
-	return err;
-}
-
 static int bring_up(struct lb_service *s, const char *instance)
 {
 	int err;
@@ -420,7 +383,10 @@ static int bring_up(struct lb_service *s, const char *instance)
 	err = open_exporter(s);
 	if (err)
 		return err;
-	return run_all(s);
+	err = run_workers(s);
+	if (err)
+		return err;
+	return lb_backends_start(s->backends, s->workers, s->workers_count);
 }
 
 int lb_service_start(struct lb_service **ret, const struct lb_config *config,
@@ -463,8 +429,8 @@ uint64_t lb_service_drain_step(struct lb_service *s, uint64_t elapsed_ms)
 		if (s->cut[r] || elapsed_ms < s->rules[r].config->timeouts.drain_ms)
 			continue;
 		/* Without memory for it: at the next step. */
-		s->cut[r] = !lb_workers_cut(s->workers, s->workers_count, LB_FLOWS_OF_RULE(r),
-					    LB_REASON_DRAINED);
+		s->cut[r] = !lb_workers_cut(s->workers, s->workers_count,
+					    LB_FLOWS_OF_RULE(s->rules[r].id), LB_REASON_DRAINED);
 	}
 	return lb_service_flows(s);
 }
@@ -476,13 +442,12 @@ void lb_service_stop(struct lb_service **ps)
 	if (!s)
 		return;
 	*ps = NULL;
-	lb_health_stop(s->health);
+	lb_backends_stop(s->backends);
 	/* The one with the keeper last: the others may still have work for it. */
 	for (uint32_t i = s->workers ? s->workers_count : 0; i-- > 0;)
 		if (s->workers[i])
 			lb_worker_stop(s->workers[i]);
 	lb_exporter_close(&s->exporter);
-	lb_health_free(&s->health);
 	for (uint32_t i = 0; s->workers && i < s->workers_count; i++)
 		lb_worker_free(&s->workers[i]);
 	free(s->workers);
@@ -492,14 +457,12 @@ void lb_service_stop(struct lb_service **ps)
 	lb_graft_table_close(s->graft_table, !s->up && s->graft_report.adopted);
 	lb_same_host_close(s->same_host);
 	lb_kernel_close(s->kernel);
-	for (size_t i = 0; i < s->rules_count; i++) {
+	lb_backends_free(&s->backends);
+	for (size_t i = 0; i < s->rules_count; i++)
 		lb_client_connection_limit_free(&s->rules[i].client_connection_limit);
-		lb_select_free(&s->rules[i].select);
-		lb_pool_free(&s->rules[i].pool);
-	}
 	free(s->rules);
 	free(s->cut);
-	lb_ports_free(&s->ports);
+	lb_ports_shelf_free(&s->ports);
 	lb_instance_unlock(&s->instance);
 	free(s);
 }

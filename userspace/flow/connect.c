@@ -48,9 +48,11 @@ static struct lb_select_ask ask_of(const struct lb_session *s)
 static void backend_set(struct lb_session *s, struct lb_backend *b)
 {
 	s->backend = b;
-	s->tried[s->tries++] = b;
+	s->tried[s->tries++] = b->id;
 	s->try_ns = lb_loop_now_ns(s->env->carrier.loop);
-	__atomic_fetch_add(&b->connections, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&b->counts.connections, 1, __ATOMIC_RELAXED);
+	if (b->same_host)
+		lb_carrier_bypass(&s->pair);
 }
 
 /* <own_fault>: of this host. */
@@ -60,7 +62,7 @@ static void backend_drop(struct lb_session *s, bool own_fault)
 	int fd = leg->watch.fd;
 
 	lb_count(&s->env->counters[s->rule->index].connect_failures, 1);
-	__atomic_fetch_add(&s->backend->connect_failures, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&s->backend->counts.connect_failures, 1, __ATOMIC_RELAXED);
 	if (s->rule->failed && !own_fault)
 		s->rule->failed(s->rule, s->backend);
 	lb_select_release(s->rule->select, s->backend);

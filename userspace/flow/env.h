@@ -15,6 +15,7 @@ struct lb_client_connection_limit;
 /* A rule in service; shared by all workers. */
 struct lb_rule {
 	const struct lb_rule_config *config;
+	uint64_t id; /* never used again; not 0 */
 	uint32_t index;
 	struct lb_pool *pool;
 	struct lb_select *select;
@@ -25,13 +26,14 @@ struct lb_rule {
 	bool same_host; /* bytes of its flows may skip TCP: see kernel/same_host.h */
 };
 
-/* Some flows: of one rule (SIZE_MAX: of all), and of one of its backends (UINT32_MAX: of all). */
+/* Some flows: of one rule, and of one backend, by id; 0: of all. */
 struct lb_flows {
-	size_t rule;
-	uint32_t backend;
+	uint64_t rule;
+	uint64_t backend;
 };
-#define LB_FLOWS_ALL            ((struct lb_flows){SIZE_MAX, UINT32_MAX})
-#define LB_FLOWS_OF_RULE(index) ((struct lb_flows){(index), UINT32_MAX})
+#define LB_FLOWS_ALL                ((struct lb_flows){0, 0})
+#define LB_FLOWS_OF_RULE(rule_id)   ((struct lb_flows){(rule_id), 0})
+#define LB_FLOWS_OF_BACKEND(its_id) ((struct lb_flows){0, (its_id)})
 
 /* What all workers share about flows. */
 struct lb_flow_limits {

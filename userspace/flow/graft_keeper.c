@@ -27,7 +27,6 @@
 #define SWEEP_PARTS 8u
 #define HURRY_MS    20u
 #define LINGER_NS   1000000000ull
-#define NO_LONGER   UINT32_MAX
 
 struct lb_graft_keeper {
 	struct lb_graft_keeper_opts opts;
@@ -76,14 +75,22 @@ static uint64_t load64(const __u64 *v)
 
 /* --- counting --------------------------------------------------------------------------------- */
 
-static struct lb_counters *counters_of(struct lb_graft_keeper *k, const struct lb_graft *g)
+static struct lb_graft_owner *owner_of(struct lb_graft_keeper *k, uint32_t pair)
 {
-	return g->rule == NO_LONGER ? NULL : &k->opts.env->counters[g->rule];
+	return lb_grafts_owner(k->grafts, pair);
 }
 
-static void fold(struct lb_graft_keeper *k, struct lb_graft *g)
+static struct lb_counters *counters_of(struct lb_graft_keeper *k, uint32_t pair)
 {
-	struct lb_counters *c = counters_of(k, g);
+	const struct lb_rule *rule = owner_of(k, pair)->rule;
+
+	return rule ? &k->opts.env->counters[rule->index] : NULL;
+}
+
+static void fold(struct lb_graft_keeper *k, uint32_t pair)
+{
+	struct lb_counters *c = counters_of(k, pair);
+	struct lb_graft *g = entry_of(k, pair);
 
 	for (unsigned int d = 0; d < 2; d++) {
 		uint64_t now = load64(&g->leg[d].bytes), moved = now - g->folded[d];
@@ -100,27 +107,15 @@ void lb_graft_keeper_fold(struct lb_graft_keeper *k)
 {
 	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++)
 		if (is_kept(entry_of(k, i)))
-			fold(k, entry_of(k, i));
+			fold(k, i);
 }
 
 /* Whose timeouts count: a rule that is gone leaves its flows to the first one. */
-static uint32_t steward_of(const struct lb_graft *g)
+static const struct lb_rule *steward_of(struct lb_graft_keeper *k, uint32_t pair)
 {
-	return g->rule == NO_LONGER ? 0 : g->rule;
-}
+	const struct lb_rule *rule = owner_of(k, pair)->rule;
 
-static struct lb_backend *backend_of(struct lb_graft_keeper *k, const struct lb_graft *g)
-{
-	if (g->rule == NO_LONGER || g->backend == NO_LONGER)
-		return NULL;
-	return &k->opts.rules[g->rule].pool->backends[g->backend];
-}
-
-/* NULL: its clients are not counted. */
-static struct lb_client_connection_limit *client_limit_of(struct lb_graft_keeper *k,
-							  const struct lb_graft *g)
-{
-	return g->rule == NO_LONGER ? NULL : k->opts.rules[g->rule].client_connection_limit;
+	return rule ? rule : &k->opts.rules[0];
 }
 
 static bool has_closed(const struct lb_graft *g)
@@ -149,15 +144,16 @@ static uint64_t last_ns(const struct lb_graft *g)
 	return a > b ? a : b;
 }
 
-static void log_end(struct lb_graft_keeper *k, struct lb_graft *g)
+static void log_end(struct lb_graft_keeper *k, uint32_t pair)
 {
-	struct lb_backend *backend = backend_of(k, g);
+	const struct lb_graft_owner *owner = owner_of(k, pair);
 	struct lb_flow_env *env = k->opts.env;
-	struct lb_counters *c = counters_of(k, g);
+	struct lb_counters *c = counters_of(k, pair);
+	const struct lb_graft *g = entry_of(k, pair);
 	char line[LB_ACCOUNT_LINE_MAX], addr[LB_ADDR_STR_MAX];
 	struct lb_addr client, peer;
 	struct lb_flow_record r = {
-		.rule = c ? k->opts.rules[g->rule].config->name : "-",
+		.rule = owner->rule ? owner->rule->config->name : "-",
 		.client = &client,
 		.carrier = lb_graft.name,
 		.why = LB_WHY_NONE,
@@ -183,48 +179,43 @@ static void log_end(struct lb_graft_keeper *k, struct lb_graft *g)
 		return;
 	lb_graft_client(g, &client);
 	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
-	r.backend = backend ? backend->config->addr : lb_addr_format(&peer, addr);
+	r.backend = owner->backend ? owner->backend->config->addr : lb_addr_format(&peer, addr);
 	env->log_line(env, line, lb_account_format(&r, line, sizeof(line)));
 }
 
-/* The flow is over; its addresses may linger. */
-static void write_down(struct lb_graft_keeper *k, struct lb_graft *g)
+/* The flow is over; its addresses, and so its port, may linger. */
+static void write_down(struct lb_graft_keeper *k, uint32_t pair)
 {
-	struct lb_backend *backend = backend_of(k, g);
-	struct lb_client_connection_limit *limit;
+	struct lb_graft_owner *owner = owner_of(k, pair);
+	struct lb_graft *g = entry_of(k, pair);
 	struct lb_addr client;
 
-	fold(k, g);
-	log_end(k, g);
-	if (backend)
-		lb_select_release(k->opts.rules[g->rule].select, backend);
-	limit = client_limit_of(k, g);
+	fold(k, pair);
+	log_end(k, pair);
+	if (owner->backend)
+		lb_select_release(owner->rule->select, LB_TAKE_PTR(owner->backend));
 	lb_graft_client(g, &client);
-	if (limit)
-		lb_client_connection_limit_release(limit, &client);
+	if (owner->rule && owner->rule->client_connection_limit)
+		lb_client_connection_limit_release(owner->rule->client_connection_limit, &client);
+	owner->rule = NULL;
 	__atomic_fetch_sub(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
 	g->counted = LB_GRAFT_LINGERS;
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
-/* The book of its backend, NULL when no rule has that any more. */
-static struct lb_ports *ports_of(struct lb_graft_keeper *k, const struct lb_graft *g)
-{
-	struct lb_addr peer;
-
-	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
-	return lb_ports_find(k->opts.ports, &peer);
-}
-
 /* The pair is free afterwards. */
 static void remove_pair(struct lb_graft_keeper *k, uint32_t pair)
 {
-	struct lb_graft *g = entry_of(k, pair);
+	struct lb_graft_owner *owner = owner_of(k, pair);
+	/* Ours: who gets the pair next is its owner from that moment. */
+	struct lb_ports *ports;
 
-	if (g->counted == LB_GRAFT_KEPT)
-		write_down(k, g);
-	lb_grafts_release(k->grafts, pair, ports_of(k, g));
+	if (entry_of(k, pair)->counted == LB_GRAFT_KEPT)
+		write_down(k, pair);
+	ports = LB_TAKE_PTR(owner->ports);
+	lb_grafts_release(k->grafts, pair, ports);
+	lb_ports_close(&ports);
 }
 
 static void end(struct lb_graft_keeper *k, uint32_t pair, enum lb_reason reason)
@@ -257,7 +248,7 @@ static void linger(struct lb_graft_keeper *k, uint32_t pair)
 	g->due_ns = now_ns(k) + LINGER_NS;
 	/* Both FINs are acknowledged: there is nothing left to learn. A reset may prove wrong. */
 	if (has_closed(g))
-		write_down(k, g);
+		write_down(k, pair);
 	k->ended[(k->ended_at + k->ended_count++) % k->ended_size] = pair;
 	if (k->ended_count == 1)
 		arm_due(k);
@@ -271,7 +262,7 @@ static void write_down_early(struct lb_graft_keeper *k, uint32_t pair)
 	if (!g->due_ns)
 		linger(k, pair);
 	if (g->counted == LB_GRAFT_KEPT)
-		write_down(k, g);
+		write_down(k, pair);
 }
 
 static void look_at(struct lb_graft_keeper *k, uint32_t pair)
@@ -390,7 +381,7 @@ static void visit(struct lb_graft_keeper *k, uint32_t pair)
 	}
 	if (k->stale)
 		renew_ways(k, g);
-	t = &k->opts.rules[steward_of(g)].config->timeouts;
+	t = &steward_of(k, pair)->config->timeouts;
 	if (t->max_lifetime_ms && now_ns(k) >= g->accept_ns + t->max_lifetime_ms * 1000000)
 		end(k, pair, LB_REASON_MAX_LIFETIME);
 	else if (t->idle_ms && now_ns(k) >= last_data_ns(g) + t->idle_ms * 1000000)
@@ -413,10 +404,13 @@ static void on_sweep(struct lb_timer *t)
 	lb_timer_start(k->opts.env->carrier.loop, t, k->hurry ? 1 : SWEEP_MS / SWEEP_PARTS);
 }
 
-static bool is_one_of(const struct lb_graft *g, struct lb_flows which)
+static bool is_one_of(struct lb_graft_keeper *k, uint32_t pair, struct lb_flows which)
 {
-	return (which.rule == SIZE_MAX || steward_of(g) == which.rule) &&
-	       (which.backend == UINT32_MAX || g->backend == which.backend);
+	const struct lb_backend *backend = owner_of(k, pair)->backend;
+
+	if (which.rule && steward_of(k, pair)->id != which.rule)
+		return false;
+	return !which.backend || (backend && backend->id == which.backend);
 }
 
 void lb_graft_keeper_cut(struct lb_graft_keeper *k, struct lb_flows which, enum lb_reason reason)
@@ -424,7 +418,7 @@ void lb_graft_keeper_cut(struct lb_graft_keeper *k, struct lb_flows which, enum 
 	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++) {
 		struct lb_graft *g = entry_of(k, i);
 
-		if (!is_kept(g) || g->end_reason || !is_one_of(g, which))
+		if (!is_kept(g) || g->end_reason || !is_one_of(k, i, which))
 			continue;
 		if (lb_graft_has_ended(g))
 			write_down_early(k, i);
@@ -435,46 +429,48 @@ void lb_graft_keeper_cut(struct lb_graft_keeper *k, struct lb_flows which, enum 
 
 /* --- birth and death -------------------------------------------------------------------------- */
 
-static void find_rule(struct lb_graft_keeper *k, struct lb_graft *g)
+static const struct lb_rule *find_rule(struct lb_graft_keeper *k, uint32_t hash)
 {
-	struct lb_addr peer;
+	for (size_t i = 0; i < k->opts.rules_count; i++)
+		if (lb_graft_keeper_hash(k->opts.rules[i].config->name) == hash)
+			return &k->opts.rules[i];
+	return NULL;
+}
 
-	g->rule = g->backend = NO_LONGER;
-	for (size_t i = 0; i < k->opts.rules_count && g->rule == NO_LONGER; i++)
-		if (lb_graft_keeper_hash(k->opts.rules[i].config->name) == g->rule_hash)
-			g->rule = (uint32_t)i;
-	if (g->rule == NO_LONGER)
+/* Its port is taken, also when no backend has that address: one may come. */
+static void take_port(struct lb_graft_keeper *k, uint32_t pair, const struct lb_addr *peer)
+{
+	const struct lb_graft_config *config = &k->grafts->config;
+	struct lb_graft_owner *owner = owner_of(k, pair);
+
+	if (lb_ports_open(k->opts.ports, peer, config->port_min, config->port_max, &owner->ports))
 		return;
-	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
-	for (uint32_t i = 0; i < k->opts.rules[g->rule].pool->count; i++)
-		if (lb_addr_equal(&k->opts.rules[g->rule].pool->backends[i].addr, &peer))
-			g->backend = i;
+	lb_ports_take(owner->ports, lb_graft_port(entry_of(k, pair)));
 }
 
 static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 {
+	struct lb_graft_owner *owner = owner_of(k, pair);
 	struct lb_graft *g = entry_of(k, pair);
-	struct lb_client_connection_limit *limit;
-	struct lb_backend *backend;
-	struct lb_counters *c;
-	struct lb_ports *ports;
-	struct lb_addr client;
+	const struct lb_rule *rule = find_rule(k, g->rule_hash);
+	struct lb_addr client, peer;
 
-	find_rule(k, g);
-	backend = backend_of(k, g);
-	c = counters_of(k, g);
-	if (c)
-		lb_count(&c->active, 1);
-	if (backend)
-		lb_select_adopt(k->opts.rules[g->rule].select, backend);
-	limit = client_limit_of(k, g);
+	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
+	owner->rule = rule;
+	if (rule) {
+		struct lb_backend *found = lb_pool_find(rule->pool, &peer);
+
+		lb_count(&counters_of(k, pair)->active, 1);
+		if (found)
+			lb_select_adopt(rule->select, found);
+		owner->backend = found;
+		lb_pool_put(&found);
+	}
 	lb_graft_client(g, &client);
-	if (limit)
-		(void)lb_client_connection_limit_adopt(limit, &client);
+	if (rule && rule->client_connection_limit)
+		(void)lb_client_connection_limit_adopt(rule->client_connection_limit, &client);
 	__atomic_fetch_add(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
-	ports = ports_of(k, g);
-	if (ports)
-		lb_ports_take(ports, lb_graft_port(g));
+	take_port(k, pair, &peer);
 	g->due_ns = 0;
 	g->end_reason = 0;
 	k->adopted++;

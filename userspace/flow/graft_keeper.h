@@ -19,7 +19,7 @@ struct lb_graft_keeper_opts {
 	struct lb_flow_env *env; /* of the worker it lives in; env->carrier.grafts is set */
 	const struct lb_rule *rules;
 	size_t rules_count;
-	struct lb_ports *ports; /* the shelf: local ports of adopted flows are taken */
+	struct lb_ports_shelf *ports; /* local ports of adopted flows are taken */
 };
 
 /*

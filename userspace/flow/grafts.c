@@ -31,7 +31,8 @@ int lb_grafts_new(struct lb_grafts **ret, struct lb_graft_table *table,
 	g->table = table;
 	g->config = *config;
 	g->free = calloc(lb_graft_table_pairs(table) + 1, sizeof(*g->free));
-	if (!g->free)
+	g->owners = calloc(lb_graft_table_pairs(table) + 1, sizeof(*g->owners));
+	if (!g->free || !g->owners)
 		return -ENOMEM;
 	lb_grafts_count_free(g);
 	*ret = LB_TAKE_PTR(g);
@@ -42,6 +43,7 @@ void lb_grafts_free(struct lb_grafts **grafts)
 {
 	if (!*grafts)
 		return;
+	free((*grafts)->owners);
 	pthread_mutex_destroy(&(*grafts)->lock);
 	free((*grafts)->free);
 	free(*grafts);

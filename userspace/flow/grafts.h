@@ -14,8 +14,23 @@
 #include "flow/carrier.h"
 #include "kernel/graft_table.h"
 
+struct lb_backend;
+struct lb_ports;
+struct lb_rule;
+
+/*
+ * Whose a kept pair is: what the table, which outlives us, cannot name. Written by the session that
+ * leaves the pair, before it is KEPT, or at adoption; then the keeper's. NULL: no longer there.
+ */
+struct lb_graft_owner {
+	const struct lb_rule *rule;
+	struct lb_backend *backend; /* held, and counted as its connection */
+	struct lb_ports *ports;     /* held: the book that the pair's port is from */
+};
+
 struct lb_grafts {
 	struct lb_graft_table *table;
+	struct lb_graft_owner *owners; /* by pair */
 	struct lb_graft_config config;
 	pthread_mutex_t lock;
 	uint32_t *free; /* stack of pair numbers, under <lock> */
@@ -50,6 +65,12 @@ bool lb_graft_has_ended(const struct lb_graft *g);
 void lb_graft_unhook(struct lb_grafts *grafts, uint32_t pair);
 /* Our port towards the backend, host byte order. */
 uint16_t lb_graft_port(const struct lb_graft *g);
+/* The owner of a pair that is kept, or is about to be. */
+static inline struct lb_graft_owner *lb_grafts_owner(struct lb_grafts *grafts, uint32_t pair)
+{
+	return &grafts->owners[pair];
+}
+
 /* Keys, pair and port are free again. <ports>: the backend's book, NULL when there is none. */
 void lb_grafts_release(struct lb_grafts *grafts, uint32_t pair, struct lb_ports *ports);
 

@@ -49,16 +49,20 @@ static int carried_to(const struct lb_addr *addr)
 	return mtu ? mtu - (ipv6 ? IPV6_HEADERS : IPV4_HEADERS) : 0;
 }
 
-void lb_segments_limit_clients(int fd, const struct lb_pool *pool)
+void lb_segments_limit_clients(int fd, struct lb_pool *pool)
 {
+	struct lb_backend **all = NULL;
 	int least = SEGMENT_MAX;
+	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < pool->count; i++) {
-		int mss = carried_to(&pool->backends[i].addr);
+	(void)lb_pool_snapshot(pool, &all, &count);
+	for (uint32_t i = 0; i < count; i++) {
+		int mss = carried_to(&all[i]->addr);
 
 		if (mss > 0 && mss < least)
 			least = mss;
 	}
+	lb_pool_snapshot_free(&all, count);
 	limit(fd, least);
 }
 

@@ -10,7 +10,7 @@
 #include "backend/pool.h"
 
 /* Limits the clients of listening socket <fd> to what the ways to all backends carry now. */
-void lb_segments_limit_clients(int fd, const struct lb_pool *pool);
+void lb_segments_limit_clients(int fd, struct lb_pool *pool);
 /* Limits the backend that <fd> is about to connect to, to what the client at <client_fd> takes. */
 void lb_segments_limit_backend(int fd, int client_fd);
 

@@ -2,8 +2,9 @@
 /*
  * Decides which backend gets a flow. Must never look at a descriptor, a session or a clock.
  *
- * One lock per rule makes the shares, the least and the limits exact over all workers: a pick holds
- * it for some ten nanoseconds, a change of the backends only to put new tables in place.
+ * One lock per rule, its pool's, makes the shares, the least and the limits exact over all workers:
+ * a pick holds it for some ten nanoseconds, a change of the backends only to put the set and its
+ * tables in place. The tables name backends by their index in the set: both change together.
  */
 #include "flow/select.h"
 
@@ -19,27 +20,19 @@
 #include "flow/select_maglev.h"
 #include "flow/select_queue.h"
 #include "flow/select_round_robin.h"
+#include "flow/select_tables.h"
 
 /* source_hash: so many other places a client has before it takes any. */
 #define REHASHES 4
 /* A turn of a backend of weight 1, in virtual time. */
 #define TURN 65536u
 
-/* Of the backends in service; what the method needs of it, the rest is NULL. */
-struct tables {
-	struct lb_round_robin *round_robin;
-	struct lb_maglev *maglev;
-	struct lb_backend **least;
-	uint32_t least_count;
-	bool backup; /* the tier in service is that of the backups */
-};
-
 struct lb_select {
 	struct lb_pool *pool;
 	enum lb_balance balance;
-	pthread_mutex_t lock;
-	/* Under the lock, and so is every backend's active, turn and heap_at. */
-	struct tables tables;
+	pthread_mutex_t changing; /* one change at a time; taken before the pool's lock */
+	/* Under the pool's lock. */
+	struct lb_select_tables tables;
 	struct lb_least least;
 	struct lb_select_queue queue;
 	uint64_t turn;
@@ -49,12 +42,17 @@ struct lb_select {
 
 static bool is_eligible(const struct lb_backend *b)
 {
-	return __atomic_load_n(&b->eligible, __ATOMIC_RELAXED) && b->weight;
+	return lb_backend_is_eligible(b) && b->weight;
 }
 
-static bool is_backup(const struct lb_backend *b)
+static void lock(struct lb_select *sel)
 {
-	return b->config && b->config->backup;
+	pthread_mutex_lock(&sel->pool->lock);
+}
+
+static void unlock(struct lb_select *sel)
+{
+	pthread_mutex_unlock(&sel->pool->lock);
 }
 
 static bool has_room(const struct lb_backend *b)
@@ -62,75 +60,7 @@ static bool has_room(const struct lb_backend *b)
 	return !b->limit || b->active < b->limit;
 }
 
-/* --- tables ----------------------------------------------------------------------------------- */
-
-static void tables_fini(struct tables *t)
-{
-	lb_select_round_robin_free(&t->round_robin);
-	lb_select_maglev_free(&t->maglev);
-	free(t->least);
-	t->least = NULL;
-}
-
-static uint64_t id_of(const struct lb_backend *b)
-{
-	const char *name = b->config && b->config->addr ? b->config->addr : "";
-
-	return lb_hash(name, strlen(name));
-}
-
-static int build_maglev(const struct lb_pool *pool, const uint32_t *weights, struct lb_maglev **ret)
-{
-	LB_AUTO_FREE uint64_t *ids = calloc(pool->count + 1, sizeof(*ids));
-
-	if (!ids)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < pool->count; i++)
-		ids[i] = id_of(&pool->backends[i]);
-	return lb_select_maglev_new(ret, ids, weights, pool->count);
-}
-
-static int build_least(const struct lb_pool *pool, const uint32_t *weights, struct tables *t)
-{
-	t->least = calloc(pool->count + 1, sizeof(struct lb_backend *));
-	if (!t->least)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < pool->count; i++)
-		if (weights[i])
-			t->least[t->least_count++] = &pool->backends[i];
-	return 0;
-}
-
-/* 0, or -errno with nothing left to free. */
-static int tables_init(struct tables *t, const struct lb_pool *pool, enum lb_balance balance)
-{
-	LB_AUTO_FREE uint32_t *weights = calloc(pool->count + 1, sizeof(*weights));
-	int err;
-
-	*t = (struct tables){.backup = true};
-	if (!weights)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < pool->count; i++)
-		if (is_eligible(&pool->backends[i]) && !is_backup(&pool->backends[i]))
-			t->backup = false;
-	for (uint32_t i = 0; i < pool->count; i++) {
-		const struct lb_backend *b = &pool->backends[i];
-
-		if (is_eligible(b) && is_backup(b) == t->backup)
-			weights[i] = b->weight;
-	}
-	if (balance == LB_BALANCE_SOURCE_HASH)
-		err = build_maglev(pool, weights, &t->maglev);
-	else if (balance == LB_BALANCE_LEAST_CONNECTIONS)
-		err = build_least(pool, weights, t);
-	else
-		err = lb_select_round_robin_new(&t->round_robin, weights, pool->count);
-	if (err)
-		tables_fini(t);
-	return err;
-}
-
-static void put_in_place(struct lb_select *sel, const struct tables *t)
+static void put_in_place(struct lb_select *sel, const struct lb_select_tables *t)
 {
 	sel->tables = *t;
 	sel->least.at = t->least;
@@ -140,12 +70,13 @@ static void put_in_place(struct lb_select *sel, const struct tables *t)
 int lb_select_new(struct lb_select **ret, struct lb_pool *pool, enum lb_balance balance)
 {
 	LB_AUTO_FREE struct lb_select *sel = calloc(1, sizeof(*sel));
-	struct tables t;
+	struct lb_select_tables t;
 	int err;
 
 	if (!sel)
 		return -ENOMEM;
-	err = tables_init(&t, pool, balance);
+	err = lb_select_tables_init(&t, (struct lb_select_set){pool->backends, pool->count},
+				    balance);
 	if (err)
 		return err;
 	sel->pool = pool;
@@ -154,7 +85,7 @@ int lb_select_new(struct lb_select **ret, struct lb_pool *pool, enum lb_balance 
 	if (getrandom(&sel->random, sizeof(sel->random), 0) != sizeof(sel->random))
 		sel->random = 0;
 	sel->random |= 1; /* xorshift never leaves 0 */
-	pthread_mutex_init(&sel->lock, NULL);
+	pthread_mutex_init(&sel->changing, NULL);
 	lb_select_queue_init(&sel->queue);
 	put_in_place(sel, &t);
 	*ret = LB_TAKE_PTR(sel);
@@ -165,8 +96,8 @@ void lb_select_free(struct lb_select **sel)
 {
 	if (!*sel)
 		return;
-	pthread_mutex_destroy(&(*sel)->lock);
-	tables_fini(&(*sel)->tables);
+	pthread_mutex_destroy(&(*sel)->changing);
+	lb_select_tables_fini(&(*sel)->tables);
 	free(*sel);
 	*sel = NULL;
 }
@@ -179,7 +110,7 @@ static bool is_for(const struct lb_backend *b, const struct lb_select_ask *ask)
 	if (!is_eligible(b))
 		return false;
 	for (size_t i = 0; i < ask->tried_count; i++)
-		if (ask->tried[i] == b)
+		if (ask->tried[i] == b->id)
 			return false;
 	return true;
 }
@@ -192,7 +123,7 @@ static bool is_free(const struct lb_backend *b, const struct lb_select_ask *ask)
 
 static struct lb_backend *backend_at(struct lb_select *sel, uint32_t index)
 {
-	return index == LB_SELECT_NONE ? NULL : &sel->pool->backends[index];
+	return index == LB_SELECT_NONE ? NULL : sel->pool->backends[index];
 }
 
 /* Both by weight; the one that is better off. */
@@ -235,9 +166,9 @@ static struct lb_backend *neighbour(struct lb_select *sel, const struct lb_backe
 	struct lb_pool *pool = sel->pool;
 
 	for (uint32_t i = 0; i < pool->count; i++) {
-		struct lb_backend *next = &pool->backends[(b->index + i) % pool->count];
+		struct lb_backend *next = pool->backends[(b->index + i) % pool->count];
 
-		if (is_backup(next) == backup && is_free(next, ask))
+		if (next->backup == backup && is_free(next, ask))
 			return next;
 	}
 	return NULL;
@@ -249,9 +180,9 @@ static struct lb_backend *least(struct lb_select *sel, bool backup, const struct
 	struct lb_backend *best = NULL;
 
 	for (uint32_t i = 0; i < sel->pool->count; i++) {
-		struct lb_backend *b = &sel->pool->backends[i];
+		struct lb_backend *b = sel->pool->backends[i];
 
-		if (is_backup(b) == backup && is_free(b, ask) &&
+		if (b->backup == backup && is_free(b, ask) &&
 		    (!best || lb_select_least_before(b, best)))
 			best = b;
 	}
@@ -268,7 +199,7 @@ static struct lb_backend *second_choice(struct lb_select *sel, const struct lb_b
 	     other++) {
 		struct lb_backend *b = first_choice(sel, ask, other);
 
-		if (b && is_backup(b) == backup && is_free(b, ask))
+		if (b && b->backup == backup && is_free(b, ask))
 			return b;
 	}
 	return neighbour(sel, first, backup, ask);
@@ -313,6 +244,7 @@ static struct lb_backend *take(struct lb_select *sel, const struct lb_select_ask
 	if (!b)
 		return NULL;
 	take_turn(sel, b);
+	b->holders++;
 	set_active(sel, b, b->active + 1);
 	return b;
 }
@@ -342,45 +274,136 @@ static void serve_queue(struct lb_select *sel)
 
 /* --- for everybody ---------------------------------------------------------------------------- */
 
+/* Under <changing>. */
 static int rebuild(struct lb_select *sel)
 {
-	struct tables fresh, old;
-	int err = tables_init(&fresh, sel->pool, sel->balance);
+	struct lb_select_tables fresh, old;
+	struct lb_select_set set = {sel->pool->backends, sel->pool->count};
+	int err = lb_select_tables_init(&fresh, set, sel->balance);
 
 	if (err)
 		return err;
-	pthread_mutex_lock(&sel->lock);
+	lock(sel);
 	old = sel->tables;
 	put_in_place(sel, &fresh);
 	serve_queue(sel);
-	pthread_mutex_unlock(&sel->lock);
-	tables_fini(&old);
+	unlock(sel);
+	lb_select_tables_fini(&old);
 	return 0;
 }
 
-int lb_select_note(struct lb_select *sel, struct lb_backend *b, bool eligible)
+int lb_select_mark(struct lb_select *sel, struct lb_backend *b, uint8_t bit, bool on)
 {
+	int err;
+
+	pthread_mutex_lock(&sel->changing);
 	/* From here on it is not picked. */
-	__atomic_store_n(&b->eligible, eligible, __ATOMIC_RELAXED);
-	return rebuild(sel);
+	if (on)
+		__atomic_fetch_or(&b->out, bit, __ATOMIC_RELAXED);
+	else
+		__atomic_fetch_and(&b->out, (uint8_t)~bit, __ATOMIC_RELAXED);
+	err = rebuild(sel);
+	pthread_mutex_unlock(&sel->changing);
+	return err;
 }
 
 int lb_select_weigh(struct lb_select *sel, struct lb_backend *b, uint32_t weight)
 {
-	pthread_mutex_lock(&sel->lock);
+	int err;
+
+	pthread_mutex_lock(&sel->changing);
+	lock(sel);
 	b->weight = weight;
 	lb_select_least_moved(&sel->least, b);
-	pthread_mutex_unlock(&sel->lock);
-	return rebuild(sel);
+	unlock(sel);
+	err = rebuild(sel);
+	pthread_mutex_unlock(&sel->changing);
+	return err;
+}
+
+static bool is_in(const struct lb_select_set *set, const struct lb_backend *b)
+{
+	return b->index < set->count && set->at[b->index] == b;
+}
+
+/* Under both locks: <fresh> takes the place of the set, which is left in <old>. */
+static void exchange(struct lb_pool *pool, struct lb_select_set *old, struct lb_backend **fresh,
+		     uint32_t count)
+{
+	*old = (struct lb_select_set){pool->backends, pool->count};
+	pool->backends = fresh;
+	pool->count = count;
+	for (uint32_t i = 0; i < count; i++) {
+		struct lb_backend *b = fresh[i];
+
+		b->index = i;
+		b->holders++;
+		lb_list_remove(&b->node); /* of those that left */
+		__atomic_fetch_and(&b->out, (uint8_t)~LB_BACKEND_LEFT, __ATOMIC_RELAXED);
+	}
+	for (uint32_t i = 0; i < old->count; i++) {
+		struct lb_backend *b = old->at[i];
+
+		if (is_in(&(struct lb_select_set){fresh, count}, b))
+			continue;
+		__atomic_fetch_or(&b->out, LB_BACKEND_LEFT, __ATOMIC_RELAXED);
+		lb_list_append(&pool->left, &b->node);
+	}
+}
+
+/* The set's hold on those that were in it. */
+static void let_go(struct lb_select *sel, struct lb_select_set old)
+{
+	for (uint32_t i = 0; i < old.count; i++) {
+		struct lb_backend *b = old.at[i];
+
+		lb_pool_put(&b);
+	}
+	free((void *)old.at);
+}
+
+static int change(struct lb_select *sel, struct lb_backend *const *backends, uint32_t count)
+{
+	LB_AUTO_FREE struct lb_backend **fresh = calloc(count + 1, sizeof(struct lb_backend *));
+	struct lb_select_tables tables, old_tables;
+	struct lb_select_set old;
+	int err;
+
+	if (!fresh)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < count; i++)
+		fresh[i] = backends[i];
+	err = lb_select_tables_init(&tables, (struct lb_select_set){fresh, count}, sel->balance);
+	if (err)
+		return err;
+	lock(sel);
+	exchange(sel->pool, &old, LB_TAKE_PTR(fresh), count);
+	old_tables = sel->tables;
+	put_in_place(sel, &tables);
+	serve_queue(sel);
+	unlock(sel);
+	lb_select_tables_fini(&old_tables);
+	let_go(sel, old);
+	return 0;
+}
+
+int lb_select_change(struct lb_select *sel, struct lb_backend *const *backends, uint32_t count)
+{
+	int err;
+
+	pthread_mutex_lock(&sel->changing);
+	err = change(sel, backends, count);
+	pthread_mutex_unlock(&sel->changing);
+	return err;
 }
 
 struct lb_backend *lb_select_take(struct lb_select *sel, const struct lb_select_ask *ask)
 {
 	struct lb_backend *b;
 
-	pthread_mutex_lock(&sel->lock);
+	lock(sel);
 	b = take(sel, ask);
-	pthread_mutex_unlock(&sel->lock);
+	unlock(sel);
 	return b;
 }
 
@@ -388,7 +411,7 @@ int lb_select_wait(struct lb_select *sel, struct lb_waiter *w, uint32_t max)
 {
 	int r = -ENOSPC;
 
-	pthread_mutex_lock(&sel->lock);
+	lock(sel);
 	if (sel->queue.count < max) {
 		w->state = LB_WAITER_QUEUED;
 		lb_select_queue_add(&sel->queue, w);
@@ -396,7 +419,7 @@ int lb_select_wait(struct lb_select *sel, struct lb_waiter *w, uint32_t max)
 		serve_queue(sel);
 		r = 0;
 	}
-	pthread_mutex_unlock(&sel->lock);
+	unlock(sel);
 	return r;
 }
 
@@ -404,7 +427,7 @@ struct lb_backend *lb_select_leave(struct lb_select *sel, struct lb_waiter *w)
 {
 	struct lb_backend *b = NULL;
 
-	pthread_mutex_lock(&sel->lock);
+	lock(sel);
 	if (w->state == LB_WAITER_QUEUED) {
 		lb_select_queue_remove(&sel->queue, w);
 	} else if (w->state == LB_WAITER_GRANTED) {
@@ -412,7 +435,7 @@ struct lb_backend *lb_select_leave(struct lb_select *sel, struct lb_waiter *w)
 		b = w->backend;
 	}
 	w->state = LB_WAITER_OUT;
-	pthread_mutex_unlock(&sel->lock);
+	unlock(sel);
 	return b;
 }
 
@@ -423,26 +446,32 @@ uint32_t lb_select_waiting(struct lb_select *sel)
 
 void lb_select_adopt(struct lb_select *sel, struct lb_backend *b)
 {
-	pthread_mutex_lock(&sel->lock);
+	lock(sel);
+	b->holders++;
 	set_active(sel, b, b->active + 1);
-	pthread_mutex_unlock(&sel->lock);
+	unlock(sel);
 }
 
 void lb_select_release(struct lb_select *sel, struct lb_backend *b)
 {
-	pthread_mutex_lock(&sel->lock);
+	bool last;
+
+	lock(sel);
 	set_active(sel, b, b->active - 1);
+	last = lb_pool_put_locked(b);
 	serve_queue(sel);
-	pthread_mutex_unlock(&sel->lock);
+	unlock(sel);
+	if (last)
+		lb_pool_bury(b);
 }
 
 bool lb_select_is_full(struct lb_select *sel, const struct lb_select_ask *ask)
 {
 	bool full = false;
 
-	pthread_mutex_lock(&sel->lock);
+	lock(sel);
 	for (uint32_t i = 0; i < sel->pool->count && !full; i++)
-		full = is_for(&sel->pool->backends[i], ask) && !has_room(&sel->pool->backends[i]);
-	pthread_mutex_unlock(&sel->lock);
+		full = is_for(sel->pool->backends[i], ask) && !has_room(sel->pool->backends[i]);
+	unlock(sel);
 	return full;
 }

@@ -25,29 +25,39 @@ struct lb_select;
 
 /* Who asks. */
 struct lb_select_ask {
-	uint64_t source;                 /* lb_hash() of the client's address */
-	struct lb_backend *const *tried; /* these have failed it */
+	uint64_t source;       /* lb_hash() of the client's address */
+	const uint64_t *tried; /* ids of those that have failed it */
 	size_t tried_count;
 };
 
-/* <pool> must outlive it. 0 or -errno. */
+/* <pool> must outlive it; its set is taken as it is. 0 or -errno. */
 int lb_select_new(struct lb_select **ret, struct lb_pool *pool, enum lb_balance balance);
 /* NULL is fine. No worker may use it any more. */
 void lb_select_free(struct lb_select **sel);
 
 /*
- * <b> may be picked from now on, or no more; the shares of the others are exact again at once. 0,
- * or -errno: then <b>'s share falls to its neighbours. One thread at a time, beside the workers.
+ * Changes of the backends, beside the workers; any thread but theirs, one change after the other.
+ * The shares are exact again at once. A change takes as long as it takes to build the tables.
  */
-int lb_select_note(struct lb_select *sel, struct lb_backend *b, bool eligible);
 
-/* The same for its share: <weight> in LB_WEIGHT_UNITs, at least 1. */
+/*
+ * <backends> are the pool's set from now on. Each of them is held for it; those that were in it and
+ * are not any more have LEFT: no new flow, and they live on for their holders. All or nothing: 0,
+ * or -errno with the set as it was.
+ */
+int lb_select_change(struct lb_select *sel, struct lb_backend *const *backends, uint32_t count);
+/*
+ * <b> has <bit> (enum lb_backend_out), or has it no more. 0, or -errno: it counts all the same, but
+ * the shares of the others are uneven.
+ */
+int lb_select_mark(struct lb_select *sel, struct lb_backend *b, uint8_t bit, bool on);
+/* <b>'s share is <weight> LB_WEIGHT_UNITs, at least 1, for the moment. As lb_select_mark(). */
 int lb_select_weigh(struct lb_select *sel, struct lb_backend *b, uint32_t weight);
 
 /*
- * The next backend for <ask>, with one connection more; NULL when there is none for it. To be given
- * back with lb_select_release(). Bounded by the number of backends, whatever their weights. Any
- * thread.
+ * The next backend for <ask>, with one connection more and held for it; NULL when there is none for
+ * it. To be given back with lb_select_release(). Bounded by the number of backends, whatever their
+ * weights. Any thread.
  */
 struct lb_backend *lb_select_take(struct lb_select *sel, const struct lb_select_ask *ask);
 struct lb_waiter; /* flow/select_queue.h */
@@ -65,9 +75,9 @@ struct lb_backend *lb_select_leave(struct lb_select *sel, struct lb_waiter *w);
 /* How many wait. Any thread. */
 uint32_t lb_select_waiting(struct lb_select *sel);
 
-/* A connection that <b> has already, whatever its limit. Any thread. */
+/* A connection that <b> has already, whatever its limit: held for it. Any thread. */
 void lb_select_adopt(struct lb_select *sel, struct lb_backend *b);
-/* It has ended. Any thread. */
+/* It has ended. <b> may be gone when this returns. Any thread. */
 void lb_select_release(struct lb_select *sel, struct lb_backend *b);
 
 /* Whether <ask> gets none because one that it may have is full. Any thread. */

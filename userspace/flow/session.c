@@ -37,6 +37,7 @@
 
 #include <lb/graft.h>
 
+#include "backend/ports.h"
 #include "base/cleanup.h"
 #include "flow/admit.h"
 #include "flow/connect.h"
@@ -275,9 +276,10 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	close_leg(s, &s->pair.leg[LB_LEG_BACKEND], clean);
 	if (s->carrying)
 		s->pair.carrier->stop(&s->pair);
+	lb_account_end(s, reason);
 	if (s->backend)
 		lb_select_release(s->rule->select, s->backend);
-	lb_account_end(s, reason);
+	s->backend = NULL;
 	let_go(s);
 }
 
@@ -294,11 +296,12 @@ static void on_left(struct lb_pair *p, struct lb_graft *g)
 	g->accept_ns = s->accept_ns;
 	g->connect_us = (uint32_t)((s->connected_ns - s->try_ns) / 1000);
 	g->tries = s->tries;
-	g->rule = s->rule->index;
 	g->rule_hash = lb_graft_keeper_hash(s->rule->config->name);
-	g->backend = s->backend->index;
 	if (s->client_named)
 		lb_graft_set_client(g, &s->client);
+	/* With the hold and the count that the session had of it. */
+	*lb_grafts_owner(env->carrier.grafts, p->graft_pair) = (struct lb_graft_owner){
+		.rule = s->rule, .backend = s->backend, .ports = lb_ports_hold(p->ports)};
 	g->folded[0] = s->folded[0];
 	g->folded[1] = s->folded[1];
 	__atomic_fetch_add(&env->limits->grafts, 1, __ATOMIC_RELAXED);
@@ -309,9 +312,9 @@ static void on_left(struct lb_pair *p, struct lb_graft *g)
 
 static bool is_one_of(const struct lb_session *s, struct lb_flows which)
 {
-	if (which.rule != SIZE_MAX && s->rule->index != which.rule)
+	if (which.rule && s->rule->id != which.rule)
 		return false;
-	return which.backend == UINT32_MAX || (s->carrying && s->backend->index == which.backend);
+	return !which.backend || (s->carrying && s->backend->id == which.backend);
 }
 
 void lb_session_close_all(struct lb_flow_env *env, struct lb_flows which, enum lb_reason reason)

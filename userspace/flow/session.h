@@ -23,9 +23,9 @@ struct lb_session {
 	struct lb_list node; /* in env->sessions */
 	struct lb_flow_env *env;
 	const struct lb_rule *rule;
-	struct lb_backend *backend; /* connected or being tried */
-	struct lb_backend *tried[LB_TRIES_MAX];
-	struct lb_timer timer; /* of the current stage */
+	struct lb_backend *backend;   /* connected or being tried */
+	uint64_t tried[LB_TRIES_MAX]; /* by id */
+	struct lb_timer timer;        /* of the current stage */
 	struct lb_task release;
 	struct lb_addr client;      /* its peer, or whom the PROXY header names .. */
 	struct lb_addr destination; /* .. and where to it went; no family: to our listener */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "backend/ports.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -10,19 +11,20 @@
 #define MIN 20000
 #define MAX 20099
 
-static struct lb_ports *shelf, *book;
+static struct lb_ports_shelf *shelf;
+static struct lb_ports *book;
 static struct lb_addr addr;
 
 static int setup(void **state)
 {
-	shelf = NULL;
 	assert_int_equal(lb_addr_parse("192.0.2.1:80", &addr), 0);
-	return lb_ports_open(&shelf, &addr, MIN, MAX, &book);
+	assert_int_equal(lb_ports_shelf_new(&shelf), 0);
+	return lb_ports_open(shelf, &addr, MIN, MAX, &book);
 }
 
 static int teardown(void **state)
 {
-	lb_ports_free(&shelf);
+	lb_ports_shelf_free(&shelf);
 	return shelf != NULL;
 }
 
@@ -81,14 +83,66 @@ static void backends_with_one_address_share_a_book(void **state)
 	struct lb_ports *again = NULL, *other = NULL;
 	struct lb_addr addr2;
 
-	assert_int_equal(lb_ports_open(&shelf, &addr, MIN, MAX, &again), 0);
+	assert_int_equal(lb_ports_open(shelf, &addr, MIN, MAX, &again), 0);
 	assert_ptr_equal(again, book);
 	assert_int_equal(lb_addr_parse("192.0.2.1:81", &addr2), 0);
-	assert_null(lb_ports_find(shelf, &addr2));
-	assert_int_equal(lb_ports_open(&shelf, &addr2, MIN, MAX, &other), 0);
+	assert_int_equal(lb_ports_open(shelf, &addr2, MIN, MAX, &other), 0);
 	assert_ptr_not_equal(other, book);
-	assert_ptr_equal(lb_ports_find(shelf, &addr), book);
-	assert_ptr_equal(lb_ports_find(shelf, &addr2), other);
+	assert_int_equal(lb_ports_shelf_count(shelf), 2);
+}
+
+static void a_book_stays_until_its_last_holder_lets_go(void **state)
+{
+	struct lb_ports *again = lb_ports_hold(book), *anew = NULL;
+
+	lb_ports_take(book, MIN);
+	lb_ports_close(&book);
+	assert_null(book);
+	assert_int_equal(lb_ports_open(shelf, &addr, MIN, MAX, &anew), 0);
+	assert_ptr_equal(anew, again);
+	assert_false(lb_ports_may_graft(anew, MIN));
+	lb_ports_close(&again);
+	lb_ports_close(&anew);
+	assert_int_equal(lb_ports_shelf_count(shelf), 0);
+	/* Nobody had a port of it: the next one begins with none taken. */
+	assert_int_equal(lb_ports_open(shelf, &addr, MIN, MAX, &anew), 0);
+	assert_true(lb_ports_may_graft(anew, MIN));
+}
+
+static bool churning;
+
+static void *churn(void *arg)
+{
+	while (__atomic_load_n(&churning, __ATOMIC_RELAXED)) {
+		struct lb_ports *p = NULL, *more;
+
+		assert_int_equal(lb_ports_open(shelf, &addr, MIN, MAX, &p), 0);
+		more = lb_ports_hold(p);
+		lb_ports_take(p, MIN);
+		lb_ports_leave(p, MIN);
+		lb_ports_close(&p);
+		assert_in_range(lb_ports_next(more), MIN, MAX);
+		lb_ports_close(&more);
+	}
+	return NULL;
+}
+
+static void books_come_and_go_while_others_look_for_them(void **state)
+{
+	pthread_t threads[4];
+
+	lb_ports_close(&book);
+	churning = true;
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, churn, NULL), 0);
+	for (int i = 0; i < 20000; i++) {
+		assert_int_equal(lb_ports_open(shelf, &addr, MIN, MAX, &book), 0);
+		lb_ports_close(&book);
+	}
+	__atomic_store_n(&churning, false, __ATOMIC_RELAXED);
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(lb_ports_shelf_count(shelf), 0);
 }
 
 static void a_range_of_one_port_works(void **state)
@@ -97,7 +151,7 @@ static void a_range_of_one_port_works(void **state)
 	struct lb_addr addr2;
 
 	assert_int_equal(lb_addr_parse("[2001:db8::1]:80", &addr2), 0);
-	assert_int_equal(lb_ports_open(&shelf, &addr2, 1024, 1024, &one), 0);
+	assert_int_equal(lb_ports_open(shelf, &addr2, 1024, 1024, &one), 0);
 	assert_int_equal(lb_ports_next(one), 1024);
 	assert_int_equal(lb_ports_next(one), 1024);
 	lb_ports_take(one, 1024);
@@ -114,6 +168,8 @@ int main(void)
 		TEST(when_all_are_taken_there_is_none),
 		TEST(only_free_ports_of_the_range_may_be_grafted),
 		TEST(backends_with_one_address_share_a_book),
+		TEST(a_book_stays_until_its_last_holder_lets_go),
+		TEST(books_come_and_go_while_others_look_for_them),
 		TEST(a_range_of_one_port_works),
 	};
 

@@ -86,6 +86,9 @@ static struct lb_graft *living(uint32_t pair)
 	assert_int_equal(got, pair);
 	fx.counters[0].active++;
 	fx.backend.active++;
+	fx.backend.holders++;
+	*lb_grafts_owner(fx.grafts, pair) = (struct lb_graft_owner){
+		.rule = &fx.rule, .backend = &fx.backend, .ports = lb_ports_hold(fx.ports)};
 	fx.limits.grafts++;
 	return g;
 }
@@ -100,7 +103,8 @@ static void start(void)
 
 static int setup(void **state)
 {
-	const struct lb_graft_config config = {.max_flows = PAIRS};
+	const struct lb_graft_config config = {
+		.max_flows = PAIRS, .port_min = 20000, .port_max = 20100};
 
 	memset(&fx, 0, sizeof(fx));
 	fx.now_ns = 1000 * SECOND;
@@ -109,13 +113,20 @@ static int setup(void **state)
 	fx.backend_config.addr = (char *)"backend.example:80";
 	fx.backend.config = &fx.backend_config;
 	assert_int_equal(lb_addr_parse("192.0.2.1:80", &fx.backend.addr), 0);
-	fx.pool = (struct lb_pool){.backends = &fx.backend, .count = 1};
-	fx.rule = (struct lb_rule){.config = &fx.config, .pool = &fx.pool};
+	fx.backend.pool = &fx.pool;
+	fx.backend.id = 11;
+	fx.backend.holders = 1;
+	fx.set[0] = &fx.backend;
+	fx.pool = (struct lb_pool){.backends = fx.set, .count = 1};
+	pthread_mutex_init(&fx.pool.lock, NULL);
+	lb_list_init(&fx.pool.left);
+	fx.rule = (struct lb_rule){.config = &fx.config, .id = 7, .pool = &fx.pool};
 	assert_int_equal(lb_select_new(&fx.rule.select, &fx.pool, 0), 0);
 	fx.env.limits = &fx.limits;
 	fx.env.counters = fx.counters;
 	fx.env.log_line = keep_line;
-	assert_int_equal(lb_ports_open(&fx.shelf, &fx.backend.addr, 20000, 20100, &fx.ports), 0);
+	assert_int_equal(lb_ports_shelf_new(&fx.shelf), 0);
+	assert_int_equal(lb_ports_open(fx.shelf, &fx.backend.addr, 20000, 20100, &fx.ports), 0);
 	assert_int_equal(lb_grafts_new(&fx.grafts, NULL, &config), 0);
 	fx.env.carrier.grafts = fx.grafts;
 	return 0;
@@ -125,7 +136,7 @@ static int teardown(void **state)
 {
 	lb_graft_keeper_free(&fx.keeper);
 	lb_grafts_free(&fx.grafts);
-	lb_ports_free(&fx.shelf);
+	lb_ports_shelf_free(&fx.shelf);
 	lb_select_free(&fx.rule.select);
 	return 0;
 }
@@ -142,6 +153,7 @@ static void assert_counted_out(enum lb_reason reason)
 	assert_int_equal(fx.counters[0].ends[reason], 1);
 	assert_int_equal(fx.counters[0].active, 0);
 	assert_int_equal(fx.backend.active, 0);
+	assert_int_equal(fx.backend.holders, 1);
 	assert_int_equal(fx.limits.grafts, 0);
 	assert_int_equal(fx.lines, 1);
 }
@@ -275,7 +287,7 @@ static void a_cut_ends_what_lives_and_leaves_what_has_ended(void **state)
 	close_both_ways(living(1));
 	tell(1);
 	assert_int_equal(fx.lines, 1);
-	lb_graft_keeper_cut(fx.keeper, LB_FLOWS_OF_RULE(0), LB_REASON_DRAINED);
+	lb_graft_keeper_cut(fx.keeper, LB_FLOWS_OF_RULE(7), LB_REASON_DRAINED);
 	assert_int_equal(fx.counters[0].ends[LB_REASON_DRAINED], 1);
 	assert_int_equal(fx.counters[0].ends[LB_REASON_DONE], 1);
 	assert_int_equal(fx.lines, 2);
@@ -287,7 +299,7 @@ static void a_cut_of_another_rule_cuts_nobody(void **state)
 {
 	start();
 	living(0);
-	lb_graft_keeper_cut(fx.keeper, LB_FLOWS_OF_RULE(1), LB_REASON_DRAINED);
+	lb_graft_keeper_cut(fx.keeper, LB_FLOWS_OF_RULE(8), LB_REASON_DRAINED);
 	assert_false(fx.lines);
 }
 
@@ -387,9 +399,9 @@ static void of_one_backend_only_its_own_are_cut(void **state)
 {
 	start();
 	living(0);
-	lb_graft_keeper_cut(fx.keeper, (struct lb_flows){0, 1}, LB_REASON_BACKEND_DOWN);
+	lb_graft_keeper_cut(fx.keeper, LB_FLOWS_OF_BACKEND(12), LB_REASON_BACKEND_DOWN);
 	assert_int_equal(fx.counters[0].ends[LB_REASON_BACKEND_DOWN], 0);
-	lb_graft_keeper_cut(fx.keeper, (struct lb_flows){0, 0}, LB_REASON_BACKEND_DOWN);
+	lb_graft_keeper_cut(fx.keeper, LB_FLOWS_OF_BACKEND(11), LB_REASON_BACKEND_DOWN);
 	assert_int_equal(fx.counters[0].ends[LB_REASON_BACKEND_DOWN], 1);
 }
 

@@ -27,10 +27,11 @@ struct fixture {
 	struct lb_counters counters[1];
 	struct lb_rule_config config;
 	struct lb_backend_config backend_config;
-	struct lb_backend backend;
+	struct lb_backend backend, *set[1];
 	struct lb_pool pool;
 	struct lb_rule rule;
-	struct lb_ports *shelf, *ports;
+	struct lb_ports_shelf *shelf;
+	struct lb_ports *ports;
 	struct lb_grafts *grafts;
 	struct lb_graft_keeper *keeper;
 	struct lb_graft table[PAIRS];

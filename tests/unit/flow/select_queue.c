@@ -12,7 +12,7 @@
 #define WAITERS 32
 
 struct fixture {
-	struct lb_backend backend;
+	struct lb_backend backend, *set[1];
 	struct lb_backend_config config;
 	struct lb_pool pool;
 	struct lb_select *select;
@@ -34,9 +34,15 @@ static void setup(void)
 	memset(&fx, 0, sizeof(fx));
 	notified = 0;
 	fx.config.addr = (char *)"a:1";
-	fx.backend = (struct lb_backend){
-		.config = &fx.config, .weight = 1, .eligible = true, .limit = 1};
-	fx.pool = (struct lb_pool){.backends = &fx.backend, .count = 1};
+	fx.backend = (struct lb_backend){.config = &fx.config,
+					 .pool = &fx.pool,
+					 .id = 1,
+					 .holders = 1,
+					 .weight = 1,
+					 .limit = 1};
+	fx.set[0] = &fx.backend;
+	fx.pool = (struct lb_pool){.backends = fx.set, .count = 1};
+	pthread_mutex_init(&fx.pool.lock, NULL);
 	assert_int_equal(lb_select_new(&fx.select, &fx.pool, LB_BALANCE_LEAST_CONNECTIONS), 0);
 	lb_door_init(&fx.door, notify);
 }
@@ -158,10 +164,10 @@ static void a_backend_that_comes_up_takes_in_those_who_wait(void **state)
 	setup();
 	assert_non_null(take());
 	assert_int_equal(waits(0, 'a'), 0);
-	assert_int_equal(lb_select_note(fx.select, &fx.backend, false), 0);
+	assert_int_equal(lb_select_mark(fx.select, &fx.backend, LB_BACKEND_DOWN, true), 0);
 	lb_select_release(fx.select, &fx.backend);
 	assert_int_equal(at_the_door(), -1);
-	assert_int_equal(lb_select_note(fx.select, &fx.backend, true), 0);
+	assert_int_equal(lb_select_mark(fx.select, &fx.backend, LB_BACKEND_DOWN, false), 0);
 	assert_int_equal(at_the_door(), 0);
 	teardown();
 }
