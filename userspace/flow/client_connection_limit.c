@@ -5,121 +5,57 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/random.h>
 
 #include "base/cleanup.h"
-#include "base/hash.h"
-
-#define BUCKETS_FEW 64u
-
-/* An IPv4 address as an IPv6 one is mapped: the same client either way. */
-struct key {
-	uint8_t bytes[16];
-};
+#include "flow/client_table.h"
 
 struct client {
-	struct client *next;
-	struct key key;
+	struct lb_client client;
 	uint32_t connections;
 };
 
 struct lb_client_connection_limit {
 	pthread_mutex_t lock;
 	uint32_t max;
-	uint64_t seed;
-	struct client **buckets;
-	size_t buckets_count; /* a power of two */
-	size_t clients;
+	struct lb_client_table table;
 };
 
-static struct key key_of(const struct lb_addr *a)
+static struct client *find(struct lb_client_connection_limit *l, const struct lb_addr *addr)
 {
-	struct key key = {{[10] = 0xff, [11] = 0xff}};
+	struct lb_client *c = lb_client_table_find(&l->table, addr);
 
-	if (a->sa.sa_family == AF_INET6)
-		memcpy(key.bytes, &a->in6.sin6_addr, 16);
-	else
-		memcpy(key.bytes + 12, &a->in4.sin_addr, 4);
-	return key;
+	return c ? lb_container_of(c, struct client, client) : NULL;
 }
 
-/* With a seed that clients do not know: none can make the others' chains long. */
-static size_t bucket_of(const struct lb_client_connection_limit *l, const struct key *key,
-			size_t count)
+static bool add(struct lb_client_connection_limit *l, const struct lb_addr *addr)
 {
-	struct {
-		uint64_t seed;
-		struct key key;
-	} seeded = {l->seed, *key};
-
-	return lb_hash(&seeded, sizeof(seeded)) & (count - 1);
-}
-
-/* The link that leads to <key>'s client, or to the end of its bucket. */
-static struct client **find(struct lb_client_connection_limit *l, const struct key *key)
-{
-	struct client **at = &l->buckets[bucket_of(l, key, l->buckets_count)];
-
-	while (*at && memcmp(&(*at)->key, key, sizeof(*key)) != 0)
-		at = &(*at)->next;
-	return at;
-}
-
-/* Twice as many buckets; without memory the chains get longer, that is all. */
-static void grow(struct lb_client_connection_limit *l)
-{
-	size_t count = l->buckets_count * 2;
-	struct client **buckets = calloc(count, sizeof(struct client *));
-
-	if (!buckets)
-		return;
-	for (size_t i = 0; i < l->buckets_count; i++) {
-		struct client *next;
-
-		for (struct client *c = l->buckets[i]; c; c = next) {
-			size_t to = bucket_of(l, &c->key, count);
-
-			next = c->next;
-			c->next = buckets[to];
-			buckets[to] = c;
-		}
-	}
-	free(l->buckets);
-	l->buckets = buckets;
-	l->buckets_count = count;
-}
-
-static bool add(struct lb_client_connection_limit *l, const struct key *key)
-{
-	struct client *c = malloc(sizeof(*c));
-	struct client **at;
+	struct client *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return false;
-	if (l->clients >= l->buckets_count)
-		grow(l);
-	at = find(l, key);
-	*c = (struct client){.key = *key, .connections = 1};
-	*at = c;
-	l->clients++;
+	c->connections = 1;
+	lb_client_table_add(&l->table, &c->client, addr);
 	return true;
+}
+
+static void free_client(struct lb_client *c)
+{
+	free(lb_container_of(c, struct client, client));
 }
 
 int lb_client_connection_limit_new(struct lb_client_connection_limit **ret, uint32_t max)
 {
-	LB_AUTO_FREE struct lb_client_connection_limit *l = calloc(1, sizeof(*l));
+	LB_AUTO(lb_client_connection_limit_free)
+	struct lb_client_connection_limit *l = calloc(1, sizeof(*l));
+	int err;
 
 	if (!l)
 		return -ENOMEM;
-	if (getrandom(&l->seed, sizeof(l->seed), 0) != sizeof(l->seed))
-		return -errno;
-	l->max = max;
-	l->buckets_count = BUCKETS_FEW;
-	l->buckets = calloc(BUCKETS_FEW, sizeof(struct client *));
-	if (!l->buckets)
-		return -ENOMEM;
 	pthread_mutex_init(&l->lock, NULL);
+	l->max = max;
+	err = lb_client_table_init(&l->table);
+	if (err)
+		return err;
 	*ret = LB_TAKE_PTR(l);
 	return 0;
 }
@@ -131,29 +67,20 @@ void lb_client_connection_limit_free(struct lb_client_connection_limit **pl)
 	if (!l)
 		return;
 	*pl = NULL;
-	for (size_t i = 0; i < l->buckets_count; i++) {
-		struct client *next;
-
-		for (struct client *c = l->buckets[i]; c; c = next) {
-			next = c->next;
-			free(c);
-		}
-	}
+	lb_client_table_fini(&l->table, free_client);
 	pthread_mutex_destroy(&l->lock);
-	free(l->buckets);
 	free(l);
 }
 
 static bool take(struct lb_client_connection_limit *l, const struct lb_addr *client, uint32_t max)
 {
-	struct key key = key_of(client);
 	struct client *c;
 	bool ok;
 
 	pthread_mutex_lock(&l->lock);
-	c = *find(l, &key);
+	c = find(l, client);
 	if (!c) {
-		ok = add(l, &key);
+		ok = add(l, client);
 	} else {
 		ok = c->connections < max;
 		c->connections += ok;
@@ -177,15 +104,12 @@ bool lb_client_connection_limit_adopt(struct lb_client_connection_limit *l,
 void lb_client_connection_limit_release(struct lb_client_connection_limit *l,
 					const struct lb_addr *client)
 {
-	struct key key = key_of(client);
-	struct client **at, *c;
+	struct client *c;
 
 	pthread_mutex_lock(&l->lock);
-	at = find(l, &key);
-	c = *at;
+	c = find(l, client);
 	if (c && !--c->connections) {
-		*at = c->next;
-		l->clients--;
+		lb_client_table_remove(&l->table, &c->client);
 		free(c);
 	}
 	pthread_mutex_unlock(&l->lock);
@@ -196,7 +120,7 @@ size_t lb_client_connection_limit_clients(struct lb_client_connection_limit *l)
 	size_t n;
 
 	pthread_mutex_lock(&l->lock);
-	n = l->clients;
+	n = l->table.count;
 	pthread_mutex_unlock(&l->lock);
 	return n;
 }
