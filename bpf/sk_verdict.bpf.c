@@ -25,7 +25,8 @@
  *    the socket without the socket's lock (sk_psock_backlog -> skb_set_owner_r), which loses count
  *    of sk_forward_alloc. So a direction looks for a moment when that queue is empty from half a
  *    send buffer on and redirects until seven eighths of LB_SNDBUF_BYTES; and while one direction
- *    is with the daemon, the other one goes there too.
+ *    is with the daemon, the other one goes there too. A direction without budget looks for such a
+ *    moment at once, and what it redirects until then it owes.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -37,6 +38,7 @@
 #include <lb/flow.h>
 #include <lb/limits.h>
 
+#include "bucket.bpf.h"
 #include "kernel.bpf.h"
 
 /* Sizes are placeholders: the daemon sets them before load. */
@@ -62,6 +64,14 @@ struct {
 	__type(key, __u32); /* leg index of the source */
 	__type(value, struct lb_gate);
 } lb_gates SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct lb_bucket);
+} lb_buckets SEC(".maps");
 
 struct lb_ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -145,6 +155,30 @@ static __always_inline void tell_worker(struct lb_gate *gate, __u32 index)
 		bpf_ringbuf_output(ring, &e, sizeof(e), 0);
 }
 
+/* The buckets of a direction; NULL: none. */
+struct limits {
+	struct lb_bucket *client, *backend;
+};
+
+static __always_inline struct lb_bucket *bucket_of(__u32 index)
+{
+	return index == LB_BUCKET_NONE ? NULL : bpf_map_lookup_elem(&lb_buckets, &index);
+}
+
+static __always_inline bool limits_admit(const struct limits *l, __u32 bytes, __u64 now)
+{
+	return (!l->client || bucket_admits(l->client, bytes, now)) &&
+	       (!l->backend || bucket_admits(l->backend, bytes, now));
+}
+
+static __always_inline void limits_charge(const struct limits *l, __u32 bytes, __u64 now)
+{
+	if (l->client)
+		bucket_charge(l->client, bytes, now);
+	if (l->backend)
+		bucket_charge(l->backend, bytes, now);
+}
+
 /* bpf_skb_adjust_room() takes at most this many bytes at a time; an skb is at most 64 KB. */
 #define TRIM_STEP  0xfffu
 #define TRIM_STEPS 17
@@ -181,6 +215,7 @@ static __always_inline int trim(struct __sk_buff *skb, struct lb_gate *gate,
 static __always_inline bool redirect(struct __sk_buff *skb, struct lb_gate *gate, __u32 index,
 				     __u32 own_write_seq)
 {
+	const struct limits limits = {bucket_of(gate->bucket[0]), bucket_of(gate->bucket[1])};
 	__u32 sink_index = index ^ 1, len = skb->len, load;
 	__u64 user_done, other_done;
 	struct lb_gate *other;
@@ -204,7 +239,8 @@ static __always_inline bool redirect(struct __sk_buff *skb, struct lb_gate *gate
 	if (sink.sndbuf > LB_SNDBUF_BYTES)
 		sink.sndbuf = LB_SNDBUF_BYTES;
 	other_done = *(volatile __u64 *)&other->user_done;
-	wants_daemon = load > sink.sndbuf >> 1 || other->passed != other_done;
+	wants_daemon = load > sink.sndbuf >> 1 || other->passed != other_done ||
+		       !limits_admit(&limits, len, gate->last_ns);
 	if (wants_daemon && !in_flight(other, other_done, own_write_seq))
 		return false;
 
@@ -218,6 +254,7 @@ static __always_inline bool redirect(struct __sk_buff *skb, struct lb_gate *gate
 	if (bpf_sk_redirect_map(skb, &lb_socks, sink_index, 0) != SK_PASS)
 		return false;
 	gate->redirected += len;
+	limits_charge(&limits, len, gate->last_ns);
 	return true;
 }
 

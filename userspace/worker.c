@@ -13,6 +13,7 @@
 #include "flow/distress.h"
 #include "flow/graft_keeper.h"
 #include "flow/sockmap.h"
+#include "flow/sockmap_slots.h"
 
 #define COLLECT_MS 1000
 
@@ -276,6 +277,36 @@ int lb_workers_cut(struct lb_worker *const *workers, uint32_t count, struct lb_f
 		int one = cut_one(workers[i], cut);
 
 		err = err ? err : one;
+	}
+	return err;
+}
+
+struct look {
+	struct lb_worker *worker;
+	const struct lb_rule *rule;
+};
+
+static void do_look_again(void *arg)
+{
+	LB_AUTO_FREE struct look *look = arg;
+
+	lb_session_look_again(&look->worker->env, look->rule);
+}
+
+int lb_workers_look_again(struct lb_worker *const *workers, uint32_t count,
+			  const struct lb_rule *rule)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct look *look = malloc(sizeof(*look));
+
+		if (look)
+			*look = (struct look){.worker = workers[i], .rule = rule};
+		if (look && !lb_loop_post(workers[i]->env.carrier.loop, do_look_again, look))
+			continue;
+		free(look);
+		err = -ENOMEM;
 	}
 	return err;
 }

@@ -44,6 +44,12 @@ void lb_worker_drain(struct lb_worker *w);
 int lb_workers_cut(struct lb_worker *const *workers, uint32_t count, struct lb_flows which,
 		   enum lb_reason reason);
 /*
+ * The bandwidth limits of <rule> have changed: those of all <count> <workers>' flows that wait ask
+ * again, soon. Any thread. 0 or -ENOMEM: then some wait as long as they would have.
+ */
+int lb_workers_look_again(struct lb_worker *const *workers, uint32_t count,
+			  const struct lb_rule *rule);
+/*
  * Adds the worker's counters, living flows included to the byte, to <sums> (by rule). Any thread
  * but the worker's own; waits for the worker. One that is too busy to answer within a second gives
  * its counters as they stand: what the kernel carried since the last answer is then still missing.

@@ -23,6 +23,9 @@ enum lb_leg_index {
  *             +-------------------------------------------+
  *               next skb after user_done == passed (program)
  *
+ * A direction whose bandwidth is limited is with the daemon for want of budget too (lb/bucket.h).
+ * The program charges what it redirects, the daemon what it reads.
+ *
  * The program runs under the source socket's lock, so both arrows are race-free: nothing can be
  * passed or redirected while the decision is made.
  */
@@ -45,7 +48,10 @@ struct lb_gate {
 	__u32 next_seq; /* of the source: behind the last byte judged (see <judged>) */
 	__u32 judged;   /* there was one */
 	__u32 broken;   /* the stream could not be kept whole: reset the flow */
-	__u8 pad0[12];
+	/* What is charged with the bytes, in the table of buckets; LB_BUCKET_NONE: nothing. Set by
+	 * the daemon before insertion. */
+	__u32 bucket[2];
+	__u8 pad0[4];
 	/* Written by the daemon only, on a cache line of its own. */
 	__u64 user_done; /* of <passed>: written to the sink */
 	__u8 pad1[56];

@@ -4,7 +4,7 @@
 #define LB_LIMITS_H
 
 /* Raised when the layout or meaning of anything in include/lb changes. */
-#define LB_ABI_VERSION 1
+#define LB_ABI_VERSION 2
 
 /* Pairs (= flows) the sockmap carrier can hold at most; the daemon may ask for fewer. */
 #define LB_SOCKMAP_PAIRS_MAX 65536u
@@ -17,6 +17,9 @@
 
 /* The daemon hears of every so many bytes (1 << n) that were passed and are not yet written. */
 #define LB_OWED_TOLD_SHIFT 19
+
+/* Buckets of all bandwidth limits together, 64 bytes each. */
+#define LB_BUCKETS_MAX 262144u
 
 #define LB_WORKERS_MAX 256u
 

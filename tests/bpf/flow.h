@@ -144,7 +144,8 @@ static inline void assert_nothing_to_read(int fd)
 /* Group setup and teardown. */
 static inline int flow_setup(void **state)
 {
-	struct lb_kernel_opts opts = {.instance = "test", .pairs = 4, .workers = FLOW_WORKERS};
+	struct lb_kernel_opts opts = {
+		.instance = "test", .pairs = 4, .workers = FLOW_WORKERS, .buckets = 4};
 	struct lb_kernel_report report;
 
 	if (room_enter(state) || room_missing[0])

@@ -7,6 +7,8 @@
 
 #include "flow.h"
 
+#include "flow/bucket.h"
+
 /* --- the daemon's side --------------------------------------------------------------------- */
 
 static uint32_t mode(const struct lb_gate *gate)
@@ -374,6 +376,96 @@ static void an_unknown_cookie_is_passed_and_not_counted(void **state)
 	flow_close(&f);
 }
 
+/* --- limits -------------------------------------------------------------------------------- */
+
+/* Buckets 1 and 2 are those of direction up: as the daemon sets them before it inserts. */
+static struct lb_bucket *limit(struct flow *f, uint64_t client_rate, uint64_t backend_rate)
+{
+	struct lb_bucket *b = lb_table_buckets(kernel);
+
+	lb_bucket_init(&b[1], client_rate);
+	lb_bucket_init(&b[2], backend_rate);
+	f->up->bucket[0] = 1;
+	f->up->bucket[1] = 2;
+	return b;
+}
+
+static void what_is_redirected_is_charged_to_both_buckets(void **state)
+{
+	uint64_t ahead = lb_clock_ns() + 20000000;
+	struct lb_bucket *b;
+	struct flow f;
+
+	room_required();
+	f = flow_open_inserted();
+	b = limit(&f, 1000000, 2000000);
+	b[1].tat = b[2].tat = ahead;
+	carry(f.client, f.server, 1000, 0);
+	carry(f.server, f.client, 1000, 0);
+	assert_int_equal(seen(&f.up->redirected), 1000);
+	assert_int_equal(seen(&b[1].tat), ahead + 1000000);
+	assert_int_equal(seen(&b[2].tat), ahead + 500000);
+	flow_close(&f);
+}
+
+static void without_budget_in_either_bucket_bytes_go_to_the_daemon_uncharged(void **state)
+{
+	for (unsigned int which = 1; which <= 2; which++) {
+		uint64_t far = lb_clock_ns() + 3600000000000ull;
+		struct events events;
+		struct lb_bucket *b;
+		struct flow f;
+
+		room_required();
+		f = flow_open_inserted();
+		b = limit(&f, 1000000, 1000000);
+		carry(f.client, f.server, 100, 0);
+		b[which].tat = far;
+		carry(f.client, f.leg0, 1000, 100);
+		assert_int_equal(seen(&f.up->passed), 1000);
+		assert_int_equal(mode(f.up), LB_GATE_USER);
+		assert_int_equal(seen(&b[which].tat), far);
+		events = drain_ring(0);
+		assert_int_equal(events.count, 1);
+		assert_int_equal(events.last.index, LEG0);
+		/* With everything written and budget again the kernel goes on by itself. */
+		__atomic_store_n(&f.up->user_done, 1000, __ATOMIC_RELEASE);
+		b[which].tat = 0;
+		carry(f.client, f.server, 500, 1100);
+		assert_int_equal(seen(&f.up->redirected), 600);
+		assert_int_equal(mode(f.up), LB_GATE_KERNEL);
+		flow_close(&f);
+	}
+}
+
+static void more_than_a_burst_is_the_daemons_to_cut(void **state)
+{
+	struct lb_bucket *b;
+	struct flow f;
+
+	room_required();
+	f = flow_open_inserted();
+	b = limit(&f, 10000, 0);
+	carry(f.client, f.leg0, 600, 0); /* the burst is 500 bytes */
+	assert_int_equal(seen(&f.up->passed), 600);
+	assert_int_equal(seen(&b[1].tat), 0);
+	flow_close(&f);
+}
+
+static void the_other_direction_has_limits_of_its_own(void **state)
+{
+	struct lb_bucket *b;
+	struct flow f;
+
+	room_required();
+	f = flow_open_inserted();
+	b = limit(&f, 1000000, 0);
+	b[1].tat = lb_clock_ns() + 3600000000000ull;
+	carry(f.server, f.client, 1000, 0);
+	assert_int_equal(seen(&f.down->redirected), 1000);
+	flow_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -392,6 +484,10 @@ int main(void)
 		cmocka_unit_test(when_the_peer_goes_the_daemon_is_told_and_gets_the_bytes),
 		cmocka_unit_test(a_sink_that_was_shut_down_takes_nothing_more),
 		cmocka_unit_test(an_unknown_cookie_is_passed_and_not_counted),
+		cmocka_unit_test(what_is_redirected_is_charged_to_both_buckets),
+		cmocka_unit_test(without_budget_in_either_bucket_bytes_go_to_the_daemon_uncharged),
+		cmocka_unit_test(more_than_a_burst_is_the_daemons_to_cut),
+		cmocka_unit_test(the_other_direction_has_limits_of_its_own),
 	};
 
 	return cmocka_run_group_tests(tests, flow_setup, flow_teardown);

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "control/service.h"
+#include "flow/bandwidth_limit.h"
 #include "kernel/graft_table.h"
 
 /* Of one rule. */
@@ -110,6 +111,39 @@ static void flows(const struct view *v)
 		for (unsigned int e = 0; e < LB_REASON_MAX_; e++)
 			row(v, "l4lb_ends_total", r, "reason", lb_reason_word((enum lb_reason)e),
 			    v->sums[r].ends[e]);
+}
+
+static void bandwidth(const struct view *v)
+{
+	struct lb_buckets *buckets = lb_service_buckets(v->service);
+	const char *name = "l4lb_bandwidth_limit_wait_seconds_total";
+
+	head(v, "l4lb_bandwidth_limit_waits_total", "counter",
+	     "How often a flow had bytes and its bandwidth_limit made them wait.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		for (unsigned int d = 0; d < 2; d++)
+			row(v, "l4lb_bandwidth_limit_waits_total", r, "direction", directions[d],
+			    v->sums[r].bandwidth_waits[d]);
+	head(v, name, "counter", "How long they waited, all flows together.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		for (unsigned int d = 0; d < 2; d++) {
+			fputs(name, v->out);
+			label(v->out, "rule", v->rules[r].config->name, true);
+			label(v->out, "direction", directions[d], false);
+			fprintf(v->out, "} %.3f\n", (double)v->sums[r].bandwidth_wait_ns[d] / 1e9);
+		}
+	head(v, "l4lb_bandwidth_limit_clients", "gauge",
+	     "Clients whose bandwidth is watched: they have a flow, or have not paid for the "
+	     "last.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		row(v, "l4lb_bandwidth_limit_clients", r, NULL, NULL,
+		    v->rules[r].bandwidth_limit
+			    ? lb_bandwidth_limit_clients(v->rules[r].bandwidth_limit)
+			    : 0);
+	head(v, "l4lb_buckets", "gauge", "Buckets in use: two for each such client and backend.");
+	fprintf(v->out, "l4lb_buckets %" PRIu32 "\n", buckets ? lb_buckets_used(buckets) : 0);
+	head(v, "l4lb_buckets_max", "gauge", "As many there are.");
+	fprintf(v->out, "l4lb_buckets_max %" PRIu32 "\n", buckets ? lb_buckets_max(buckets) : 0);
 }
 
 static void durations(const struct view *v)
@@ -288,6 +322,7 @@ static void render(const struct view *v)
 	traffic(v);
 	flows(v);
 	durations(v);
+	bandwidth(v);
 	backends(v);
 	graft(v);
 	same_host(v);

@@ -13,14 +13,17 @@
 #include "backend/health_check.h"
 #include "backend/ports.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "control/access_log.h"
 #include "control/backends.h"
+#include "control/bandwidth_limit.h"
 #include "control/exporter.h"
 #include "control/instance.h"
 #include "control/metrics.h"
 #include "control/same_host.h"
 #include "flow/accept.h"
+#include "flow/bandwidth_limit.h"
 #include "flow/client_connection_limit.h"
 #include "flow/grafts.h"
 #include "flow/keepalive.h"
@@ -38,6 +41,7 @@ struct lb_service {
 	struct lb_grafts *grafts;
 	struct lb_ports_shelf *ports;
 	struct lb_backends *backends;
+	struct lb_buckets *buckets;     /* NULL: no rule limits the bandwidth */
 	struct lb_same_host *same_host; /* NULL: not in service */
 	struct lb_flow_limits limits;
 	struct lb_rule *rules;
@@ -131,6 +135,11 @@ static bool wants_kernel(const struct lb_config *config)
 	return false;
 }
 
+static uint32_t count_buckets(const struct lb_service *s)
+{
+	return lb_bandwidth_limit_count(s->rules, s->rules_count, s->limits.sessions_max);
+}
+
 /* Without the kernel's help the service goes on in userspace: one line says so and why. */
 static void open_kernel(struct lb_service *s, const char *instance)
 {
@@ -141,6 +150,7 @@ static void open_kernel(struct lb_service *s, const char *instance)
 				 ? (uint32_t)s->limits.sessions_max
 				 : LB_SOCKMAP_PAIRS_MAX,
 		.workers = s->workers_count,
+		.buckets = count_buckets(s),
 	};
 
 	report->why = LB_WHY_CONFIGURED;
@@ -359,6 +369,12 @@ static int bring_up(struct lb_service *s, const char *instance)
 	open_kernel(s, instance);
 	open_graft(s, instance);
 	tell_missing(s);
+	err = lb_bandwidth_limit_open(&s->buckets, s->rules, s->rules_count, s->kernel,
+				      count_buckets(s));
+	if (err) {
+		lb_err("bandwidth_limit: %s", strerror(-err));
+		return err;
+	}
 	s->same_host = lb_same_host_apply(s->rules, s->rules_count, &s->limits, instance);
 	err = open_log(s);
 	if (err)
@@ -458,13 +474,29 @@ void lb_service_stop(struct lb_service **ps)
 	lb_same_host_close(s->same_host);
 	lb_kernel_close(s->kernel);
 	lb_backends_free(&s->backends);
-	for (size_t i = 0; i < s->rules_count; i++)
+	for (size_t i = 0; i < s->rules_count; i++) {
 		lb_client_connection_limit_free(&s->rules[i].client_connection_limit);
+		lb_bandwidth_limit_free(&s->rules[i].bandwidth_limit);
+	}
 	free(s->rules);
+	lb_buckets_free(&s->buckets);
 	free(s->cut);
 	lb_ports_shelf_free(&s->ports);
 	lb_instance_unlock(&s->instance);
 	free(s);
+}
+
+/* --- changes ---------------------------------------------------------------------------------- */
+
+int lb_service_change_bandwidth(struct lb_service *s, size_t rule,
+				const struct lb_bandwidth_limit_config *config)
+{
+	struct lb_bandwidth_limit *limit = s->rules[rule].bandwidth_limit;
+
+	if (!limit)
+		return -ENOENT;
+	lb_bandwidth_limit_change(limit, config, lb_clock_ns());
+	return lb_workers_look_again(s->workers, s->workers_count, &s->rules[rule]);
 }
 
 /* --- reports ---------------------------------------------------------------------------------- */
@@ -473,6 +505,11 @@ size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules
 {
 	*rules = s->rules;
 	return s->rules_count;
+}
+
+struct lb_buckets *lb_service_buckets(const struct lb_service *s)
+{
+	return s->buckets;
 }
 
 uint32_t lb_service_workers(const struct lb_service *s)

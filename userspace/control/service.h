@@ -38,12 +38,21 @@ uint64_t lb_service_drain_step(struct lb_service *s, uint64_t elapsed_ms);
 /* Flows alive. */
 uint64_t lb_service_flows(const struct lb_service *s);
 
+/*
+ * Other rates for rule number <rule>, for its living flows too. 0; -ENOMEM: then flows that wait
+ * come to it later; -ENOENT when it had no limit at its start.
+ */
+int lb_service_change_bandwidth(struct lb_service *s, size_t rule,
+				const struct lb_bandwidth_limit_config *config);
+
 /* Cuts what is left, stops everything, frees. NULL inside is fine. */
 void lb_service_stop(struct lb_service **s);
 
 /* --- for reports; any thread --- */
 
 size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules);
+/* NULL when no rule limits the bandwidth. */
+struct lb_buckets *lb_service_buckets(const struct lb_service *s);
 uint32_t lb_service_workers(const struct lb_service *s);
 const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s);
 const struct lb_graft_table_report *lb_service_graft(const struct lb_service *s);

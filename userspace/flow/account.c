@@ -24,6 +24,16 @@ void lb_account_add(struct lb_counters *to, const struct lb_counters *from)
 		sum[i] += lb_count_read(&part[i]);
 }
 
+static void fold_waits(struct lb_session *s, struct lb_counters *c, unsigned int d)
+{
+	const struct lb_budget *b = &s->pair.dir[d].budget;
+
+	lb_count(&c->bandwidth_waits[d], b->waits - s->folded_waits[d]);
+	lb_count(&c->bandwidth_wait_ns[d], b->waited_ns - s->folded_waited_ns[d]);
+	s->folded_waits[d] = b->waits;
+	s->folded_waited_ns[d] = b->waited_ns;
+}
+
 void lb_account_fold(struct lb_session *s)
 {
 	struct lb_counters *c = &s->env->counters[s->rule->index];
@@ -37,6 +47,7 @@ void lb_account_fold(struct lb_session *s)
 		lb_count(&c->bytes[d], now - s->folded[d]);
 		lb_count(&c->carrier_bytes[lb_carrier_of(&s->pair)->id], now - s->folded[d]);
 		s->folded[d] = now;
+		fold_waits(s, c, d);
 	}
 }
 

@@ -31,6 +31,8 @@ struct lb_counters {
 	uint64_t connect_failures;            /* single tries */
 	uint64_t durations[LB_DURATION_BUCKETS + 1];
 	uint64_t duration_sum_ms;
+	uint64_t bandwidth_waits[2]; /* how often a flow had bytes and no budget, by direction .. */
+	uint64_t bandwidth_wait_ns[2]; /* .. and how long they had to wait then */
 };
 
 static inline void lb_count(uint64_t *counter, uint64_t n)

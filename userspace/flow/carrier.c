@@ -14,6 +14,7 @@
 #include "flow/graft.h"
 #include "flow/grafts.h"
 #include "flow/sockmap.h"
+#include "flow/throttle.h"
 
 /*
  * `auto` judges a flow by its last reads: one that talks in small messages is carried by the kernel
@@ -100,13 +101,30 @@ void lb_carrier_bypass(struct lb_pair *p)
 	p->why = LB_WHY_SAME_HOST;
 }
 
+void lb_carrier_limit(struct lb_pair *p)
+{
+	if (p->graft == LB_PAIR_GRAFT_OPEN)
+		p->why = LB_WHY_LIMITED;
+	p->graft = LB_PAIR_GRAFT_OFF;
+}
+
 void lb_carrier_begin(struct lb_pair *p)
 {
+	if (lb_budget_is_limited(&p->dir[0].budget))
+		lb_throttle_windows(p);
 	p->start_ns = p->last_ns = lb_loop_now_ns(p->env->loop);
 	p->leg[0].writable = p->leg[1].writable = true;
 	/* A flow that falls silent before has earned its graft all the same. */
 	if (p->graft == LB_PAIR_GRAFT_OPEN)
 		lb_timer_start(p->env->loop, &p->poll, p->env->grafts->config.after_ms + 1);
+	p->carrier->event(p, 0, 0);
+}
+
+void lb_carrier_look_again(struct lb_pair *p)
+{
+	/* On sockmap the windows have another keeper. */
+	if (p->carrier == &lb_relay)
+		lb_throttle_windows(p);
 	p->carrier->event(p, 0, 0);
 }
 

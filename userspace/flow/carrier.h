@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "config/config.h"
+#include "flow/budget.h"
 #include "flow/pipe.h"
 #include "kernel/kernel.h"
 #include "loop/loop.h"
@@ -98,6 +99,8 @@ struct lb_leg {
 	/* Bytes in front of the payload, which no carrier counts: PROXY headers. */
 	uint32_t lead_in;  /* from its peer, read before carrying began .. */
 	uint32_t lead_out; /* .. and to it, written before */
+	/* Its window for the sake of the budget, see throttle.h; 0: untouched. */
+	uint32_t throttled;
 	/* sockmap */
 	uint64_t cookie;
 	uint32_t window;   /* bytes its peer may have under way to us .. */
@@ -115,8 +118,9 @@ struct lb_direction {
 	uint32_t piped;
 	struct lb_pipe *pipe;
 	uint8_t full_reads; /* relay: how bulky the stream looks */
-	bool eof;           /* the source's FIN was read */
-	bool shut;          /* .. and passed on */
+	struct lb_budget budget;
+	bool eof;  /* the source's FIN was read */
+	bool shut; /* .. and passed on */
 	/* sockmap */
 	bool user;           /* the daemon carries (or watches over) this direction now */
 	bool drained;        /* nothing of ours is on its way inside the kernel .. */
@@ -205,8 +209,17 @@ void lb_carrier_init(struct lb_pair *p, struct lb_carrier_env *env,
  * short read for the end. Right after lb_carrier_init().
  */
 void lb_carrier_bypass(struct lb_pair *p);
+/*
+ * Its rule limits the bandwidth: the pair is never grafted, for nobody could hold a graft's bytes
+ * back. The budgets are the owner's to set before lb_carrier_begin(). Right after
+ * lb_carrier_init().
+ */
+void lb_carrier_limit(struct lb_pair *p);
 /* Begins in relay. Events that came before are told through leg[].readable and .until_empty. */
 void lb_carrier_begin(struct lb_pair *p);
+
+/* The rates of its budgets have changed. It may end here. */
+void lb_carrier_look_again(struct lb_pair *p);
 
 /*
  * Called by relay at a quiet point: is it time for sockmap? True when it has taken over: the caller

@@ -10,6 +10,7 @@
 #include "flow/carrier.h"
 #include "flow/select_queue.h"
 
+struct lb_bandwidth_limit;
 struct lb_client_connection_limit;
 
 /* A rule in service; shared by all workers. */
@@ -20,6 +21,7 @@ struct lb_rule {
 	struct lb_pool *pool;
 	struct lb_select *select;
 	struct lb_client_connection_limit *client_connection_limit; /* NULL: none */
+	struct lb_bandwidth_limit *bandwidth_limit;                 /* NULL: none */
 	/* NULL, or told of every flow that shows <b> failing. Any worker; must not block. */
 	void (*failed)(const struct lb_rule *rule, struct lb_backend *b);
 	void *failed_arg;

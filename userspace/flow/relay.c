@@ -17,6 +17,7 @@
 #include "flow/carrier.h"
 #include "flow/graft.h"
 #include "flow/graft_narrow.h"
+#include "flow/throttle.h"
 
 #define RECV_BYTES   (64u * 1024u)
 #define SPLICE_BYTES (1024u * 1024u) /* the pipe's slots are the real limit */
@@ -29,6 +30,7 @@ enum moved {
 	MOVED,         /* bytes crossed, there may be more */
 	EMPTY,         /* the source has nothing now, or has ended */
 	BLOCKED,       /* the sink refuses bytes now */
+	THROTTLED,     /* there are bytes, but no budget for them now */
 	SOURCE_FAILED, /* leg d */
 	SINK_FAILED,   /* leg d ^ 1 */
 	OUT_OF_MEMORY,
@@ -107,10 +109,11 @@ static enum moved move_by_copy(struct lb_pair *p, unsigned int d, size_t most)
 	if (n <= 0)
 		return source_ended(p, d, n);
 	p->reads++;
-	if (n == asked)
-		dir->full_reads++;
-	else
+	lb_throttle_charge(p, d, (size_t)n);
+	if (n < asked)
 		dir->full_reads = 0;
+	else if (n == RECV_BYTES)
+		dir->full_reads++;
 	/* A short read of a stream means "empty" (epoll(7)); the next byte makes a new edge. Not so
 	 * where bytes skip TCP: what TCP brought waits in a queue of its own. */
 	if (n < asked && !source->until_empty && !p->bypassed)
@@ -132,7 +135,7 @@ static enum moved move_by_copy(struct lb_pair *p, unsigned int d, size_t most)
 	return MOVED;
 }
 
-static enum moved move_by_splice(struct lb_pair *p, unsigned int d)
+static enum moved move_by_splice(struct lb_pair *p, unsigned int d, size_t most)
 {
 	struct lb_direction *dir = &p->dir[d];
 	ssize_t n;
@@ -141,21 +144,38 @@ static enum moved move_by_splice(struct lb_pair *p, unsigned int d)
 		dir->pipe = lb_pipe_get(&p->env->pipes);
 	if (!dir->pipe) {
 		dir->full_reads = 0;
-		return move_by_copy(p, d, SIZE_MAX);
+		return move_by_copy(p, d, most);
 	}
 	/* The pipe is empty here (flush came first), so EAGAIN speaks of the socket. A short
 	 * splice may mean a full pipe: only EAGAIN means "empty". */
-	n = splice(p->leg[d].watch.fd, NULL, dir->pipe->out, NULL, SPLICE_BYTES,
-		   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	n = splice(p->leg[d].watch.fd, NULL, dir->pipe->out, NULL,
+		   most < SPLICE_BYTES ? most : SPLICE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	if (n <= 0)
 		return source_ended(p, d, n);
 	p->reads++;
+	lb_throttle_charge(p, d, (size_t)n);
 	dir->piped = (uint32_t)n;
 	if (n < BULK_MIN)
 		dir->full_reads--;
 	else if (dir->full_reads < BULK_CREDIT)
 		dir->full_reads++;
 	return flush(p, d);
+}
+
+/* The next bytes of the source, at most <most>. */
+static enum moved move(struct lb_pair *p, unsigned int d, size_t most)
+{
+	ssize_t peeked;
+	size_t room = lb_throttle_room(p, d, &peeked);
+
+	if (!room)
+		return peeked > 0 ? THROTTLED : source_ended(p, d, peeked);
+	if (room > most)
+		room = most; /* the rest of what was reserved is given back */
+	if (p->dir[d].full_reads >= BULK_READS && !p->bypassed && most == SIZE_MAX &&
+	    room >= RECV_BYTES)
+		return move_by_splice(p, d, room);
+	return move_by_copy(p, d, room);
 }
 
 /* MOVED: the turn's share is used up and there may be more. */
@@ -173,11 +193,15 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 		room = lb_graft_room(p, d);
 		if (dir->eof || !p->leg[d].readable || !room)
 			moved = EMPTY;
-		else if (dir->full_reads >= BULK_READS && !p->bypassed && room == SIZE_MAX)
-			moved = move_by_splice(p, d);
 		else
-			moved = move_by_copy(p, d, room);
+			moved = move(p, d, room);
+		/* Turns are short because others want theirs. */
+		if (moved == MOVED && p->leg[d].readable && lb_throttle_is_short(p, d))
+			break;
 	}
+	/* Whoever cannot move now keeps no place in the queue. */
+	if (moved != THROTTLED)
+		lb_budget_return(&dir->budget);
 	if (dir->pipe && !dir->piped) {
 		lb_pipe_put(&p->env->pipes, dir->pipe, 0);
 		dir->pipe = NULL;
@@ -205,6 +229,16 @@ static bool end_on_failure(struct lb_pair *p, unsigned int d, enum moved moved)
 	else
 		return false;
 	return true;
+}
+
+static void wait_for_budget(struct lb_pair *p)
+{
+	uint64_t ms = lb_throttle_wait_ms(p);
+
+	if (ms)
+		lb_timer_start(p->env->loop, &p->poll, ms);
+	else
+		lb_timer_stop(p->env->loop, &p->poll);
 }
 
 static void relay_event(struct lb_pair *p, unsigned int leg, uint32_t events)
@@ -239,6 +273,8 @@ static void relay_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 	}
 	if (lb_graft_consider(p))
 		return;
+	if (lb_budget_is_limited(&p->dir[0].budget))
+		wait_for_budget(p);
 	if (moved[0] == MOVED || moved[1] == MOVED)
 		lb_carrier_again(p);
 	else if (is_quiet(p))

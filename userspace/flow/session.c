@@ -18,8 +18,8 @@
  *   out      _stage.c                                                 reset_by_backend,
  *                                                                     connect_timeout
  *   carry    carrier.c        relay; promotes to graft or sockmap     done, idle, reset_by_client,
- *            relay.c sockmap.c when earned                            reset_by_backend,
- *            graft.c                                                  max_lifetime, drained, full,
+ *            relay.c sockmap.c when earned; keeps to the rule's       reset_by_backend,
+ *            graft.c           bandwidth (bandwidth_limit.c)          max_lifetime, drained, full,
  *                                                                     backend_down
  *   account  account.c        counters, one access-log line
  *
@@ -148,8 +148,32 @@ static void arm_carry_timer(struct lb_session *s, uint64_t last_ns)
 		lb_timer_start(s->env->carrier.loop, &s->timer, due > now ? due - now + 1 : 1);
 }
 
+static int enter_limits(struct lb_session *s)
+{
+	struct lb_budget *const budgets[] = {&s->pair.dir[0].budget, &s->pair.dir[1].budget};
+
+	if (!s->rule->bandwidth_limit)
+		return 0;
+	return lb_bandwidth_limit_enter(s->rule->bandwidth_limit, &s->bandwidth, &s->client,
+					&s->backend->addr, budgets,
+					lb_loop_now_ns(s->env->carrier.loop));
+}
+
+static void leave_limits(struct lb_session *s)
+{
+	struct lb_budget *const budgets[] = {&s->pair.dir[0].budget, &s->pair.dir[1].budget};
+
+	if (s->rule->bandwidth_limit)
+		lb_bandwidth_limit_leave(s->rule->bandwidth_limit, &s->bandwidth, budgets,
+					 lb_loop_now_ns(s->env->carrier.loop));
+}
+
 static enum lb_step carry_enter(struct lb_session *s)
 {
+	if (enter_limits(s)) {
+		s->reason = LB_REASON_FULL;
+		return LB_STEP_CLOSE;
+	}
 	s->carrying = true;
 	arm_carry_timer(s, s->connected_ns);
 	lb_carrier_begin(&s->pair);
@@ -202,6 +226,8 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 	s->accept_ns = lb_loop_now_ns(env->carrier.loop);
 	lb_timer_init(&s->timer, on_timer);
 	lb_carrier_init(&s->pair, &env->carrier, rule->config->acceleration);
+	if (rule->bandwidth_limit)
+		lb_carrier_limit(&s->pair);
 	if (rule->same_host)
 		lb_carrier_bypass(&s->pair);
 	s->pair.end = on_pair_end;
@@ -276,6 +302,7 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	close_leg(s, &s->pair.leg[LB_LEG_BACKEND], clean);
 	if (s->carrying)
 		s->pair.carrier->stop(&s->pair);
+	leave_limits(s);
 	lb_account_end(s, reason);
 	if (s->backend)
 		lb_select_release(s->rule->select, s->backend);
@@ -308,6 +335,20 @@ static void on_left(struct lb_pair *p, struct lb_graft *g)
 	/* From now on the entry is the keeper's. */
 	__atomic_store_n(&g->counted, LB_GRAFT_KEPT, __ATOMIC_RELEASE);
 	let_go(s);
+}
+
+void lb_session_look_again(struct lb_flow_env *env, const struct lb_rule *rule)
+{
+	struct lb_list *node = env->sessions.next;
+
+	while (node != &env->sessions) {
+		struct lb_session *s = lb_container_of(node, struct lb_session, node);
+
+		/* It may end there. */
+		node = node->next;
+		if (s->rule == rule && s->carrying)
+			lb_carrier_look_again(&s->pair);
+	}
 }
 
 static bool is_one_of(const struct lb_session *s, struct lb_flows which)

@@ -6,6 +6,7 @@
 #ifndef LB_FLOW_SESSION_H
 #define LB_FLOW_SESSION_H
 
+#include "flow/bandwidth_limit.h"
 #include "flow/env.h"
 
 /* What a stage answers. */
@@ -36,6 +37,8 @@ struct lb_session {
 	uint64_t try_ns;       /* start of the current connect */
 	uint64_t connected_ns; /* 0: never */
 	uint64_t folded[2];    /* bytes already in the counters */
+	uint64_t folded_waits[2], folded_waited_ns[2];
+	struct lb_bandwidth_share bandwidth;
 	enum lb_reason reason;
 	uint8_t stage;
 	uint8_t tries;
@@ -60,6 +63,9 @@ enum lb_step lb_session_client_waits(struct lb_session *s, uint32_t events);
 
 /* Some of the worker's have come to env->door: they go on. */
 void lb_session_granted(struct lb_flow_env *env);
+
+/* The bandwidth limits of <rule> have changed: its flows look again at what they may move. */
+void lb_session_look_again(struct lb_flow_env *env, const struct lb_rule *rule);
 
 /*
  * The one way out: counts, logs, closes. With <clean> the peers see a FIN, otherwise a RST. The

@@ -35,6 +35,8 @@
  *      (sk_psock's ingress_skb) is charged to nobody: the window stays open for as long as that
  *      queue is stuck. More unread than the window allows shows it, and the source's window is shut
  *      until it has been read: a receive buffer below one segment.
+ *  S9  Bytes are charged once: by the program when it redirects them, here when they are read. For
+ *      want of budget they stay unread.
  */
 #include "flow/sockmap.h"
 
@@ -47,6 +49,8 @@
 
 #include "base/cleanup.h"
 #include "flow/sockmap_memory.h"
+#include "flow/sockmap_slots.h"
+#include "flow/throttle.h"
 
 #define ROUNDS       8
 #define ABSORBED_MAX (8u * 1024u * 1024u)
@@ -55,53 +59,16 @@
 
 #define MASK_KERNEL (EPOLLRDHUP | EPOLLET)
 
-struct lb_sockmap_slots {
-	uint32_t first;
-	uint32_t count;
-	uint32_t free_count;
-	uint32_t *free;         /* stack of pair numbers relative to <first> */
-	struct lb_pair **pairs; /* by the same number */
-};
-
 enum carried {
-	RESTS, /* nothing to do until the kernel says so */
-	AGAIN, /* the turn's share is used up */
-	WAITS, /* for the sink's EPOLLOUT */
-	POLLS, /* for something that makes no event */
+	RESTS,     /* nothing to do until the kernel says so */
+	AGAIN,     /* the turn's share is used up */
+	WAITS,     /* for the sink's EPOLLOUT */
+	POLLS,     /* for something that makes no event */
+	THROTTLED, /* there are bytes, but no budget for them now */
 	SOURCE_FAILED,
 	SINK_FAILED,
 	OUT_OF_MEMORY,
 };
-
-int lb_sockmap_slots_new(struct lb_sockmap_slots **ret, uint32_t first, uint32_t count)
-{
-	LB_AUTO(lb_sockmap_slots_free)
-	struct lb_sockmap_slots *slots = calloc(1, sizeof(*slots));
-
-	if (!slots)
-		return -ENOMEM;
-	slots->free = calloc(count + 1, sizeof(*slots->free));
-	slots->pairs = calloc(count + 1, sizeof(struct lb_pair *));
-	if (!slots->free || !slots->pairs)
-		return -ENOMEM;
-	slots->first = first;
-	slots->count = slots->free_count = count;
-	/* Low numbers first: the tables stay compact for whoever dumps them. */
-	for (uint32_t i = 0; i < count; i++)
-		slots->free[i] = count - 1 - i;
-	*ret = LB_TAKE_PTR(slots);
-	return 0;
-}
-
-void lb_sockmap_slots_free(struct lb_sockmap_slots **slots)
-{
-	if (!*slots)
-		return;
-	free((*slots)->free);
-	free((*slots)->pairs);
-	free(*slots);
-	*slots = NULL;
-}
 
 static struct lb_gate *gate_of(const struct lb_pair *p, unsigned int d)
 {
@@ -151,7 +118,7 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 		return -EOPNOTSUPP;
 	if (getsockopt(leg->watch.fd, SOL_SOCKET, SO_COOKIE, &leg->cookie, &len))
 		return -errno;
-	err = lb_sockmap_memory_prepare(leg, &info);
+	err = lb_sockmap_memory_prepare(p, i, &info);
 	if (err)
 		return err;
 	/* <i> is the sink of the other direction. */
@@ -159,39 +126,26 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 	gate = gate_of(p, i);
 	memset(gate, 0, sizeof(*gate));
 	gate->worker = p->env->worker;
+	for (unsigned int b = 0; b < LB_BUDGET_BUCKETS; b++)
+		gate->bucket[b] = p->dir[i].budget.index[b];
 	return 0;
-}
-
-static void slot_put(struct lb_pair *p)
-{
-	struct lb_sockmap_slots *slots = p->env->slots;
-	uint32_t number = p->sockmap_index / 2 - slots->first;
-
-	slots->pairs[number] = NULL;
-	slots->free[slots->free_count++] = number;
 }
 
 static int sockmap_start(struct lb_pair *p)
 {
-	struct lb_sockmap_slots *slots = p->env->slots;
 	struct lb_kernel *k = p->env->kernel;
-	uint32_t number;
-	int err = 0;
+	int err = lb_sockmap_slots_take(p->env->slots, p, &p->sockmap_index);
 
-	if (!slots->free_count) {
+	if (err) {
 		p->why = LB_WHY_MAP_FULL;
-		return -ENOSPC;
+		return err;
 	}
-	number = slots->free[--slots->free_count];
-	slots->pairs[number] = p;
-	p->sockmap_index = (slots->first + number) * 2;
-
 	for (unsigned int i = 0; i < 2 && !err; i++)
 		err = prepare_leg(p, i);
 	if (!err)
 		err = lb_table_insert(k, p->sockmap_index, p->leg[0].watch.fd, p->leg[0].cookie);
 	if (err) {
-		slot_put(p);
+		lb_sockmap_slots_put(p->env->slots, p->sockmap_index);
 		p->why = err == -EOPNOTSUPP ? LB_WHY_NOT_ESTABLISHED : LB_WHY_REFUSED;
 		return err;
 	}
@@ -240,14 +194,16 @@ static bool sink_is_drained(struct lb_pair *p, unsigned int d)
 }
 
 /*
- * recv(2) into the scratch buffer. A window that was shut is opened before the last bytes are read,
- * for it is reading that tells the peer, which otherwise would find out by ever rarer probes.
+ * recv(2) of at most <most> bytes into the scratch buffer. A window that was shut is opened before
+ * the last bytes are read, for it is reading that tells the peer, which otherwise would find out by
+ * ever rarer probes.
  */
-static ssize_t read_source(struct lb_pair *p, unsigned int d)
+static ssize_t read_source(struct lb_pair *p, unsigned int d, size_t most)
 {
 	if (p->leg[d].promised == LB_WINDOW_SHUT)
 		(void)lb_sockmap_memory_steer(p, d);
-	return recv(p->leg[d].watch.fd, p->env->scratch, LB_SCRATCH_BYTES, 0);
+	return recv(p->leg[d].watch.fd, p->env->scratch,
+		    most < LB_SCRATCH_BYTES ? most : LB_SCRATCH_BYTES, 0);
 }
 
 /* Puts <len> bytes of the scratch buffer behind what is held. */
@@ -270,6 +226,19 @@ static int hold_more(struct lb_pair *p, struct lb_direction *dir, uint32_t len)
 	return 0;
 }
 
+/* What was read will be written: it is charged now. */
+static void note_read(struct lb_pair *p, unsigned int d, size_t n)
+{
+	p->dir[d].read_bytes += n;
+	lb_throttle_charge(p, d, n);
+}
+
+/* More was passed than has been read. */
+static bool has_unread(const struct lb_pair *p, unsigned int d)
+{
+	return p->dir[d].read_bytes != load64(&gate_of(p, d)->passed);
+}
+
 /* S6: reads what leg <d> was passed although the sink does not take it, to the bound. */
 static enum carried absorb(struct lb_pair *p, unsigned int d)
 {
@@ -277,9 +246,8 @@ static enum carried absorb(struct lb_pair *p, unsigned int d)
 	bool shut = p->leg[d].promised == LB_WINDOW_SHUT;
 	uint32_t most = shut ? ABSORBED_MAX : p->leg[d].window;
 
-	while (dir->held && !dir->eof && dir->held_end - dir->held_at < most &&
-	       dir->read_bytes != load64(&gate_of(p, d)->passed)) {
-		ssize_t n = read_source(p, d);
+	while (dir->held && !dir->eof && dir->held_end - dir->held_at < most && has_unread(p, d)) {
+		ssize_t n = read_source(p, d, SIZE_MAX);
 
 		if (n < 0 && errno != EAGAIN && errno != EINTR) {
 			p->error = errno; /* it is told only once */
@@ -287,7 +255,7 @@ static enum carried absorb(struct lb_pair *p, unsigned int d)
 		}
 		if (n <= 0) /* an end is told again to carry() */
 			break;
-		dir->read_bytes += (uint64_t)n;
+		note_read(p, d, (size_t)n);
 		if (hold_more(p, dir, (uint32_t)n))
 			return OUT_OF_MEMORY;
 	}
@@ -357,8 +325,7 @@ static enum carried source_end(struct lb_pair *p, unsigned int d)
 	/* The FIN is announced before the last verdict has run, both under the socket's lock;
 	 * TCP_INFO takes that lock. */
 	(void)read_info(p->leg[d].watch.fd, &info);
-	if (!(p->tethered && d == LB_LEG_BACKEND) &&
-	    dir->read_bytes != load64(&gate_of(p, d)->passed))
+	if (!(p->tethered && d == LB_LEG_BACKEND) && has_unread(p, d))
 		return POLLS;
 	dir->eof = true;
 	return RESTS;
@@ -370,6 +337,7 @@ static enum carried carry(struct lb_pair *p, unsigned int d)
 	enum carried carried = RESTS;
 
 	for (int round = 0; round < ROUNDS; round++) {
+		size_t room;
 		ssize_t n;
 
 		if (dir->held) {
@@ -379,7 +347,11 @@ static enum carried carry(struct lb_pair *p, unsigned int d)
 		}
 		if (dir->eof)
 			return RESTS;
-		n = read_source(p, d);
+		room = lb_throttle_room(p, d, &n);
+		if (room)
+			n = read_source(p, d, room);
+		else if (n > 0)
+			return THROTTLED;
 		if (n == 0)
 			return source_end(p, d);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -388,10 +360,13 @@ static enum carried carry(struct lb_pair *p, unsigned int d)
 			p->error = errno;
 			return SOURCE_FAILED;
 		}
-		dir->read_bytes += (uint64_t)n;
+		note_read(p, d, (size_t)n);
 		carried = write_fresh(p, d, (size_t)n);
 		if (carried != RESTS)
 			return carried;
+		/* Turns are short because others want theirs. */
+		if (lb_throttle_is_short(p, d) && has_unread(p, d))
+			return AGAIN;
 	}
 	return AGAIN;
 }
@@ -419,10 +394,20 @@ static void update_masks(struct lb_pair *p)
 	}
 }
 
-static void poll_soon(struct lb_pair *p)
+/* The pair's timer, for whatever comes first; <poll>: there is something that makes no event. */
+static void arm_timer(struct lb_pair *p, bool poll)
 {
-	lb_timer_start(p->env->loop, &p->poll, p->poll_ms);
-	if (p->poll_ms < POLL_MAX_MS)
+	uint64_t ms = lb_throttle_wait_ms(p);
+
+	if (p->thrifty && (!ms || ms > LB_THRIFTY_MS))
+		ms = LB_THRIFTY_MS;
+	if (poll && (!ms || ms > p->poll_ms))
+		ms = p->poll_ms;
+	if (ms)
+		lb_timer_start(p->env->loop, &p->poll, ms);
+	if (!poll)
+		p->poll_ms = POLL_MIN_MS;
+	else if (p->poll_ms < POLL_MAX_MS)
 		p->poll_ms *= 2;
 }
 
@@ -461,6 +446,9 @@ static void service(struct lb_pair *p)
 			if (absorbed != RESTS)
 				carried = absorbed;
 		}
+		/* Whoever cannot move now keeps no place in the queue. */
+		if (carried != THROTTLED)
+			lb_budget_return(&dir->budget);
 		if (end_on_failure(p, d, carried))
 			return;
 		if (carried == RESTS && dir->eof) {
@@ -484,12 +472,7 @@ static void service(struct lb_pair *p)
 		poll |= lb_sockmap_memory_steer(p, i);
 	if (again)
 		lb_carrier_again(p);
-	if (poll)
-		poll_soon(p);
-	else
-		p->poll_ms = POLL_MIN_MS;
-	if (p->thrifty && !poll)
-		lb_timer_start(p->env->loop, &p->poll, LB_THRIFTY_MS);
+	arm_timer(p, poll);
 }
 
 static void sockmap_event(struct lb_pair *p, unsigned int leg, uint32_t events)
@@ -506,8 +489,7 @@ static void sockmap_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 static void gate_event(void *arg, const struct lb_event *e)
 {
 	struct lb_carrier_env *env = arg;
-	uint32_t number = e->index / 2 - env->slots->first;
-	struct lb_pair *p = number < env->slots->count ? env->slots->pairs[number] : NULL;
+	struct lb_pair *p = lb_sockmap_slots_pair(env->slots, e->index);
 
 	/* NULL: the flow ended before its record was read. A reused slot is looked at in vain. */
 	if (!p || e->kind != LB_EVENT_GATE_USER)
@@ -576,7 +558,7 @@ static void sockmap_stop(struct lb_pair *p)
 		lb_carrier_release(&p->dir[d]);
 		lb_table_forget(p->env->kernel, p->leg[d].cookie);
 	}
-	slot_put(p);
+	lb_sockmap_slots_put(p->env->slots, p->sockmap_index);
 }
 
 const struct lb_carrier lb_sockmap = {

@@ -11,6 +11,8 @@
 
 #include <lb/limits.h>
 
+#include "flow/throttle.h"
+
 /* What a source is promised: 8 Gbit/s at its round-trip time, within these bounds. */
 #define WINDOW_BYTES_PER_US 1024u
 #define WINDOW_MIN          (256u * 1024u)
@@ -115,28 +117,38 @@ static uint64_t unread(const struct lb_pair *p, unsigned int d)
 	return p->tethered && d == LB_LEG_BACKEND ? 0 : passed(p, d) - p->dir[d].read_bytes;
 }
 
+/* By its round-trip time, or by what its budget is worth. */
+static uint32_t window_of(const struct lb_pair *p, unsigned int i)
+{
+	uint32_t most = lb_throttle_window(p, i), window = p->leg[i].window;
+
+	return window < most ? window : most;
+}
+
 bool lb_sockmap_memory_steer(struct lb_pair *p, unsigned int i)
 {
 	struct lb_leg *leg = &p->leg[i];
-	uint64_t most = leg->promised == LB_WINDOW_SHUT ? leg->window : 2ull * leg->window;
+	uint32_t window = window_of(p, i);
+	uint64_t most = leg->promised == LB_WINDOW_SHUT ? window : 2ull * window;
 	bool shut = unread(p, i) > most;
 
 	if (shut)
 		set_window(leg, LB_WINDOW_SHUT);
 	else
-		set_window(leg, p->thrifty ? WINDOW_THRIFTY : leg->window);
+		set_window(leg, p->thrifty ? WINDOW_THRIFTY : window);
 	return shut;
 }
 
-int lb_sockmap_memory_prepare(struct lb_leg *leg, const struct tcp_info *info)
+int lb_sockmap_memory_prepare(struct lb_pair *p, unsigned int i, const struct tcp_info *info)
 {
+	struct lb_leg *leg = &p->leg[i];
 	int clamp, err = set_sndbuf(leg);
 
 	if (err)
 		return err;
 	leg->window = window_for(info);
 	leg->promised = 0;
-	set_window(leg, leg->window);
+	set_window(leg, window_of(p, i));
 	/* With a locked buffer it does not follow along. */
 	clamp = (int)leg->window;
 	(void)setsockopt(leg->watch.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &clamp, sizeof(clamp));

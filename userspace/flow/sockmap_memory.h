@@ -10,8 +10,8 @@
 #define LB_WINDOW_SHUT 1u    /* leg->promised while what the peer sends is charged to nobody (S8) */
 #define LB_THRIFTY_MS  2000u /* a pair stays thrifty for so long at least */
 
-/* Sets the buffers of a leg that is about to enter the map. 0 or -errno. */
-int lb_sockmap_memory_prepare(struct lb_leg *leg, const struct tcp_info *info);
+/* Sets the buffers of leg <i>, which is about to enter the map. 0 or -errno. */
+int lb_sockmap_memory_prepare(struct lb_pair *p, unsigned int i, const struct tcp_info *info);
 void lb_sockmap_memory_begin(struct lb_pair *p);
 /*
  * Is TCP short of memory (S6)? Sets p->thrifty. It asks the kernel seldom: once a second, or every

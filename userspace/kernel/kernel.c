@@ -40,12 +40,15 @@ static int step_probe(struct lb_kernel_report *report)
 	return refuse(report, why, why == LB_WHY_NO_CAP ? -EPERM : -EOPNOTSUPP);
 }
 
-static int step_load(struct lb_kernel *k, uint32_t pairs, uint32_t workers,
+static int step_load(struct lb_kernel *k, uint32_t pairs, const struct lb_kernel_opts *opts,
 		     struct lb_kernel_report *report)
 {
+	uint32_t buckets = opts->buckets < LB_BUCKETS_MAX ? opts->buckets : LB_BUCKETS_MAX;
 	int r;
 
-	r = lb_load_open(&k->load, pairs, workers, report->detail, sizeof(report->detail));
+	/* An empty table cannot be made. */
+	r = lb_load_open(&k->load, pairs, opts->workers, buckets ? buckets : 1, report->detail,
+			 sizeof(report->detail));
 	if (!r)
 		r = lb_ring_open(k);
 	return r ? refuse(report, LB_WHY_LOAD, r) : 0;
@@ -107,7 +110,7 @@ int lb_kernel_open(struct lb_kernel **ret, const struct lb_kernel_opts *opts,
 	k = calloc(1, sizeof(*k));
 	if (!k)
 		return refuse(report, LB_WHY_LOAD, -ENOMEM);
-	r = step_load(k, pairs, opts->workers, report);
+	r = step_load(k, pairs, opts, report);
 	if (!r)
 		r = step_selftest(report);
 	if (!r)

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <lb/bucket.h>
 #include <lb/event.h>
 #include <lb/flow.h>
 
@@ -32,6 +33,7 @@ struct lb_kernel_opts {
 	const char *instance; /* NULL: the default; else letters, digits, '-' and '_' */
 	uint32_t pairs;       /* flows the tables must hold; clamped to LB_SOCKMAP_PAIRS_MAX */
 	uint32_t workers;     /* rings to make, 1..LB_WORKERS_MAX */
+	uint32_t buckets;     /* of bandwidth limits; clamped to LB_BUCKETS_MAX */
 };
 
 struct lb_kernel_report {
@@ -84,6 +86,9 @@ struct lb_gate *lb_table_gate(struct lb_kernel *k, uint32_t index);
 int lb_table_insert(struct lb_kernel *k, uint32_t index, int fd, uint64_t cookie);
 /* Drops the cookie index entry after the socket was closed. */
 void lb_table_forget(struct lb_kernel *k, uint64_t cookie);
+
+/* As many as were asked for, all zero; shared memory, valid until lb_kernel_close(). */
+struct lb_bucket *lb_table_buckets(struct lb_kernel *k);
 
 /* --- ring: one per worker --------------------------------------------------------------------- */
 

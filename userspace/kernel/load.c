@@ -69,6 +69,11 @@ static size_t ring_state_bytes(const struct lb_load *l)
 	return mapping_bytes(l->workers, sizeof(*l->ring_state));
 }
 
+static size_t buckets_bytes(const struct lb_load *l)
+{
+	return mapping_bytes(l->buckets_count, sizeof(*l->buckets));
+}
+
 static int share(const struct bpf_map *map, size_t bytes, void **ret)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
@@ -85,9 +90,12 @@ static int set_sizes(struct lb_load *l)
 		struct bpf_map *map;
 		uint32_t entries;
 	} sizes[] = {
-		{l->skel->maps.lb_socks, l->pairs * 2},    {l->skel->maps.lb_cookies, l->pairs * 2},
-		{l->skel->maps.lb_gates, l->pairs * 2},    {l->skel->maps.lb_rings, l->workers},
+		{l->skel->maps.lb_socks, l->pairs * 2},
+		{l->skel->maps.lb_cookies, l->pairs * 2},
+		{l->skel->maps.lb_gates, l->pairs * 2},
+		{l->skel->maps.lb_rings, l->workers},
 		{l->skel->maps.lb_ring_state, l->workers},
+		{l->skel->maps.lb_buckets, l->buckets_count},
 	};
 	int r;
 
@@ -125,6 +133,8 @@ static int load_and_attach(struct lb_load *l, char *log)
 	if (!r)
 		r = share(l->skel->maps.lb_ring_state, ring_state_bytes(l),
 			  (void **)&l->ring_state);
+	if (!r)
+		r = share(l->skel->maps.lb_buckets, buckets_bytes(l), (void **)&l->buckets);
 	if (r)
 		return r;
 	/* libbpf 1.1 knows no link for a sockmap; the map holds the program until it goes. */
@@ -141,10 +151,11 @@ static void explain(int err, const char *log, char *detail, size_t size)
 		snprintf(detail, size, "cannot load sk_verdict: %s", strerror(-err));
 }
 
-int lb_load_open(struct lb_load *ret, uint32_t pairs, uint32_t workers, char *detail, size_t size)
+int lb_load_open(struct lb_load *ret, uint32_t pairs, uint32_t workers, uint32_t buckets,
+		 char *detail, size_t size)
 {
 	LB_AUTO_FREE char *log = calloc(1, VERIFIER_LOG_BYTES);
-	struct lb_load l = {.pairs = pairs, .workers = workers};
+	struct lb_load l = {.pairs = pairs, .workers = workers, .buckets_count = buckets};
 	int r;
 
 	if (!log) {
@@ -180,6 +191,8 @@ void lb_load_close(struct lb_load *l)
 		munmap(l->gates, gates_bytes(l));
 	if (l->ring_state)
 		munmap(l->ring_state, ring_state_bytes(l));
+	if (l->buckets)
+		munmap(l->buckets, buckets_bytes(l));
 	sk_verdict__destroy(l->skel);
 	*l = (struct lb_load){};
 }
@@ -194,7 +207,7 @@ size_t lb_load_objects(const struct lb_load *l, struct lb_load_object ret[LB_LOA
 	const struct bpf_program *prog = l->skel->progs.sk_verdict;
 	struct bpf_map *const maps[] = {
 		l->skel->maps.lb_socks, l->skel->maps.lb_cookies,    l->skel->maps.lb_gates,
-		l->skel->maps.lb_rings, l->skel->maps.lb_ring_state,
+		l->skel->maps.lb_rings, l->skel->maps.lb_ring_state, l->skel->maps.lb_buckets,
 	};
 	size_t n = 0;
 

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <lb/bucket.h>
 #include <lb/event.h>
 #include <lb/flow.h>
 
@@ -18,10 +19,12 @@ struct lb_load {
 	struct sk_verdict *skel; /* owns every descriptor below */
 	uint32_t pairs;
 	uint32_t workers;
+	uint32_t buckets_count;
 	int socks_fd;
 	int cookies_fd;
 	struct lb_gate *gates;            /* pairs * 2, shared with the program */
 	struct lb_ring_state *ring_state; /* workers, shared with the program */
+	struct lb_bucket *buckets;        /* buckets_count, shared with the program */
 };
 
 /* An object with the name its pin gets. */
@@ -33,12 +36,13 @@ struct lb_load_object {
 #define LB_LOAD_OBJECTS_MAX 8
 
 /*
- * <pairs> is 1..LB_SOCKMAP_PAIRS_MAX, <workers> 1..LB_WORKERS_MAX. On success *ret owns it all.
- * Otherwise -errno, *ret untouched, nothing loaded, and <detail> holds the reason: the verifier's
- * last line or libbpf's first complaint. RLIMIT_MEMLOCK does not matter: every kernel above the
- * floor charges BPF memory to the memory control group.
+ * <pairs> is 1..LB_SOCKMAP_PAIRS_MAX, <workers> 1..LB_WORKERS_MAX, <buckets> 1..LB_BUCKETS_MAX. On
+ * success *ret owns it all. Otherwise -errno, *ret untouched, nothing loaded, and <detail> holds
+ * the reason: the verifier's last line or libbpf's first complaint. RLIMIT_MEMLOCK does not matter:
+ * every kernel above the floor charges BPF memory to the memory control group.
  */
-int lb_load_open(struct lb_load *ret, uint32_t pairs, uint32_t workers, char *detail, size_t size);
+int lb_load_open(struct lb_load *ret, uint32_t pairs, uint32_t workers, uint32_t buckets,
+		 char *detail, size_t size);
 /* Loads nothing: for the names of lb_load_objects(), whose descriptors are then negative. */
 int lb_load_names(struct lb_load *ret);
 /* Harmless on a zeroed struct; leaves it zeroed. */

@@ -52,7 +52,7 @@ static bool print_load(void)
 {
 	struct lb_load load;
 	char detail[256];
-	bool good = !lb_load_open(&load, 1, 1, detail, sizeof(detail));
+	bool good = !lb_load_open(&load, 1, 1, 1, detail, sizeof(detail));
 
 	line("program", good, "%s", good ? "sk_verdict passes the verifier" : detail);
 	if (good)

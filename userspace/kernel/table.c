@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * table: the sockmap, the cookie index and the gates as the flows see them. It must never take a
- * live socket out of the sockmap (its queued bytes would vanish and the connection can wedge) nor
- * put one where another still is.
+ * table: the sockmap, the cookie index, the gates and the buckets as the flows see them. It must
+ * never take a live socket out of the sockmap (its queued bytes would vanish and the connection can
+ * wedge) nor put one where another still is.
  */
 #include "kernel/kernel.h"
 
@@ -20,6 +20,11 @@ uint32_t lb_kernel_pairs(const struct lb_kernel *k)
 struct lb_gate *lb_table_gate(struct lb_kernel *k, uint32_t index)
 {
 	return &k->load.gates[index];
+}
+
+struct lb_bucket *lb_table_buckets(struct lb_kernel *k)
+{
+	return k->load.buckets;
 }
 
 int lb_table_insert(struct lb_kernel *k, uint32_t index, int fd, uint64_t cookie)

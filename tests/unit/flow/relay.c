@@ -13,9 +13,10 @@
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "flow/carrier.h"
 
-#define TURNS_MAX 100000
+#define TURNS_MAX 20000000
 
 struct fixture {
 	struct lb_carrier_env env;
@@ -29,6 +30,7 @@ struct fixture {
 };
 
 static struct fixture fx;
+static struct lb_bucket client_bucket, backend_bucket;
 
 static void on_leg(struct lb_watch *w, uint32_t events)
 {
@@ -205,6 +207,11 @@ static bool backend_saw_the_end(struct fixture *f)
 	return recv(f->peer[1], &c, 1, 0) == 0;
 }
 
+static bool backend_saw_the_end_of_all(struct fixture *f)
+{
+	return pump_stream(f) && backend_saw_the_end(f);
+}
+
 static bool client_got_the_answer(struct fixture *f)
 {
 	char answer[8];
@@ -262,6 +269,117 @@ static void no_kernel_help_is_the_stated_reason(void **state)
 	assert_int_equal(fx.pair.why, LB_WHY_NO_CAP);
 }
 
+/* --- limits ----------------------------------------------------------------------------------- */
+
+/* Of direction 0; the pair has begun already, as one has whose rule gets a limit later. */
+static void limit(uint64_t client_rate, uint64_t backend_rate)
+{
+	lb_bucket_init(&client_bucket, client_rate);
+	lb_bucket_init(&backend_bucket, backend_rate);
+	fx.pair.dir[0].budget.bucket[0] = &client_bucket;
+	fx.pair.dir[0].budget.bucket[1] = &backend_bucket;
+}
+
+static void a_limit_slows_the_stream_down_and_changes_no_byte(void **state)
+{
+	uint64_t begin = lb_clock_ns(), took;
+
+	limit(5000000, 0);
+	stream(2 << 20);
+	took = lb_clock_ns() - begin;
+	/* 2 MiB but for the burst of 0.25 MB, at 5 MB/s. */
+	assert_true(took >= 310000000);
+	assert_int_equal(fx.pair.dir[0].bytes, 2 << 20);
+	assert_true(fx.pair.dir[0].budget.waits > 0);
+	assert_int_equal(fx.pair.dir[0].budget.reserved, 0);
+	/* Charged once: what is owed now is what has not been paid since. */
+	assert_in_range(client_bucket.tat, begin + (2ull << 20) * 200,
+			begin + (2ull << 20) * 200 + took);
+}
+
+static void both_buckets_are_charged_with_what_moved(void **state)
+{
+	uint64_t owed = lb_clock_ns() + 25000000;
+
+	limit(100000000, 50000000);
+	client_bucket.tat = backend_bucket.tat = owed;
+	stream(300000);
+	assert_int_equal(client_bucket.tat, owed + 3000000);
+	assert_int_equal(backend_bucket.tat, owed + 6000000);
+	assert_int_equal(fx.pair.dir[0].budget.waits, 0);
+}
+
+static void a_stream_far_below_its_limit_still_splices_and_never_waits(void **state)
+{
+	limit(1ull << 40, 1ull << 40);
+	stream(64 << 20);
+	assert_int_equal(fx.pair.dir[0].budget.waits, 0);
+	assert_null(fx.pair.dir[0].pipe);
+}
+
+static void an_end_behind_bytes_that_wait_comes_behind_them(void **state)
+{
+	limit(1000000, 0);
+	to_send = 150000;
+	sent = received = 0;
+	reads = true;
+	(void)pump_stream(&fx);
+	assert_int_equal(sent, to_send);
+	assert_int_equal(shutdown(fx.peer[0], SHUT_WR), 0);
+	run(backend_saw_the_end_of_all);
+	assert_int_equal(received, to_send);
+}
+
+static bool waits(struct fixture *f)
+{
+	return f->pair.dir[0].budget.reserved;
+}
+
+static void a_reset_is_seen_while_bytes_wait(void **state)
+{
+	limit(1000, 0);
+	to_send = 100000;
+	sent = received = 0;
+	reads = false;
+	(void)pump_stream(&fx);
+	run(waits);
+	close(fx.peer[1]);
+	fx.peer[1] = -1;
+	/* At the latest when the next bytes may go: this sink says nothing before. */
+	run(has_ended);
+	assert_int_equal(fx.reason, LB_REASON_RESET_BY_BACKEND);
+}
+
+static void who_waits_goes_on_when_the_limit_is_lifted(void **state)
+{
+	limit(10, 0);
+	to_send = 100000;
+	sent = received = 0;
+	reads = true;
+	(void)pump_stream(&fx);
+	run(waits);
+	assert_true(lb_budget_wait_ns(&fx.pair.dir[0].budget, lb_clock_ns()) > 0);
+	lb_bucket_change(&client_bucket, 100000000, lb_clock_ns());
+	/* What lb_session_look_again() does. */
+	fx.pair.carrier->event(&fx.pair, 0, 0);
+	run(pump_stream);
+	assert_int_equal(received, to_send);
+}
+
+static void a_sink_that_does_not_read_keeps_no_place_in_the_queue(void **state)
+{
+	limit(50000000, 0);
+	to_send = 64 << 20;
+	sent = received = 0;
+	reads = false;
+	run(is_stalled);
+	assert_false(fx.pair.carrier->clean(&fx.pair));
+	assert_int_equal(fx.pair.dir[0].budget.reserved, 0);
+	reads = true;
+	to_send = sent;
+	run(pump_stream);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -273,6 +391,13 @@ int main(void)
 		TEST(bytes_in_front_of_an_end_arrive_before_it),
 		TEST(a_sink_that_fails_ends_the_pair_without_a_clean_close),
 		TEST(no_kernel_help_is_the_stated_reason),
+		TEST(a_limit_slows_the_stream_down_and_changes_no_byte),
+		TEST(both_buckets_are_charged_with_what_moved),
+		TEST(a_stream_far_below_its_limit_still_splices_and_never_waits),
+		TEST(an_end_behind_bytes_that_wait_comes_behind_them),
+		TEST(a_reset_is_seen_while_bytes_wait),
+		TEST(who_waits_goes_on_when_the_limit_is_lifted),
+		TEST(a_sink_that_does_not_read_keeps_no_place_in_the_queue),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
