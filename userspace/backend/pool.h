@@ -61,6 +61,8 @@ struct lb_pool_entry {
 	uint32_t holders;                /* under the lock: the pool, and its backends */
 	struct lb_backend_counts gone;   /* under the lock: of its backends that are freed */
 	uint32_t row;                    /* under the lock: lb_pool_rows()' */
+	uint64_t lookups;                /* of its name; atomic, as .. */
+	uint64_t lookup_failures;        /* .. those that brought no address */
 };
 
 struct lb_backend {

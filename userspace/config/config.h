@@ -66,6 +66,27 @@ enum lb_on_down {
 	LB_ON_DOWN_RESET,
 };
 
+/* Of the addresses that a backend's name has. */
+enum lb_resolve_addresses {
+	LB_RESOLVE_ADDRESSES_FIRST = 0,
+	LB_RESOLVE_ADDRESSES_ALL,
+};
+
+enum lb_resolve_family {
+	LB_RESOLVE_FAMILY_ANY = 0,
+	LB_RESOLVE_FAMILY_IPV4,
+	LB_RESOLVE_FAMILY_IPV6,
+};
+
+/* How backends that are names become addresses. */
+struct lb_resolve_config {
+	enum lb_resolve_addresses addresses;
+	enum lb_resolve_family family;
+	uint64_t interval_ms; /* between two look-ups, at most */
+	uint64_t timeout_ms;
+	bool required; /* the daemon does not start without an address */
+};
+
 struct lb_backend_config {
 	char *addr; /* as written: "host:port" */
 	char *host; /* host part without brackets */
@@ -185,6 +206,7 @@ struct lb_rule_config {
 	enum lb_protocol protocol;
 	struct lb_backend_config *backends;
 	size_t backends_count;
+	struct lb_resolve_config resolve;
 	enum lb_balance balance;
 	enum lb_acceleration acceleration; /* the rule's own, else the top level's */
 	bool same_host_bypass;             /* local hops skip TCP */

@@ -96,6 +96,19 @@ static const struct lb_schema_word initial_words[] = {
 	{0},
 };
 
+static const struct lb_schema_word resolve_addresses_words[] = {
+	{"first", LB_RESOLVE_ADDRESSES_FIRST},
+	{"all", LB_RESOLVE_ADDRESSES_ALL},
+	{0},
+};
+
+static const struct lb_schema_word resolve_family_words[] = {
+	{"any", LB_RESOLVE_FAMILY_ANY},
+	{"ipv4", LB_RESOLVE_FAMILY_IPV4},
+	{"ipv6", LB_RESOLVE_FAMILY_IPV6},
+	{0},
+};
+
 static const struct lb_schema_word on_down_words[] = {
 	{"keep", LB_ON_DOWN_KEEP},
 	{"reset", LB_ON_DOWN_RESET},
@@ -132,6 +145,23 @@ static const struct lb_schema_block backend_block = {KEYS(backend_keys), .shorth
 #define BACKENDS(s)                                                   \
 	"backends", .type = LB_SCHEMA_BLOCK, .block = &backend_block, \
 		    LIST(s, backends, struct lb_backend_config), ITEMS(1, 4096), REQUIRED
+
+static const struct lb_schema_key resolve_keys[] = {
+	{"addresses", WORD(lb_resolve_config, addresses, resolve_addresses_words), .def = "first",
+	 .help = "A name stands for its first address, or for all: each one is a backend with the "
+		 "entry's weight and limits."},
+	{"family", WORD(lb_resolve_config, family, resolve_family_words), .def = "any",
+	 .help = "Which addresses are asked for."},
+	{"interval_ms", MS(lb_resolve_config, interval_ms), RANGE(1000, DAY), .def = "30s",
+	 .help = "A name is looked up again when the time to live of its answer is over, and after "
+		 "so long at the latest."},
+	{"timeout_ms", MS(lb_resolve_config, timeout_ms), RANGE(100, 60 * SECOND), .def = "5s",
+	 .help = "An answer later than this is none."},
+	{"required", BOOL(lb_resolve_config, required), .def = "true",
+	 .help = "The daemon does not start while a name has no address; `false`: the rule starts "
+		 "without that backend."},
+};
+static const struct lb_schema_block resolve_block = {KEYS(resolve_keys)};
 
 static const struct lb_schema_key timeouts_keys[] = {
 	{"connect_ms", MS(lb_timeouts_config, connect_ms), RANGE(1, HOUR), .def = "5s",
@@ -308,6 +338,8 @@ static const struct lb_schema_key rule_keys[] = {
 	 .help = "The transport."},
 	{BACKENDS(lb_rule_config),
 	 .help = "Where they are sent. An entry may be just the address: `- \"10.0.0.1:80\"`."},
+	{"resolve", BLOCK(lb_rule_config, resolve, resolve_block),
+	 .help = "How backends that are host names become addresses."},
 	{"balance", WORD(lb_rule_config, balance, balance_words), .def = "weighted_round_robin",
 	 .help = "How a backend is chosen."},
 	{"acceleration", WORD(lb_rule_config, acceleration, acceleration_words),

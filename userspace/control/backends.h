@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The backends of all rules: builds their pools, and watches over them in a thread of its own
- * (control/health). Main thread, if nothing else is said.
+ * The backends of all rules: builds their pools, and watches over them in a thread of its own:
+ * looks up their names (control/roster), checks their health (control/health). Main thread, if
+ * nothing else is said.
  */
 #ifndef LB_CONTROL_BACKENDS_H
 #define LB_CONTROL_BACKENDS_H
@@ -11,6 +12,7 @@
 #include "worker.h"
 
 struct lb_backends;
+struct lb_same_host;
 
 /* All borrowed, until lb_backends_free(). */
 struct lb_backends_opts {
@@ -22,14 +24,20 @@ struct lb_backends_opts {
 
 /* 0 or -errno. */
 int lb_backends_new(struct lb_backends **ret, const struct lb_backends_opts *opts);
-/* Pool, selection and books of <rule>. 0, or -errno after a message. Before the workers run. */
+/* An empty pool for <rule>, and its selection. 0, or -errno after a message. */
 int lb_backends_build(struct lb_backends *b, struct lb_rule *rule);
-/* How many backends have health checks. */
-uint32_t lb_backends_checked(const struct lb_backends *b);
+/*
+ * All of them are built: fills the pools. Waits for names, each for as long as its rule says, or
+ * until SIGTERM or SIGINT is pending. 0, or -errno after a message.
+ */
+int lb_backends_resolve(struct lb_backends *b);
+/* How many descriptors health checks and look-ups take at most. */
+uint64_t lb_backends_descriptors(const struct lb_backends *b);
 
-/* The workers run: the watch begins. 0, or -errno after a message. */
-int lb_backends_start(struct lb_backends *b, struct lb_worker *const *workers,
-		      uint32_t workers_count);
+/* The workers run: the watch begins. <same_host>: NULL when not in service. 0, or -errno after a
+ * message. */
+int lb_backends_start(struct lb_backends *b, const struct lb_same_host *same_host,
+		      struct lb_worker *const *workers, uint32_t workers_count);
 /* Before the workers are stopped. NULL is fine. */
 void lb_backends_stop(struct lb_backends *b);
 /* After that, with the pools of all rules. NULL is fine. */

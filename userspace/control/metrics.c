@@ -218,6 +218,16 @@ static uint64_t read_addresses(const struct lb_pool_row *b)
 	return b->backends;
 }
 
+static uint64_t read_lookups(const struct lb_pool_row *b)
+{
+	return __atomic_load_n(&b->entry->lookups, __ATOMIC_RELAXED);
+}
+
+static uint64_t read_lookup_failures(const struct lb_pool_row *b)
+{
+	return __atomic_load_n(&b->entry->lookup_failures, __ATOMIC_RELAXED);
+}
+
 static void backends(const struct view *v)
 {
 	head(v, "l4lb_backend_active_connections", "gauge",
@@ -234,6 +244,10 @@ static void backends(const struct view *v)
 	backend_rows(v, "l4lb_backend_health_status", read_eligible);
 	head(v, "l4lb_backend_addresses", "gauge", "Addresses that a backend stands for.");
 	backend_rows(v, "l4lb_backend_addresses", read_addresses);
+	head(v, "l4lb_backend_lookups_total", "counter", "Times a backend's name was looked up.");
+	backend_rows(v, "l4lb_backend_lookups_total", read_lookups);
+	head(v, "l4lb_backend_lookup_failures_total", "counter", "Those that brought no address.");
+	backend_rows(v, "l4lb_backend_lookup_failures_total", read_lookup_failures);
 	head(v, "l4lb_backend_health_checks_total", "counter",
 	     "Health checks that were answered, or not in time.");
 	backend_rows(v, "l4lb_backend_health_checks_total", read_checks);

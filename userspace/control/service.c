@@ -10,7 +10,6 @@
 
 #include <lb/limits.h>
 
-#include "backend/health_check.h"
 #include "backend/ports.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -73,9 +72,8 @@ static uint32_t count_cores(void)
  */
 static void set_limits(struct lb_service *s)
 {
-	uint64_t checked = lb_backends_checked(s->backends);
-	uint64_t probes = checked < LB_PROBES_MAX ? checked : LB_PROBES_MAX;
-	uint64_t reserve = 64 + s->workers_count * (8 + s->rules_count) + probes;
+	uint64_t reserve =
+		64 + s->workers_count * (8 + s->rules_count) + lb_backends_descriptors(s->backends);
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit))
@@ -124,7 +122,7 @@ static int build_rules(struct lb_service *s)
 		s->rules_count++;
 		err = build_rule(s, &s->rules[i]);
 	}
-	return err;
+	return err ? err : lb_backends_resolve(s->backends);
 }
 
 static bool wants_kernel(const struct lb_config *config)
@@ -402,7 +400,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 	err = run_workers(s);
 	if (err)
 		return err;
-	return lb_backends_start(s->backends, s->workers, s->workers_count);
+	return lb_backends_start(s->backends, s->same_host, s->workers, s->workers_count);
 }
 
 int lb_service_start(struct lb_service **ret, const struct lb_config *config,

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: MIT */
+/* See roster.h. Must never take an address out of a pool because nobody answered for its name. */
+#include "control/roster.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "kernel/same_host.h"
+
+/* After one that found no memory. */
+#define RETRY_MS 1000u
+/* Of a line in the log. */
+#define LIST_BYTES 256
+
+/* One entry. */
+struct place {
+	struct lb_roster *roster;
+	struct lb_pool_entry *entry;
+	struct lb_name *name; /* NULL: it is numeric .. */
+	struct lb_addr addr;  /* .. and this is its address */
+	bool pending;         /* not looked up once */
+	char cause[64];       /* of the look-up that failed */
+};
+
+struct lb_roster {
+	struct lb_roster_env *env;
+	const struct lb_rule *rule;
+	struct place **places;
+	uint32_t count;
+	struct lb_timer retry;
+};
+
+static uint32_t addresses_of(const struct place *p, const struct lb_addr **ret)
+{
+	if (p->name)
+		return lb_name_addresses(p->name, ret);
+	*ret = &p->addr;
+	return 1;
+}
+
+/* --- the pool --------------------------------------------------------------------------------- */
+
+/* What control lends to a backend before anybody sees it. 0 or -ENOMEM. */
+static int furnish(const struct lb_roster *r, struct lb_backend *b)
+{
+	const struct lb_roster_env *env = r->env;
+
+	b->same_host = env->same_host && lb_same_host_covers(env->same_host, &b->addr);
+	return lb_ports_open(env->ports, &b->addr, env->graft->port_min, env->graft->port_max,
+			     &b->ports);
+}
+
+static int make_backend(const struct lb_roster *r, const struct place *p,
+			const struct lb_addr *addr, struct lb_backend **ret)
+{
+	const struct lb_rule_config *config = r->rule->config;
+	bool shared = p->name && config->resolve.addresses == LB_RESOLVE_ADDRESSES_ALL;
+	struct lb_backend *b;
+	int err = lb_pool_new_backend(p->entry, config, addr, shared, &b);
+
+	if (err)
+		return err;
+	err = furnish(r, b);
+	if (err)
+		lb_pool_put(&b);
+	else
+		*ret = b;
+	return err;
+}
+
+/* A set of backends, each held. */
+struct set {
+	struct lb_backend **at;
+	uint32_t count;
+};
+
+static struct lb_backend *find(const struct set *set, const struct place *p,
+			       const struct lb_addr *addr)
+{
+	for (uint32_t i = 0; i < set->count; i++)
+		if (set->at[i]->entry == p->entry && lb_addr_equal(&set->at[i]->addr, addr))
+			return lb_pool_hold(set->at[i]);
+	return lb_pool_find_left(p->entry, addr);
+}
+
+/* The one that is there already, or a new one. */
+static int add(const struct lb_roster *r, const struct place *p, const struct lb_addr *addr,
+	       const struct set *old, struct set *fresh)
+{
+	struct lb_backend *b = find(old, p, addr);
+	int err = b ? 0 : make_backend(r, p, addr, &b);
+
+	if (!err)
+		fresh->at[fresh->count++] = b;
+	return err;
+}
+
+/* fresh->at has room for all. */
+static int fill(const struct lb_roster *r, const struct set *old, struct set *fresh)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < r->count; i++) {
+		const struct lb_addr *addrs;
+		uint32_t n = addresses_of(r->places[i], &addrs);
+
+		for (uint32_t j = 0; j < n && !err; j++)
+			err = add(r, r->places[i], &addrs[j], old, fresh);
+	}
+	return err;
+}
+
+static uint32_t count_addresses(const struct lb_roster *r)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < r->count; i++) {
+		const struct lb_addr *addrs;
+
+		n += addresses_of(r->places[i], &addrs);
+	}
+	return n;
+}
+
+/* Who has left is watched no more, before the last hold of the set on it goes; who came is. */
+static int watch(const struct lb_roster *r, const struct set *old, const struct set *fresh)
+{
+	int err = 0;
+
+	if (!r->env->health)
+		return 0;
+	for (uint32_t i = 0; i < old->count; i++)
+		if (__atomic_load_n(&old->at[i]->out, __ATOMIC_RELAXED) & LB_BACKEND_LEFT)
+			lb_health_unwatch(old->at[i]);
+	for (uint32_t i = 0; i < fresh->count; i++) {
+		int one = lb_health_watch(r->env->health, r->rule, fresh->at[i]);
+
+		err = err ? err : one;
+	}
+	return err;
+}
+
+static int apply(struct lb_roster *r)
+{
+	struct set old = {NULL, 0}, fresh = {NULL, 0};
+	int err = lb_pool_snapshot(r->rule->pool, &old.at, &old.count);
+
+	if (err)
+		return err;
+	fresh.at = calloc(count_addresses(r) + 1, sizeof(struct lb_backend *));
+	err = fresh.at ? fill(r, &old, &fresh) : -ENOMEM;
+	if (!err)
+		err = lb_select_change(r->rule->select, fresh.at, fresh.count);
+	if (!err)
+		err = watch(r, &old, &fresh);
+	lb_pool_snapshot_free(&fresh.at, fresh.count);
+	lb_pool_snapshot_free(&old.at, old.count);
+	return err;
+}
+
+int lb_roster_apply(struct lb_roster *r)
+{
+	int err = apply(r);
+
+	if (err)
+		lb_timer_start(r->env->loop, &r->retry, RETRY_MS);
+	return err;
+}
+
+static void on_retry(struct lb_timer *t)
+{
+	(void)lb_roster_apply(lb_container_of(t, struct lb_roster, retry));
+}
+
+/* --- names ------------------------------------------------------------------------------------ */
+
+static void list_addresses(const struct place *p, char list[LIST_BYTES])
+{
+	const struct lb_addr *addrs;
+	uint32_t n = addresses_of(p, &addrs);
+	size_t at = 0;
+
+	list[0] = '\0';
+	for (uint32_t i = 0; i < n; i++) {
+		char text[LB_ADDR_STR_MAX];
+		size_t len = strlen(lb_addr_format(&addrs[i], text));
+
+		if (at + len + sizeof(", and 999 more") > LIST_BYTES) {
+			snprintf(list + at, LIST_BYTES - at, ", and %u more", n - i);
+			return;
+		}
+		at += (size_t)snprintf(list + at, LIST_BYTES - at, "%s%s", i ? ", " : "", text);
+	}
+}
+
+static void on_changed(struct place *p)
+{
+	struct lb_roster *r = p->roster;
+	const struct lb_rule *rule = r->rule;
+	char list[LIST_BYTES];
+	int err;
+
+	/* At the start all names come first. */
+	if (!r->env->runs)
+		return;
+	err = lb_roster_apply(r);
+	list_addresses(p, list);
+	if (err)
+		lb_err("rule %s: backend %s is to stand for %s: %s; it is tried again",
+		       rule->config->name, p->entry->config.addr, list, strerror(-err));
+	else
+		lb_info("rule %s: backend %s stands for %s now", rule->config->name,
+			p->entry->config.addr, list);
+}
+
+static void on_failed(struct place *p, const char *cause)
+{
+	const struct lb_addr *addrs;
+	uint32_t n = lb_name_addresses(p->name, &addrs);
+	const char *rule = p->roster->rule->config->name, *name = p->entry->config.addr;
+
+	snprintf(p->cause, sizeof(p->cause), "%s", cause);
+	if (n)
+		lb_warn("rule %s: the address of backend %s cannot be looked up: %s; it stays as "
+			"it was",
+			rule, name, cause);
+	else if (!p->roster->rule->config->resolve.required || p->roster->env->runs)
+		lb_warn("rule %s: the address of backend %s cannot be looked up: %s; it gets no "
+			"flows",
+			rule, name, cause);
+}
+
+static void on_event(void *owner, enum lb_name_event event, const char *cause)
+{
+	struct place *p = owner;
+
+	if (event == LB_NAME_CHANGED)
+		on_changed(p);
+	else if (event == LB_NAME_FAILED)
+		on_failed(p, cause);
+	else if (event == LB_NAME_RECOVERED)
+		lb_info("rule %s: the address of backend %s can be looked up again",
+			p->roster->rule->config->name, p->entry->config.addr);
+}
+
+static void on_asked(void *owner, bool good)
+{
+	struct place *p = owner;
+	struct lb_roster_env *env = p->roster->env;
+
+	__atomic_fetch_add(&p->entry->lookups, 1, __ATOMIC_RELAXED);
+	if (!good)
+		__atomic_fetch_add(&p->entry->lookup_failures, 1, __ATOMIC_RELAXED);
+	if (!p->pending)
+		return;
+	p->pending = false;
+	/* Somebody waits for the last one: lb_backends_resolve(). */
+	if (!--env->pending)
+		lb_loop_stop(env->loop);
+}
+
+const struct lb_names_opts lb_roster_names = {.event = on_event, .asked = on_asked};
+
+const char *lb_roster_missing(const struct lb_roster *r, const char **cause)
+{
+	for (uint32_t i = 0; i < r->count && r->rule->config->resolve.required; i++) {
+		const struct lb_addr *addrs;
+
+		if (addresses_of(r->places[i], &addrs))
+			continue;
+		*cause = r->places[i]->cause;
+		return r->places[i]->entry->config.addr;
+	}
+	return NULL;
+}
+
+uint32_t lb_roster_names_count(const struct lb_roster *r)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < r->count; i++)
+		n += r->places[i]->name != NULL;
+	return n;
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+static void place_free(struct place **pp)
+{
+	struct place *p = *pp;
+
+	if (!p)
+		return;
+	*pp = NULL;
+	lb_name_remove(&p->name);
+	if (p->pending)
+		p->roster->env->pending--;
+	free(p);
+}
+
+static int place_new(struct lb_roster *r, const struct lb_backend_config *config,
+		     struct place **ret)
+{
+	LB_AUTO(place_free) struct place *p = calloc(1, sizeof(*p));
+	struct lb_roster_env *env = r->env;
+	int err;
+
+	if (!p)
+		return -ENOMEM;
+	p->roster = r;
+	err = lb_pool_add_entry(r->rule->pool, config, &p->entry);
+	if (err)
+		return err;
+	if (lb_addr_parse(config->addr, &p->addr)) {
+		/* The entry's own copy: it outlives the file. */
+		err = lb_name_add(env->names, p->entry->config.host, config->port,
+				  &r->rule->config->resolve, p, &p->name);
+		if (err)
+			return err;
+		p->pending = true;
+		env->pending++;
+	}
+	*ret = LB_TAKE_PTR(p);
+	return 0;
+}
+
+int lb_roster_new(struct lb_roster **ret, struct lb_roster_env *env, const struct lb_rule *rule)
+{
+	LB_AUTO(lb_roster_free) struct lb_roster *r = calloc(1, sizeof(*r));
+	uint32_t count = (uint32_t)rule->config->backends_count;
+	int err = 0;
+
+	if (!r)
+		return -ENOMEM;
+	r->env = env;
+	r->rule = rule;
+	lb_timer_init(&r->retry, on_retry);
+	r->places = calloc(count + 1, sizeof(struct place *));
+	if (!r->places)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < count && !err; i++) {
+		err = place_new(r, &rule->config->backends[i], &r->places[i]);
+		r->count += !err;
+	}
+	if (!err)
+		*ret = LB_TAKE_PTR(r);
+	return err;
+}
+
+void lb_roster_free(struct lb_roster **pr)
+{
+	struct lb_roster *r = *pr;
+
+	if (!r)
+		return;
+	*pr = NULL;
+	lb_timer_stop(r->env->loop, &r->retry);
+	for (uint32_t i = 0; i < r->count; i++)
+		place_free(&r->places[i]);
+	free(r->places);
+	free(r);
+}
