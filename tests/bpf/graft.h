@@ -191,7 +191,7 @@ static inline void attach_foreign_filter(const char *ifname, uint32_t abi)
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)index_of(ifname),
 		    .attach_point = BPF_TC_INGRESS);
 	LIBBPF_OPTS(bpf_tc_opts, o, .prog_fd = fd, .priority = LB_GRAFT_PRIORITY,
-		    .handle = lb_graft_attach_handle(NAME, abi));
+		    .handle = lb_links_handle(NAME, abi));
 
 	lb_netlink_clsact(index_of(ifname));
 	assert_int_equal(bpf_tc_attach(&hook, &o), 0);

@@ -17,9 +17,9 @@
 
 #include <lb/graft.h>
 
+#include "packet.h"
 #include "room.h"
 #include "tc_graft.skel.h"
-#include "tc_graft_packet.h"
 
 #define PAIR    1u
 #define PAIRS   4u

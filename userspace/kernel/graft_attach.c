@@ -23,15 +23,6 @@
 #include "base/log.h"
 #include "kernel/graft_handle.h"
 
-uint32_t lb_graft_attach_handle(const char *pin_name, uint32_t abi)
-{
-	uint32_t hash = 2166136261u; /* FNV-1a */
-
-	for (const unsigned char *p = (const unsigned char *)pin_name; *p; p++)
-		hash = (hash ^ *p) * 16777619u;
-	return (hash << 8 & 0x7fffff00u) | (abi & 0xffu);
-}
-
 /* --- one filter ------------------------------------------------------------------------------- */
 
 enum holder {
@@ -195,7 +186,7 @@ int lb_graft_attach_open(struct lb_graft_table *t)
 	};
 	int r;
 
-	t->handle = lb_graft_attach_handle(t->pin.name, LB_GRAFT_ABI);
+	t->handle = lb_links_handle(t->pin.name, LB_GRAFT_ABI);
 	t->poll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (t->poll_fd < 0)
 		return -errno;

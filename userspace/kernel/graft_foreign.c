@@ -101,7 +101,7 @@ static int remove_one(const struct lb_graft_table *t, const struct lb_graft_fore
 	char name[16], note[192];
 	int r;
 
-	r = lb_graft_attach_sweep(lb_graft_attach_handle(t->pin.name, f->abi), ~0u, NULL);
+	r = lb_graft_attach_sweep(lb_links_handle(t->pin.name, f->abi), ~0u, NULL);
 	if (!r)
 		r = lb_graft_pin_names(f->dir_fd, &names, note, sizeof(note));
 	if (r)

@@ -63,13 +63,10 @@ int lb_graft_count_sum(int fd, uint32_t key, uint64_t *values, uint64_t *ret);
 
 /*
  * Of the filters. Low priorities are asked first: whoever attached a policy of his own, with a
- * number or with one that tc chose (49152 and below), is heard before us. The handle tells
- * instances and versions apart: 23 bits of a hash of the instance's pin directory, 8 of the ABI.
- * Neither may change: a later version finds our filters by them.
+ * number or with one that tc chose (49152 and below), is heard before us. It may not change: a
+ * later version finds our filters by it and by lb_links_handle().
  */
-#define LB_GRAFT_PRIORITY    0xf000u
-#define LB_GRAFT_HANDLE_MASK 0xffffff00u /* the instance */
-uint32_t lb_graft_attach_handle(const char *pin_name, uint32_t abi);
+#define LB_GRAFT_PRIORITY 0xf000u
 
 /* 0 or -errno; to be closed in either case. */
 int lb_graft_attach_open(struct lb_graft_table *t);

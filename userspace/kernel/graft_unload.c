@@ -37,8 +37,7 @@ static void tell_filter(const char *ifname, uint32_t handle)
 
 static int remove_filters(const char *name)
 {
-	int r = lb_graft_attach_sweep(lb_graft_attach_handle(name, 0), LB_GRAFT_HANDLE_MASK,
-				      tell_filter);
+	int r = lb_graft_attach_sweep(lb_links_handle(name, 0), LB_LINKS_HANDLE_MASK, tell_filter);
 
 	return r ? complain(r, "cannot remove the filters: %s", strerror(-r)) : 0;
 }

@@ -11,10 +11,12 @@
 #include <string.h>
 
 #include <bpf/libbpf.h>
+#include <xdp/libxdp.h>
 
 #include "base/log.h"
 
 static __thread char first_warning[256];
+static __thread bool quiet_now;
 
 static int print(enum libbpf_print_level level, const char *fmt, va_list args)
 {
@@ -28,7 +30,10 @@ static int print(enum libbpf_print_level level, const char *fmt, va_list args)
 		/* What follows the first only tells which steps failed because of it. */
 		if (!first_warning[0])
 			snprintf(first_warning, sizeof(first_warning), "%.255s", line);
-		lb_info("%s", line);
+		if (quiet_now)
+			lb_debug("%s", line);
+		else
+			lb_info("%s", line);
 	} else {
 		lb_debug("%s", line);
 	}
@@ -39,6 +44,17 @@ void lb_libbpf_log_start(void)
 {
 	first_warning[0] = '\0';
 	libbpf_set_print(print);
+}
+
+static int print_xdp(enum libxdp_print_level level, const char *fmt, va_list args)
+{
+	return print(level == LIBXDP_WARN ? LIBBPF_WARN : LIBBPF_DEBUG, fmt, args);
+}
+
+void lb_libbpf_log_quiet(bool quiet)
+{
+	quiet_now = quiet;
+	libxdp_set_print(print_xdp);
 }
 
 const char *lb_libbpf_log_cause(void)

@@ -35,6 +35,15 @@ struct lb_links {
 	size_t count;
 };
 
+uint32_t lb_links_handle(const char *pin_name, uint32_t abi)
+{
+	uint32_t hash = 2166136261u; /* FNV-1a */
+
+	for (const unsigned char *p = (const unsigned char *)pin_name; *p; p++)
+		hash = (hash ^ *p) * 16777619u;
+	return (hash << 8 & 0x7fffff00u) | (abi & 0xffu);
+}
+
 static struct lb_link *find(struct lb_links *l, uint32_t ifindex)
 {
 	for (size_t i = 0; i < l->count; i++)

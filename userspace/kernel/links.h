@@ -23,6 +23,14 @@
 
 struct lb_links;
 
+/*
+ * Of a TC filter of ours: tells instances and versions apart, by 23 bits of a hash of the
+ * instance's pin directory and 8 of <abi>. Pure, and must not change: later versions find filters
+ * by it.
+ */
+#define LB_LINKS_HANDLE_MASK 0xffffff00u /* the instance */
+uint32_t lb_links_handle(const char *pin_name, uint32_t abi);
+
 /* An interface that we are, or want to be, attached to. */
 struct lb_link {
 	uint32_t ifindex;

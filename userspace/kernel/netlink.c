@@ -103,8 +103,14 @@ static int on_link(const struct nlmsghdr *n, void *arg)
 		.loopback = m->ifi_type == ARPHRD_LOOPBACK,
 		.framed = m->ifi_type == ARPHRD_LOOPBACK || m->ifi_type == ARPHRD_ETHER,
 	};
-	mnl_attr_for_each(a, n, sizeof(*m)) if (mnl_attr_get_type(a) == IFLA_IFNAME)
-		strncpy(i->name, mnl_attr_get_str(a), sizeof(i->name) - 1);
+	mnl_attr_for_each(a, n, sizeof(*m))
+	{
+		if (mnl_attr_get_type(a) == IFLA_IFNAME)
+			strncpy(i->name, mnl_attr_get_str(a), sizeof(i->name) - 1);
+		if (mnl_attr_get_type(a) == IFLA_ADDRESS &&
+		    mnl_attr_get_payload_len(a) == sizeof(i->mac))
+			memcpy(i->mac, mnl_attr_get_payload(a), sizeof(i->mac));
+	}
 	return MNL_CB_OK;
 }
 

@@ -23,6 +23,7 @@ struct lb_netlink_iface {
 	bool loopback;  /* .. is ARPHRD_LOOPBACK */
 	bool framed;    /* Ethernet header, as on loopback */
 	bool addressed; /* it has an IPv4 or a global IPv6 address */
+	uint8_t mac[6]; /* zero: it has none of that length */
 	char name[IF_NAMESIZE];
 };
 

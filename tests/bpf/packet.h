@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A TCP segment as a test thinks of it, and the frame it is on the wire, checksums from scratch:
- * the model against which tc_graft's arithmetic is held. Knows nothing of the program.
+ * the model against which the programs are held. Knows nothing of them.
  */
-#ifndef TESTS_BPF_TC_GRAFT_PACKET_H
-#define TESTS_BPF_TC_GRAFT_PACKET_H
+#ifndef TESTS_BPF_PACKET_H
+#define TESTS_BPF_PACKET_H
 
 #include <arpa/inet.h>
 #include <stdbool.h>

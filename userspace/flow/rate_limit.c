@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT */
+/* See rate_limit.h. Must never take a token for a connection that is refused. */
+#include "flow/rate_limit.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+#include "base/cleanup.h"
+#include "base/hash.h"
+
+#define WAYS   8u
+#define SETS   131072u /* a power of two */
+#define GROUP  64u     /* sets that are looked at together, or not at all */
+#define SECOND 1000000000ull
+
+struct key {
+	uint8_t bytes[16]; /* an IPv4 address as an IPv6 one is mapped */
+};
+
+/* The token bucket: <full_ns> is when it will be full. A token is <token_ns> long. */
+struct rate {
+	uint64_t token_ns; /* 0: no limit */
+	uint64_t burst_ns;
+};
+
+struct client {
+	struct key key;
+	uint64_t full_ns;
+};
+
+struct lb_rate_limit {
+	pthread_mutex_t lock;
+	struct rate client_rate, rule_rate;
+	uint64_t rule_full_ns;
+	uint32_t ipv6_prefix;
+	uint64_t seed;
+	uint64_t evicted;        /* atomic */
+	bool used[SETS / GROUP]; /* atomic: some client has been in that group */
+	/* SETS times WAYS, from the kernel: a page that no client was in costs nothing. */
+	struct client *clients;
+};
+
+#define TABLE_BYTES ((size_t)SETS * WAYS * sizeof(struct client))
+
+static struct rate rate_of(uint32_t per_second, uint32_t burst)
+{
+	struct rate r = {};
+
+	if (!per_second)
+		return r;
+	r.token_ns = (SECOND + per_second / 2) / per_second;
+	if (!r.token_ns)
+		r.token_ns = 1;
+	r.burst_ns = r.token_ns * (burst ? burst : per_second);
+	return r;
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* When there is a token: now, or a time that lies ahead. */
+static uint64_t next_ns(const struct rate *r, uint64_t full_ns, uint64_t now_ns)
+{
+	uint64_t taken = later(full_ns, now_ns) + r->token_ns;
+
+	return taken > now_ns + r->burst_ns ? taken - r->burst_ns : now_ns;
+}
+
+static struct key key_of(const struct lb_addr *addr, uint32_t ipv6_prefix)
+{
+	struct key key = {{[10] = 0xff, [11] = 0xff}};
+	struct lb_addr a = *addr;
+
+	lb_addr_unmap(&a);
+	if (a.sa.sa_family != AF_INET6) {
+		memcpy(key.bytes + 12, &a.in4.sin_addr, 4);
+		return key;
+	}
+	memcpy(key.bytes, &a.in6.sin6_addr, 16);
+	for (uint32_t i = 0; i < 16; i++) {
+		uint32_t bits = ipv6_prefix > i * 8 ? ipv6_prefix - i * 8 : 0;
+
+		if (bits < 8)
+			key.bytes[i] &= (uint8_t)(0xff00u >> bits);
+	}
+	return key;
+}
+
+/* With a seed that clients do not know: none can choose whom it is beside. */
+static struct client *set_of(const struct lb_rate_limit *l, const struct key *key)
+{
+	struct {
+		uint64_t seed;
+		struct key key;
+	} seeded = {l->seed, *key};
+
+	return &l->clients[(lb_hash(&seeded, sizeof(seeded)) & (SETS - 1)) * WAYS];
+}
+
+/* The client's bucket, or the one in its set that is missed least. */
+static struct client *find(struct lb_rate_limit *l, const struct key *key)
+{
+	struct client *set = set_of(l, key), *least = set;
+
+	for (uint32_t i = 0; i < WAYS; i++) {
+		if (set[i].full_ns && !memcmp(&set[i].key, key, sizeof(*key)))
+			return &set[i];
+		if (set[i].full_ns < least->full_ns)
+			least = &set[i];
+	}
+	return least;
+}
+
+static void keep(struct lb_rate_limit *l, struct client *c, const struct key *key, uint64_t full_ns,
+		 uint64_t now_ns)
+{
+	__atomic_store_n(&l->used[(size_t)(c - l->clients) / WAYS / GROUP], true, __ATOMIC_RELAXED);
+	if (c->full_ns > now_ns && memcmp(&c->key, key, sizeof(*key)) != 0)
+		__atomic_fetch_add(&l->evicted, 1, __ATOMIC_RELAXED);
+	c->key = *key;
+	__atomic_store_n(&c->full_ns, full_ns, __ATOMIC_RELAXED);
+}
+
+static enum lb_rate_limit_verdict take(struct lb_rate_limit *l, const struct key *key,
+				       uint64_t now_ns, uint64_t *until_ns)
+{
+	struct client *c = find(l, key);
+	uint64_t full_ns = memcmp(&c->key, key, sizeof(*key)) ? 0 : c->full_ns, next;
+
+	if (l->client_rate.token_ns) {
+		next = next_ns(&l->client_rate, full_ns, now_ns);
+		if (next > now_ns) {
+			*until_ns = next;
+			return LB_RATE_LIMIT_CLIENT;
+		}
+	}
+	if (l->rule_rate.token_ns) {
+		next = next_ns(&l->rule_rate, l->rule_full_ns, now_ns);
+		if (next > now_ns) {
+			*until_ns = next;
+			return LB_RATE_LIMIT_RULE;
+		}
+		l->rule_full_ns = later(l->rule_full_ns, now_ns) + l->rule_rate.token_ns;
+	}
+	if (l->client_rate.token_ns)
+		keep(l, c, key, later(full_ns, now_ns) + l->client_rate.token_ns, now_ns);
+	return LB_RATE_LIMIT_TAKEN;
+}
+
+enum lb_rate_limit_verdict lb_rate_limit_take(struct lb_rate_limit *l, const struct lb_addr *client,
+					      uint64_t now_ns, uint64_t *until_ns)
+{
+	enum lb_rate_limit_verdict verdict;
+	struct key key;
+
+	pthread_mutex_lock(&l->lock);
+	key = key_of(client, l->ipv6_prefix);
+	verdict = take(l, &key, now_ns, until_ns);
+	pthread_mutex_unlock(&l->lock);
+	return verdict;
+}
+
+void lb_rate_limit_set(struct lb_rate_limit *l, const struct lb_rate_limit_config *config)
+{
+	pthread_mutex_lock(&l->lock);
+	l->client_rate = rate_of(config->requests_per_second, config->burst);
+	l->rule_rate = rate_of(config->rule_requests_per_second, config->rule_burst);
+	l->ipv6_prefix = config->ipv6_prefix;
+	pthread_mutex_unlock(&l->lock);
+}
+
+int lb_rate_limit_new(struct lb_rate_limit **ret, const struct lb_rate_limit_config *config)
+{
+	LB_AUTO_FREE struct lb_rate_limit *l = calloc(1, sizeof(*l));
+	void *table;
+
+	if (!l)
+		return -ENOMEM;
+	if (getrandom(&l->seed, sizeof(l->seed), 0) != sizeof(l->seed))
+		return -errno;
+	table = mmap(NULL, TABLE_BYTES, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (table == MAP_FAILED)
+		return -errno;
+	/* One client must not cost 2 MiB. Without that advice it works too. */
+	(void)madvise(table, TABLE_BYTES, MADV_NOHUGEPAGE);
+	l->clients = table;
+	pthread_mutex_init(&l->lock, NULL);
+	lb_rate_limit_set(l, config);
+	*ret = LB_TAKE_PTR(l);
+	return 0;
+}
+
+void lb_rate_limit_free(struct lb_rate_limit **l)
+{
+	if (!*l)
+		return;
+	munmap((*l)->clients, TABLE_BYTES);
+	pthread_mutex_destroy(&(*l)->lock);
+	free(*l);
+	*l = NULL;
+}
+
+uint32_t lb_rate_limit_clients(const struct lb_rate_limit *l, uint64_t now_ns)
+{
+	uint32_t n = 0;
+
+	for (uint32_t g = 0; g < SETS / GROUP; g++) {
+		const struct client *c = &l->clients[(size_t)g * GROUP * WAYS];
+
+		if (!__atomic_load_n(&l->used[g], __ATOMIC_RELAXED))
+			continue;
+		for (uint32_t i = 0; i < GROUP * WAYS; i++)
+			n += __atomic_load_n(&c[i].full_ns, __ATOMIC_RELAXED) > now_ns;
+	}
+	return n;
+}
+
+uint32_t lb_rate_limit_clients_max(void)
+{
+	return SETS * WAYS;
+}
+
+uint64_t lb_rate_limit_evicted(const struct lb_rate_limit *l)
+{
+	return __atomic_load_n(&l->evicted, __ATOMIC_RELAXED);
+}
