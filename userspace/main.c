@@ -19,6 +19,7 @@
 #include "config/config_notices.h"
 #include "control/instance.h"
 #include "control/service.h"
+#include "kernel/admit.h"
 #include "kernel/graft_table.h"
 #include "kernel/kernel.h"
 
@@ -35,6 +36,7 @@ enum action {
 	ACTION_PRINT_CONFIG,
 	ACTION_SELFTEST,
 	ACTION_UNLOAD,
+	ACTION_JANITOR,
 	ACTION_VERSION,
 	ACTION_HELP,
 };
@@ -43,6 +45,7 @@ struct options {
 	enum action action;
 	const char *config;
 	const char *instance;
+	const char *janitor;
 };
 
 /* While draining: how often it is looked whether all flows have ended. */
@@ -77,6 +80,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"print-config", no_argument, NULL, 'p'},
 		{"selftest", no_argument, NULL, 's'},
 		{"unload", no_argument, NULL, 'u'},
+		{"janitor", required_argument, NULL, 'j'}, /* kernel/admit.h; not for people */
 		{"version", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
@@ -102,6 +106,10 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'u':
 			o->action = ACTION_UNLOAD;
+			break;
+		case 'j':
+			o->action = ACTION_JANITOR;
+			o->janitor = optarg;
 			break;
 		case 'v':
 			o->action = ACTION_VERSION;
@@ -212,8 +220,13 @@ static int unload_all(const char *instance)
 	if (r)
 		return r;
 	r = lb_kernel_unload(instance, tell_pin, note, sizeof(note));
-	if (r)
+	if (r) {
 		fprintf(stderr, "layer4-lb: %s\n", note);
+		return r;
+	}
+	r = lb_admit_unload(instance);
+	if (r)
+		fprintf(stderr, "layer4-lb: admission: %s\n", strerror(-r));
 	return r;
 }
 
@@ -271,6 +284,8 @@ int main(int argc, char **argv)
 		return EXIT_FINE;
 	case ACTION_UNLOAD:
 		return unload(&o);
+	case ACTION_JANITOR:
+		return lb_admit_janitor(o.janitor) ? EXIT_SYSTEM : EXIT_FINE;
 	case ACTION_SELFTEST:
 		return lb_kernel_print_selftest();
 	default:

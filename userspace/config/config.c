@@ -50,6 +50,8 @@ static void fill_in(struct lb_config *config, const struct lb_yaml_node *root,
 			rule->acceleration = config->acceleration;
 		if (rule->rate_limit.enabled && !rule->rate_limit.burst)
 			rule->rate_limit.burst = rule->rate_limit.requests_per_second;
+		if (rule->rate_limit.enabled && !rule->rate_limit.rule_burst)
+			rule->rate_limit.rule_burst = rule->rate_limit.rule_requests_per_second;
 	}
 }
 
@@ -149,6 +151,69 @@ static int read_file(const char *path, char **ret, size_t *size)
 	return 0;
 }
 
+/* --- lists in files --------------------------------------------------------------------------- */
+
+static void complain_file(struct lb_config_notices *notices, size_t rule, const char *key,
+			  const char *path, size_t line, const char *text)
+{
+	char where[64];
+
+	snprintf(where, sizeof(where), "rules[%zu].%s", rule, key);
+	if (line)
+		lb_config_notices_add(notices, LB_CONFIG_ERROR, 0, 0, where, "%s:%zu: %s", path,
+				      line, text);
+	else
+		lb_config_notices_add(notices, LB_CONFIG_ERROR, 0, 0, where, "%s: %s", path, text);
+}
+
+static void close_file(FILE **f)
+{
+	if (*f)
+		fclose(*f);
+}
+
+/* 0, also when something was found wrong; -ENOMEM. */
+static int read_list(struct lb_prefixes *ret, const char *path, const char *key, size_t rule,
+		     struct lb_config_notices *notices)
+{
+	LB_AUTO(close_file) FILE *in = NULL;
+	char text[160];
+	size_t line = 0;
+	int err;
+
+	if (!path)
+		return 0;
+	in = fopen(path, "re");
+	err = in ? lb_prefix_file_read(in, ret, &line, text, sizeof(text)) : -errno;
+	if (err == -ENOMEM)
+		return err;
+	if (err && err != -EINVAL)
+		complain_file(notices, rule, key, path, 0, strerrordesc_np(-err));
+	else if (err)
+		complain_file(notices, rule, key, path, line, text);
+	return 0;
+}
+
+/* One that lets nobody in must not become one that lets everybody in. */
+static int read_lists(struct lb_config *config, struct lb_config_notices *notices)
+{
+	for (size_t i = 0; i < config->rules_count; i++) {
+		struct lb_rule_config *r = &config->rules[i];
+		int err = read_list(&r->allow_file, r->allow_list_file, "allow_list_file", i,
+				    notices);
+
+		if (!err)
+			err = read_list(&r->deny_file, r->deny_list_file, "deny_list_file", i,
+					notices);
+		if (err)
+			return err;
+		if (r->allow_list_file && !notices->errors && !r->allow_file.count)
+			complain_file(notices, i, "allow_list_file", r->allow_list_file, 0,
+				      "has no entry: leave the key out to let everybody in");
+	}
+	return notices->errors ? -EINVAL : 0;
+}
+
 int lb_config_load(struct lb_config **ret, const char *path, struct lb_config_notices *notices)
 {
 	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
@@ -165,6 +230,8 @@ int lb_config_load(struct lb_config **ret, const char *path, struct lb_config_no
 				      strerrordesc_np(-r));
 	if (!r)
 		r = parse(&config, data, size, getenv("NUM_ACCEPTORS"), notices);
+	if (!r)
+		r = read_lists(config, notices);
 	if (r)
 		return r;
 
@@ -186,6 +253,10 @@ void lb_config_free(struct lb_config **config)
 {
 	if (!*config)
 		return;
+	for (size_t i = 0; i < (*config)->rules_count; i++) {
+		lb_prefixes_free(&(*config)->rules[i].allow_file);
+		lb_prefixes_free(&(*config)->rules[i].deny_file);
+	}
 	lb_schema_free(&lb_schema_root, *config);
 	free((*config)->path);
 	free(*config);

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "config/config_notices.h"
 #include "config/prefix.h"
+#include "config/prefix_file.h"
 
 enum lb_protocol {
 	LB_PROTOCOL_TCP = 0,
@@ -36,6 +37,15 @@ enum lb_balance {
 	LB_BALANCE_LEAST_CONNECTIONS,
 	LB_BALANCE_RANDOM_TWO,
 	LB_BALANCE_SOURCE_HASH,
+};
+
+/* Where clients that are refused are dropped before the daemon hears of them. */
+enum lb_admission {
+	LB_ADMISSION_AUTO = 0, /* native XDP where it pays, else TC */
+	LB_ADMISSION_NATIVE,
+	LB_ADMISSION_GENERIC,
+	LB_ADMISSION_TC,
+	LB_ADMISSION_OFF,
 };
 
 enum lb_proxy_protocol {
@@ -145,7 +155,9 @@ struct lb_rate_limit_config {
 	bool enabled;
 	uint32_t requests_per_second; /* new connections per client */
 	uint32_t burst;
-	uint32_t ipv6_prefix; /* bits that make one IPv6 client */
+	uint32_t ipv6_prefix;              /* bits that make one IPv6 client */
+	uint32_t rule_requests_per_second; /* of all clients together; 0: no limit */
+	uint32_t rule_burst;
 	bool cluster;
 };
 
@@ -231,6 +243,10 @@ struct lb_rule_config {
 	size_t allow_list_count;
 	struct lb_prefix *deny_list; /* wins over allow_list */
 	size_t deny_list_count;
+	char *allow_list_file;         /* NULL: none */
+	char *deny_list_file;          /* .. */
+	struct lb_prefixes allow_file; /* what was in them: from lb_config_load() alone */
+	struct lb_prefixes deny_file;
 };
 
 struct lb_access_log_config {
@@ -268,6 +284,7 @@ struct lb_config {
 	enum lb_acceleration acceleration;
 	char **interfaces; /* none: chosen automatically */
 	size_t interfaces_count;
+	enum lb_admission admission;
 	struct lb_graft_config graft;
 	struct lb_access_log_config access_log;
 	struct lb_admin_config admin;

@@ -64,6 +64,16 @@ static const struct lb_schema_word acceleration_words[] = {
 	{0},
 };
 
+static const struct lb_schema_word admission_words[] = {
+	{"auto", LB_ADMISSION_AUTO},
+	{"native", LB_ADMISSION_NATIVE},
+	{"generic", LB_ADMISSION_GENERIC},
+	{"tc", LB_ADMISSION_TC},
+	{"off", LB_ADMISSION_OFF},
+	{"false", LB_ADMISSION_OFF},
+	{0},
+};
+
 static const struct lb_schema_word balance_words[] = {
 	{"weighted_round_robin", LB_BALANCE_WEIGHTED_ROUND_ROBIN},
 	{"least_connections", LB_BALANCE_LEAST_CONNECTIONS},
@@ -255,7 +265,13 @@ static const struct lb_schema_key rate_limit_keys[] = {
 	 .otherwise = "`requests_per_second`", .help = "How many may come at once after a pause."},
 	{"ipv6_prefix", NUMBER(lb_rate_limit_config, ipv6_prefix), RANGE(1, 128), .def = "64",
 	 .help = "IPv6 addresses that share so many leading bits are one client."},
-	{"cluster", BOOL(lb_rate_limit_config, cluster), .def = "false",
+	{"rule_requests_per_second", NUMBER(lb_rate_limit_config, rule_requests_per_second),
+	 RANGE(0, 100000000), .def = "0",
+	 .help = "New connections per second of all clients together. 0: no limit."},
+	{"rule_burst", NUMBER(lb_rate_limit_config, rule_burst), RANGE(0, 100000000),
+	 .otherwise = "`rule_requests_per_second`",
+	 .help = "How many of them may come at once after a pause."},
+	{"cluster", BOOL(lb_rate_limit_config, cluster), .def = "false", PROTECTS,
 	 .help = "One limit over all nodes of the cluster."},
 };
 static const struct lb_schema_block rate_limit_block = {KEYS(rate_limit_keys)};
@@ -372,7 +388,7 @@ static const struct lb_schema_key rule_keys[] = {
 	 LIST(lb_rule_config, sni, struct lb_sni_config),
 	 .help = "Other backends for TLS clients that ask for certain names; nothing is "
 		 "decrypted."},
-	{"rate_limit", BLOCK(lb_rule_config, rate_limit, rate_limit_block), PROTECTS,
+	{"rate_limit", BLOCK(lb_rule_config, rate_limit, rate_limit_block),
 	 .help = "New connections per client."},
 	{"bandwidth_limit", BLOCK(lb_rule_config, bandwidth_limit, bandwidth_limit_block), PROTECTS,
 	 .help = "Bytes per second."},
@@ -382,12 +398,16 @@ static const struct lb_schema_key rule_keys[] = {
 	 .help = "Backends that fail under traffic."},
 	{"on_down", WORD(lb_rule_config, on_down, on_down_words), .def = "keep",
 	 .help = "A backend that goes down keeps its flows, or both their ends are reset."},
-	{"allow_list", .type = LB_SCHEMA_PREFIX, PROTECTS, ITEMS(0, ITEMS_ACL),
+	{"allow_list", .type = LB_SCHEMA_PREFIX, ITEMS(0, ITEMS_ACL),
 	 LIST(lb_rule_config, allow_list, struct lb_prefix),
 	 .help = "Only these clients are served. Empty: everyone."},
-	{"deny_list", .type = LB_SCHEMA_PREFIX, PROTECTS, ITEMS(0, ITEMS_ACL),
+	{"deny_list", .type = LB_SCHEMA_PREFIX, ITEMS(0, ITEMS_ACL),
 	 LIST(lb_rule_config, deny_list, struct lb_prefix),
 	 .help = "These clients are not served; wins over `allow_list`."},
+	{"allow_list_file", STRING(lb_rule_config, allow_list_file), RANGE(1, PATH_BYTES),
+	 .help = "More of `allow_list`, one entry in a line, `#` begins a comment."},
+	{"deny_list_file", STRING(lb_rule_config, deny_list_file), RANGE(1, PATH_BYTES),
+	 .help = "More of `deny_list`, likewise."},
 };
 static const struct lb_schema_block rule_block = {KEYS(rule_keys)};
 
@@ -447,8 +467,13 @@ static const struct lb_schema_key root_keys[] = {
 	 .help = "Which carrier moves the bytes, for rules that do not say."},
 	{"interfaces", .type = LB_SCHEMA_STRING, LIST(lb_config, interfaces, char *), RANGE(1, 15),
 	 ITEMS(0, 256), .nothing = "auto",
-	 .help = "Interfaces where the graft program sees packets. `auto`: every one that has an "
+	 .help = "Interfaces where the programs see packets. `auto`: every one that has an "
 		 "address."},
+	{"admission", WORD(lb_config, admission, admission_words), .def = "auto",
+	 .help = "Where the SYNs of refused clients are dropped: in the driver (`native` XDP), "
+		 "before or behind TC's (`generic` XDP, `tc`), or wherever it pays (`auto`). "
+		 "`off`: "
+		 "they are refused after they are accepted. docs/limits.md."},
 	{"graft", BLOCK(lb_config, graft, graft_block),
 	 .help = "When flows become one connection at packet level, and what they may use."},
 	{"admin", SAME_STRUCT(admin_block), .help = "How the daemon is watched and steered."},

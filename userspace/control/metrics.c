@@ -9,8 +9,11 @@
 #include <inttypes.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "control/service.h"
 #include "flow/bandwidth_limit.h"
+#include "flow/rate_limit.h"
+#include "kernel/admit.h"
 #include "kernel/graft_table.h"
 
 /* Of one rule. */
@@ -18,6 +21,8 @@ struct backends {
 	struct lb_pool_row *rows;
 	uint32_t count;
 };
+
+#define ADMIT_LINKS_MAX 256u
 
 struct view {
 	FILE *out;
@@ -282,6 +287,118 @@ static void graft(const struct view *v)
 			lb_graft_table_count(table, (enum lb_graft_counter)i));
 }
 
+/* --- admission -------------------------------------------------------------------------------- */
+
+static const char *const admit_hooks[] = {
+	[LB_ADMIT_HOOK_XDP] = "xdp",
+	[LB_ADMIT_HOOK_TC] = "tc",
+};
+
+static const char *const admit_verdicts[] = {
+#define LB_ADMIT_VERDICT(symbol, word, help) #word,
+#include <lb/admit_verdicts.def>
+#undef LB_ADMIT_VERDICT
+};
+
+static void admit_row(const struct view *v, const char *name, size_t rule, const char *hook,
+		      const char *reason, uint64_t n)
+{
+	fputs(name, v->out);
+	label(v->out, "rule", v->rules[rule].config->name, true);
+	label(v->out, "hook", hook, false);
+	if (reason)
+		label(v->out, "reason", reason, false);
+	fprintf(v->out, "} %" PRIu64 "\n", n);
+}
+
+/* What the kernel refused of a rule's, hook by hook; <passed>: what it let pass instead. */
+static void kernel_rows(const struct view *v, const char *name, size_t rule, bool passed)
+{
+	struct lb_admit *admit = v->rules[rule].admit;
+
+	for (int h = 0; admit && h < LB_ADMIT_HOOK_MAX_; h++) {
+		struct lb_admit_counts c;
+
+		if (!lb_admit_counts(admit, v->rules[rule].index, h, &c))
+			continue;
+		for (int i = LB_ADMIT_PASSED + 1; i < LB_ADMIT_VERDICT_MAX_ && !passed; i++)
+			admit_row(v, name, rule, admit_hooks[h], admit_verdicts[i], c.n[i]);
+		if (passed)
+			admit_row(v, name, rule, admit_hooks[h], NULL, c.n[LB_ADMIT_PASSED]);
+	}
+}
+
+static void refusals(const struct view *v)
+{
+	static const enum lb_reason reasons[] = {LB_REASON_ACL_DENIED, LB_REASON_RATE_LIMITED,
+						 LB_REASON_CLIENT_LIMIT};
+
+	head(v, "l4lb_refusals_total", "counter",
+	     "Clients refused, by reason: their SYNs at xdp and tc, their connections at accept.");
+	for (size_t r = 0; r < v->rules_count; r++) {
+		kernel_rows(v, "l4lb_refusals_total", r, false);
+		for (size_t i = 0; i < LB_ARRAY_SIZE(reasons); i++)
+			admit_row(v, "l4lb_refusals_total", r, "accept", lb_reason_word(reasons[i]),
+				  v->sums[r].ends[reasons[i]]);
+	}
+	head(v, "l4lb_refusals_unlogged_total", "counter",
+	     "Refusals without a line in the access log: there were too many at once.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		row(v, "l4lb_refusals_unlogged_total", r, NULL, NULL, v->sums[r].unlogged);
+	head(v, "l4lb_admission_passed_total", "counter",
+	     "SYNs for rules with access lists or rates that the programs let pass.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		kernel_rows(v, "l4lb_admission_passed_total", r, true);
+}
+
+static void rate_limits(const struct view *v)
+{
+	head(v, "l4lb_rate_limit_clients", "gauge",
+	     "Clients of a rule that are remembered as not having all their tokens.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		if (v->rules[r].rate_limit)
+			row(v, "l4lb_rate_limit_clients", r, NULL, NULL,
+			    lb_rate_limit_clients(v->rules[r].rate_limit, lb_clock_ns()));
+	head(v, "l4lb_rate_limit_clients_max", "gauge", "As many have room.");
+	fprintf(v->out, "l4lb_rate_limit_clients_max %" PRIu32 "\n", lb_rate_limit_clients_max());
+	head(v, "l4lb_rate_limit_evicted_total", "counter",
+	     "Clients forgotten for want of room although they lacked tokens.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		if (v->rules[r].rate_limit)
+			row(v, "l4lb_rate_limit_evicted_total", r, NULL, NULL,
+			    lb_rate_limit_evicted(v->rules[r].rate_limit));
+}
+
+static void admission(const struct view *v)
+{
+	struct lb_admit *admit = lb_service_admit(v->service);
+	LB_AUTO_FREE struct lb_admit_link *links = calloc(ADMIT_LINKS_MAX, sizeof(*links));
+	size_t count = admit && links ? lb_admit_links(admit, links, ADMIT_LINKS_MAX) : 0;
+
+	refusals(v);
+	rate_limits(v);
+	head(v, "l4lb_admission_in_service", "gauge",
+	     "1 for each interface where SYNs are judged, and the hook that does it.");
+	for (size_t i = 0; i < count; i++) {
+		fputs("l4lb_admission_in_service", v->out);
+		label(v->out, "interface", links[i].interface, true);
+		label(v->out, "hook", links[i].hook, false);
+		fputs("} 1\n", v->out);
+	}
+	if (!admit)
+		return;
+	head(v, "l4lb_map_entries", "gauge", "Entries of the kernel's tables.");
+	fprintf(v->out,
+		"l4lb_map_entries{map=\"lb_refused\"} %" PRIu32
+		"\nl4lb_map_entries{map=\"lb_listeners\"} %" PRIu32 "\n",
+		lb_admit_refused(admit), lb_admit_listeners(admit));
+	head(v, "l4lb_map_entries_max", "gauge", "As many have room.");
+	fprintf(v->out,
+		"l4lb_map_entries_max{map=\"lb_refused\"} %u\n"
+		"l4lb_map_entries_max{map=\"lb_listeners\"} %u\n",
+		LB_ADMIT_REFUSED_MAX, LB_ADMIT_LISTENERS_MAX);
+}
+
 static uint64_t same_host_count(const struct view *v, enum lb_same_host_counter which)
 {
 	const struct lb_same_host *h = lb_service_same_host(v->service);
@@ -339,6 +456,7 @@ static void render(const struct view *v)
 	bandwidth(v);
 	backends(v);
 	graft(v);
+	admission(v);
 	same_host(v);
 	process(v);
 }

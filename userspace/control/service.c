@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/access_log.h"
+#include "control/admission.h"
 #include "control/backends.h"
 #include "control/bandwidth_limit.h"
 #include "control/exporter.h"
@@ -49,8 +50,9 @@ struct lb_service {
 	uint32_t workers_count;
 	struct lb_access_log *access_log;
 	struct lb_exporter *exporter;
-	bool *cut; /* by rule: its flows have been cut */
-	bool up;   /* it has come up */
+	struct lb_admission_service *admission; /* NULL: the kernel does not help with it */
+	bool *cut;                              /* by rule: its flows have been cut */
+	bool up;                                /* it has come up */
 };
 
 /* --- limits ----------------------------------------------------------------------------------- */
@@ -93,9 +95,12 @@ static int build_rule(struct lb_service *s, struct lb_rule *rule)
 	uint32_t clients = rule->config->client_connection_limit;
 	int err = lb_backends_build(s->backends, rule);
 
-	if (err || !clients)
+	if (err)
 		return err;
-	err = lb_client_connection_limit_new(&rule->client_connection_limit, clients);
+	if (clients)
+		err = lb_client_connection_limit_new(&rule->client_connection_limit, clients);
+	if (!err)
+		err = lb_admission_build(rule);
 	if (err)
 		lb_err("rule %s: %s", rule->config->name, strerror(-err));
 	return err;
@@ -353,6 +358,30 @@ static int run_workers(struct lb_service *s)
 	return 0;
 }
 
+static int open_admission(struct lb_service *s, const char *instance)
+{
+	const struct lb_admission_opts opts = {
+		.instance = instance,
+		.config = s->config,
+		.rules = s->rules,
+		.rules_count = s->rules_count,
+	};
+	int err = lb_admission_new(&s->admission, &opts);
+
+	if (err)
+		lb_err("admission: %s", strerror(-err));
+	return err;
+}
+
+static int start_admission(struct lb_service *s)
+{
+	int err = lb_admission_start(s->admission);
+
+	if (err)
+		lb_err("admission: cannot start its thread: %s", strerror(-err));
+	return err;
+}
+
 static int bring_up(struct lb_service *s, const char *instance)
 {
 	int err;
@@ -373,6 +402,9 @@ static int bring_up(struct lb_service *s, const char *instance)
 		lb_err("bandwidth_limit: %s", strerror(-err));
 		return err;
 	}
+	err = open_admission(s, instance);
+	if (err)
+		return err;
 	s->same_host = lb_same_host_apply(s->rules, s->rules_count, &s->limits, instance);
 	err = open_log(s);
 	if (err)
@@ -395,6 +427,9 @@ static int bring_up(struct lb_service *s, const char *instance)
 		return err;
 	}
 	err = open_exporter(s);
+	if (err)
+		return err;
+	err = start_admission(s);
 	if (err)
 		return err;
 	err = run_workers(s);
@@ -457,11 +492,13 @@ void lb_service_stop(struct lb_service **ps)
 		return;
 	*ps = NULL;
 	lb_backends_stop(s->backends);
+	lb_admission_stop(s->admission);
 	/* The one with the keeper last: the others may still have work for it. */
 	for (uint32_t i = s->workers ? s->workers_count : 0; i-- > 0;)
 		if (s->workers[i])
 			lb_worker_stop(s->workers[i]);
 	lb_exporter_close(&s->exporter);
+	lb_admission_free(&s->admission);
 	for (uint32_t i = 0; s->workers && i < s->workers_count; i++)
 		lb_worker_free(&s->workers[i]);
 	free(s->workers);
@@ -475,6 +512,7 @@ void lb_service_stop(struct lb_service **ps)
 	for (size_t i = 0; i < s->rules_count; i++) {
 		lb_client_connection_limit_free(&s->rules[i].client_connection_limit);
 		lb_bandwidth_limit_free(&s->rules[i].bandwidth_limit);
+		lb_admission_unbuild(&s->rules[i]);
 	}
 	free(s->rules);
 	lb_buckets_free(&s->buckets);
@@ -533,6 +571,11 @@ struct lb_graft_table *lb_service_graft_table(const struct lb_service *s)
 uint64_t lb_service_grafts(const struct lb_service *s)
 {
 	return __atomic_load_n(&s->limits.grafts, __ATOMIC_RELAXED);
+}
+
+struct lb_admit *lb_service_admit(const struct lb_service *s)
+{
+	return lb_admission_admit(s->admission);
 }
 
 const struct lb_same_host *lb_service_same_host(const struct lb_service *s)

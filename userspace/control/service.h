@@ -60,6 +60,8 @@ const struct lb_graft_table_report *lb_service_graft(const struct lb_service *s)
 struct lb_graft_table *lb_service_graft_table(const struct lb_service *s);
 /* Flows grafted for good: they have no session. */
 uint64_t lb_service_grafts(const struct lb_service *s);
+/* NULL: the kernel does not help with admission, or no rule wants it. */
+struct lb_admit *lb_service_admit(const struct lb_service *s);
 /* NULL: not in service, or no rule wants it. */
 const struct lb_same_host *lb_service_same_host(const struct lb_service *s);
 uint64_t lb_service_log_dropped(const struct lb_service *s);

@@ -9,6 +9,9 @@
 
 #include "flow/session.h"
 
+#define REFUSAL_BURST 100u
+#define REFUSAL_NS    100000000ull /* ten a second */
+
 const uint64_t lb_duration_bounds_ms[LB_DURATION_BUCKETS] = {
 	5, 25, 100, 250, 1000, 5000, 30000, 120000, 600000, 3600000,
 };
@@ -93,6 +96,33 @@ static void fill(struct lb_flow_record *r, const struct lb_session *s, enum lb_r
 	};
 }
 
+static bool is_refusal(enum lb_reason reason)
+{
+	return reason == LB_REASON_ACL_DENIED || reason == LB_REASON_RATE_LIMITED ||
+	       reason == LB_REASON_CLIENT_LIMIT;
+}
+
+/* A worker writes so many lines of refusals, and so many more each second. The next one that is
+ * written tells how many were not. */
+static bool may_log_refusal(struct lb_flow_env *env, struct lb_counters *c,
+			    struct lb_flow_record *record)
+{
+	struct lb_refusal_lines *l = &env->refusal_lines;
+	uint64_t now = lb_loop_now_ns(env->carrier.loop);
+
+	if (l->full_ns < now)
+		l->full_ns = now;
+	if (l->full_ns - now > (REFUSAL_BURST - 1) * REFUSAL_NS) {
+		l->unlogged++;
+		lb_count(&c->unlogged, 1);
+		return false;
+	}
+	l->full_ns += REFUSAL_NS;
+	record->unlogged = l->unlogged;
+	l->unlogged = 0;
+	return true;
+}
+
 void lb_account_end(struct lb_session *s, enum lb_reason reason)
 {
 	struct lb_counters *c = &s->env->counters[s->rule->index];
@@ -108,6 +138,8 @@ void lb_account_end(struct lb_session *s, enum lb_reason reason)
 	if (!s->env->log_line)
 		return;
 	fill(&record, s, reason);
+	if (is_refusal(reason) && !may_log_refusal(s->env, c, &record))
+		return;
 	s->env->log_line(s->env, line, lb_account_format(&record, line, sizeof(line)));
 }
 
@@ -183,5 +215,7 @@ size_t lb_account_format(const struct lb_flow_record *r, char *line, size_t size
 	else
 		add(&t, " connect_ms=-");
 	add(&t, " tries=%u", r->tries);
+	if (r->unlogged)
+		add(&t, " unlogged=%llu", (unsigned long long)r->unlogged);
 	return size - t.left;
 }

@@ -29,6 +29,7 @@ struct lb_counters {
 	uint64_t ends[LB_REASON_MAX_];
 	uint64_t promotions[LB_CARRIER_MAX_]; /* from relay, by where to */
 	uint64_t connect_failures;            /* single tries */
+	uint64_t unlogged;                    /* refusals without a line in the access log */
 	uint64_t durations[LB_DURATION_BUCKETS + 1];
 	uint64_t duration_sum_ms;
 	uint64_t bandwidth_waits[2]; /* how often a flow had bytes and no budget, by direction .. */
@@ -67,6 +68,7 @@ struct lb_flow_record {
 	uint64_t connect_us;
 	bool connected; /* <connect_us> means something */
 	unsigned int tries;
+	uint64_t unlogged; /* refusals before it that have no line */
 };
 
 /* The end of a flow in the counters: reason and duration. */

@@ -1,20 +1,63 @@
 /* SPDX-License-Identifier: MIT */
-/* See admit.h. Comes before anything that costs: a backend never hears of who is refused here. */
+/*
+ * See admit.h. Comes before anything that costs: a backend never hears of who is refused here. Asks
+ * what costs its client nothing first: only who is let in by all others may spend a token.
+ */
 #include "flow/admit.h"
 
+#include "flow/acl.h"
 #include "flow/client_connection_limit.h"
+#include "flow/rate_limit.h"
+#include "kernel/admit.h"
+
+/* The kernel drops what comes until there is a token again. */
+static void tell_kernel(const struct lb_session *s, enum lb_rate_limit_verdict verdict,
+			uint64_t until_ns)
+{
+	const struct lb_rule *rule = s->rule;
+
+	if (!rule->admit)
+		return;
+	if (verdict == LB_RATE_LIMIT_CLIENT)
+		lb_admit_refuse(rule->admit, rule->index, &s->client, until_ns);
+	else
+		lb_admit_refuse_rule(rule->admit, rule->index, until_ns);
+}
+
+static bool has_token(struct lb_session *s)
+{
+	enum lb_rate_limit_verdict verdict;
+	uint64_t until_ns;
+
+	if (!s->rule->rate_limit)
+		return true;
+	verdict = lb_rate_limit_take(s->rule->rate_limit, &s->client,
+				     lb_loop_now_ns(s->env->carrier.loop), &until_ns);
+	if (verdict == LB_RATE_LIMIT_TAKEN)
+		return true;
+	tell_kernel(s, verdict, until_ns);
+	return false;
+}
+
+static enum lb_step refuse(struct lb_session *s, enum lb_reason reason)
+{
+	s->reason = reason;
+	return LB_STEP_CLOSE;
+}
 
 enum lb_step lb_admit_enter(struct lb_session *s)
 {
 	struct lb_client_connection_limit *limit = s->rule->client_connection_limit;
 
-	if (!limit)
-		return LB_STEP_NEXT;
-	if (!lb_client_connection_limit_take(limit, &s->client)) {
-		s->reason = LB_REASON_CLIENT_LIMIT;
-		return LB_STEP_CLOSE;
+	if (s->rule->acl && !lb_acl_allows(s->rule->acl, &s->client))
+		return refuse(s, LB_REASON_ACL_DENIED);
+	if (limit) {
+		if (!lb_client_connection_limit_take(limit, &s->client))
+			return refuse(s, LB_REASON_CLIENT_LIMIT);
+		s->admitted = true;
 	}
-	s->admitted = true;
+	if (!has_token(s))
+		return refuse(s, LB_REASON_RATE_LIMITED);
 	return LB_STEP_NEXT;
 }
 

@@ -11,7 +11,10 @@
 #include "flow/select_queue.h"
 
 struct lb_bandwidth_limit;
+struct lb_acl;
+struct lb_admit;
 struct lb_client_connection_limit;
+struct lb_rate_limit;
 
 /* A rule in service; shared by all workers. */
 struct lb_rule {
@@ -20,8 +23,11 @@ struct lb_rule {
 	uint32_t index;
 	struct lb_pool *pool;
 	struct lb_select *select;
+	struct lb_acl *acl;                                         /* NULL: everybody may come */
 	struct lb_client_connection_limit *client_connection_limit; /* NULL: none */
 	struct lb_bandwidth_limit *bandwidth_limit;                 /* NULL: none */
+	struct lb_rate_limit *rate_limit;                           /* NULL: none */
+	struct lb_admit *admit; /* NULL: who is refused is refused here alone */
 	/* NULL, or told of every flow that shows <b> failing. Any worker; must not block. */
 	void (*failed)(const struct lb_rule *rule, struct lb_backend *b);
 	void *failed_arg;
@@ -45,6 +51,12 @@ struct lb_flow_limits {
 	bool paused;           /* atomic: accepting is paused somewhere, and was announced */
 };
 
+/* Lines for refusals: a flood of them must not become one of lines. See account.c. */
+struct lb_refusal_lines {
+	uint64_t full_ns;  /* when there will be a whole burst again */
+	uint64_t unlogged; /* since the last one that was written */
+};
+
 /* What a worker lends to its sessions. */
 struct lb_flow_env {
 	struct lb_carrier_env carrier;
@@ -53,6 +65,7 @@ struct lb_flow_env {
 	struct lb_slab slab;
 	struct lb_list sessions;
 	struct lb_door door; /* for sessions that waited for a backend */
+	struct lb_refusal_lines refusal_lines;
 	/* NULL: no access log. Must not block. */
 	void (*log_line)(struct lb_flow_env *env, const char *line, size_t len);
 };

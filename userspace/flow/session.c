@@ -7,7 +7,8 @@
  *   header   proxy_protocol   reads who the client is, when a proxy  proxy_untrusted, proxy_header,
  *   in       _stage.c         in front of us says so                  handshake_timeout,
  *                                                                     reset_by_client
- *   admit    admit.c          counts connections by client           client_limit
+ *   admit    admit.c          access lists, connections and new       acl_denied, client_limit,
+ *            acl.c rate_limit.c connections by client                 rate_limited
  *   select   select.c         picks a backend, within its limit       no_backend,
  *                                                                     backend_limit,
  *                           .. or waits for one that has room         queue_full, queue_timeout

@@ -28,16 +28,16 @@ static void a_version_has_one_directory_name(void **state)
 /* What is attached by one version is found by another: these numbers never change. */
 static void handles_are_for_ever(void **state)
 {
-	assert_int_equal(lb_graft_attach_handle("layer4-lb", 1), 0x890bf01);
-	assert_int_equal(lb_graft_attach_handle("layer4-lb-test", 1), 0x3aee5e01);
-	assert_int_equal(lb_graft_attach_handle("layer4-lb-test", 77), 0x3aee5e4d);
+	assert_int_equal(lb_links_handle("layer4-lb", 1), 0x890bf01);
+	assert_int_equal(lb_links_handle("layer4-lb-test", 1), 0x3aee5e01);
+	assert_int_equal(lb_links_handle("layer4-lb-test", 77), 0x3aee5e4d);
 }
 
 /* Of the kernel's u32 none is 0, which would mean "choose one". */
 static void no_handle_is_zero_or_negative(void **state)
 {
 	for (uint32_t abi = 1; abi < 256; abi++) {
-		uint32_t handle = lb_graft_attach_handle("layer4-lb", abi);
+		uint32_t handle = lb_links_handle("layer4-lb", abi);
 
 		assert_true(handle > 0 && handle <= INT32_MAX);
 	}

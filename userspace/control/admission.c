@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See admission.h. Decides which addresses the programs judge, and for which rule. Must never have
+ * them judge for an address that is not this host's: what is only routed or bridged through it is
+ * none of our business, whatever its port.
+ */
+#include "control/admission.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "flow/acl.h"
+#include "flow/rate_limit.h"
+#include "kernel/netlink.h"
+#include "loop/loop.h"
+
+#define LEASE_MS 5000u
+#define RENEW_MS 1000u
+
+/* An address and port, and the rule that listens there. */
+struct listener {
+	struct lb_addr addr;
+	uint32_t rule;
+};
+
+struct listeners {
+	struct listener *all;
+	size_t count, room;
+	bool out_of_memory;
+};
+
+struct lb_admission_service {
+	struct lb_admission_opts opts;
+	struct lb_admit *admit;
+	struct listeners listeners; /* as the kernel has them, sorted */
+	struct lb_loop *loop;
+	struct lb_watch news;
+	struct lb_timer renew;
+	pthread_t thread;
+	bool runs;
+};
+
+/* --- rules ------------------------------------------------------------------------------------ */
+
+static bool has_lists(const struct lb_rule_config *c)
+{
+	return c->allow_list_count || c->deny_list_count || c->allow_file.count ||
+	       c->deny_file.count;
+}
+
+/* Behind a proxy the packets' address is not the client's. */
+static bool may_use_kernel(const struct lb_rule_config *c)
+{
+	return !c->accept_proxy_protocol_count && (c->rate_limit.enabled || has_lists(c));
+}
+
+/* Both parts of a list in one. 0 with *ret to be freed, or -ENOMEM. */
+static int join(struct lb_prefixes *ret, const struct lb_prefix *list, size_t count,
+		const struct lb_prefixes *file)
+{
+	ret->count = count + file->count;
+	ret->all = calloc(ret->count + 1, sizeof(*ret->all));
+	if (!ret->all)
+		return -ENOMEM;
+	if (count)
+		memcpy(ret->all, list, count * sizeof(*list));
+	if (file->count)
+		memcpy(ret->all + count, file->all, file->count * sizeof(*list));
+	return 0;
+}
+
+static int build_acl(struct lb_acl **ret, const struct lb_rule_config *c)
+{
+	LB_AUTO(lb_prefixes_free) struct lb_prefixes allow = {}, deny = {};
+	int err = join(&allow, c->allow_list, c->allow_list_count, &c->allow_file);
+
+	if (!err)
+		err = join(&deny, c->deny_list, c->deny_list_count, &c->deny_file);
+	if (!err)
+		err = lb_acl_new(ret, allow.all, allow.count, deny.all, deny.count);
+	return err;
+}
+
+int lb_admission_build(struct lb_rule *rule)
+{
+	const struct lb_rule_config *c = rule->config;
+	int err = 0;
+
+	if (has_lists(c))
+		err = build_acl(&rule->acl, c);
+	if (!err && c->rate_limit.enabled)
+		err = lb_rate_limit_new(&rule->rate_limit, &c->rate_limit);
+	return err;
+}
+
+void lb_admission_unbuild(struct lb_rule *rule)
+{
+	lb_acl_free(&rule->acl);
+	lb_rate_limit_free(&rule->rate_limit);
+}
+
+/* Whatever the kernel does not take is left to the daemon. */
+static void bring_in(struct lb_admission_service *a, struct lb_rule *rule)
+{
+	const struct lb_acl_v4_node *v4;
+	const struct lb_acl_v6_node *v6;
+	uint32_t v4_count, v6_count;
+	int err = 0;
+
+	if (!may_use_kernel(rule->config))
+		return;
+	if (rule->acl) {
+		v4 = lb_acl_v4_nodes(rule->acl, &v4_count);
+		v6 = lb_acl_v6_nodes(rule->acl, &v6_count);
+		err = lb_admit_set_acl(a->admit, rule->index, v4, v4_count, v6, v6_count);
+	}
+	if (err)
+		lb_warn("rule %s: its access lists are not enforced in the kernel: %s",
+			rule->config->name, strerror(-err));
+	lb_admit_set_rate_limit(a->admit, rule->index, rule->rate_limit != NULL,
+				rule->config->rate_limit.ipv6_prefix);
+	rule->admit = a->admit;
+}
+
+/* --- listeners -------------------------------------------------------------------------------- */
+
+static int by_address(const void *a, const void *b)
+{
+	const struct lb_addr *x = &((const struct listener *)a)->addr;
+	const struct lb_addr *y = &((const struct listener *)b)->addr;
+	int order = (int)x->sa.sa_family - y->sa.sa_family;
+
+	if (order)
+		return order;
+	if (x->sa.sa_family == AF_INET6)
+		order = memcmp(&x->in6.sin6_addr, &y->in6.sin6_addr, sizeof(x->in6.sin6_addr));
+	else
+		order = memcmp(&x->in4.sin_addr, &y->in4.sin_addr, sizeof(x->in4.sin_addr));
+	return order ? order : (int)lb_addr_port(x) - lb_addr_port(y);
+}
+
+static void add(struct listeners *l, const struct lb_addr *addr, uint16_t port, uint32_t rule)
+{
+	struct listener *grown;
+
+	if (l->count == l->room) {
+		l->room = l->room ? l->room * 2 : 16;
+		grown = realloc(l->all, l->room * sizeof(*grown));
+		l->out_of_memory = l->out_of_memory || !grown;
+		if (!grown) {
+			l->room = l->count;
+			return;
+		}
+		l->all = grown;
+	}
+	l->all[l->count] = (struct listener){.rule = rule};
+	l->all[l->count].addr.sa.sa_family = addr->sa.sa_family;
+	if (addr->sa.sa_family == AF_INET6)
+		l->all[l->count].addr.in6.sin6_addr = addr->in6.sin6_addr;
+	else
+		l->all[l->count].addr.in4.sin_addr = addr->in4.sin_addr;
+	lb_addr_set_port(&l->all[l->count].addr, port);
+	l->count++;
+}
+
+struct wanted {
+	const struct lb_admission_service *admission;
+	struct listeners any; /* rules that listen on any address */
+	struct listeners all; /* the others, and those spelled out */
+};
+
+/* The same link-local address may be on several links: those are left to the daemon. */
+static bool is_link_local(const struct lb_addr *a)
+{
+	return a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&a->in6.sin6_addr);
+}
+
+static void on_own_address(void *arg, const struct lb_addr *own)
+{
+	struct wanted *w = arg;
+
+	if (is_link_local(own))
+		return;
+	for (size_t i = 0; i < w->any.count; i++) {
+		const struct listener *any = &w->any.all[i];
+
+		if (any->addr.sa.sa_family == own->sa.sa_family)
+			add(&w->all, own, lb_addr_port(&any->addr), any->rule);
+	}
+}
+
+static int find_wanted(struct wanted *w)
+{
+	const struct lb_admission_opts *opts = &w->admission->opts;
+	size_t kept = 0;
+	int err;
+
+	for (size_t i = 0; i < opts->rules_count; i++) {
+		const struct lb_rule *rule = &opts->rules[i];
+		const struct lb_addr *listen = &rule->config->listen;
+
+		if (rule->admit && !is_link_local(listen))
+			add(lb_addr_is_any(listen) ? &w->any : &w->all, listen,
+			    lb_addr_port(listen), rule->index);
+	}
+	err = lb_netlink_addresses(on_own_address, w);
+	if (err || w->any.out_of_memory || w->all.out_of_memory)
+		return err ? err : -ENOMEM;
+	if (w->all.count)
+		qsort(w->all.all, w->all.count, sizeof(*w->all.all), by_address);
+	/* An address may be on two interfaces, and be heard of twice. */
+	for (size_t i = 0; i < w->all.count; i++)
+		if (!kept || by_address(&w->all.all[kept - 1], &w->all.all[i]))
+			w->all.all[kept++] = w->all.all[i];
+	w->all.count = kept;
+	return 0;
+}
+
+/* From one sorted list to the other. */
+static void change(struct lb_admission_service *a, const struct listeners *to)
+{
+	const struct listeners *from = &a->listeners;
+	size_t i = 0, j = 0;
+	int err = 0;
+
+	while (i < from->count || j < to->count) {
+		int order = i == from->count ? 1
+			    : j == to->count ? -1
+					     : by_address(&from->all[i], &to->all[j]);
+
+		if (order < 0) {
+			lb_admit_unlisten(a->admit, &from->all[i++].addr);
+			continue;
+		}
+		if (order > 0 || from->all[i].rule != to->all[j].rule) {
+			int one = lb_admit_listen(a->admit, &to->all[j].addr, to->all[j].rule);
+
+			err = err ? err : one;
+		}
+		i += !order;
+		j++;
+	}
+	if (err)
+		lb_warn("admission: some addresses are not judged in the kernel: %s",
+			strerror(-err));
+}
+
+static void follow_addresses(struct lb_admission_service *a)
+{
+	struct wanted w = {.admission = a};
+	int err = find_wanted(&w);
+
+	if (err) {
+		lb_warn("admission: cannot read this host's addresses: %s", strerror(-err));
+	} else {
+		change(a, &w.all);
+		free(a->listeners.all);
+		a->listeners = w.all;
+		w.all = (struct listeners){};
+	}
+	free(w.any.all);
+	free(w.all.all);
+}
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+static void renew(struct lb_admission_service *a)
+{
+	lb_admit_lease(a->admit, lb_clock_ns() + LEASE_MS * 1000000ull);
+}
+
+static void on_renew(struct lb_timer *t)
+{
+	struct lb_admission_service *a = lb_container_of(t, struct lb_admission_service, renew);
+
+	renew(a);
+	lb_admit_forget(a->admit, lb_clock_ns());
+	lb_timer_start(a->loop, t, RENEW_MS);
+}
+
+static void on_news(struct lb_watch *w, uint32_t events)
+{
+	struct lb_admission_service *a = lb_container_of(w, struct lb_admission_service, news);
+
+	if (lb_admit_follow(a->admit))
+		follow_addresses(a);
+}
+
+static void *run(void *arg)
+{
+	struct lb_admission_service *a = arg;
+	int err;
+
+	pthread_setname_np(pthread_self(), "admission");
+	on_renew(&a->renew);
+	err = lb_loop_run(a->loop);
+	if (err)
+		lb_err("admission: the event loop failed: %s", strerror(-err));
+	return NULL;
+}
+
+/* --- birth and death -------------------------------------------------------------------------- */
+
+static bool is_wanted(const struct lb_admission_opts *opts)
+{
+	bool wanted = false;
+
+	for (size_t i = 0; i < opts->rules_count; i++)
+		wanted = wanted || may_use_kernel(opts->rules[i].config);
+	return wanted && opts->config->admission != LB_ADMISSION_OFF;
+}
+
+/* 0, with a->admit NULL and a line in the log when the kernel does not help. */
+static int open_kernel(struct lb_admission_service *a)
+{
+	static const enum lb_admit_mode modes[] = {
+		[LB_ADMISSION_AUTO] = LB_ADMIT_MODE_AUTO,
+		[LB_ADMISSION_NATIVE] = LB_ADMIT_MODE_NATIVE,
+		[LB_ADMISSION_GENERIC] = LB_ADMIT_MODE_GENERIC,
+		[LB_ADMISSION_TC] = LB_ADMIT_MODE_TC,
+	};
+	const struct lb_admit_opts opts = {
+		.instance = a->opts.instance,
+		.mode = modes[a->opts.config->admission],
+	};
+	const struct lb_config *config = a->opts.config;
+	struct lb_admit_report report;
+	int err;
+
+	err = lb_admit_open(&a->admit, &opts, &report);
+	if (!err) {
+		err = lb_admit_attach(a->admit, config->interfaces, config->interfaces_count);
+		if (err) {
+			report.why = LB_WHY_LOAD;
+			snprintf(report.detail, sizeof(report.detail), "it cannot be attached: %s",
+				 strerror(-err));
+			lb_admit_close(&a->admit);
+		}
+	}
+	if (err)
+		lb_warn("admission in the kernel is not in service (%s): %s; clients are refused "
+			"after they are accepted",
+			lb_why_word(report.why), report.detail);
+	return err == -ENOMEM ? err : 0;
+}
+
+static int build(struct lb_admission_service *a)
+{
+	int err = lb_loop_new(&a->loop);
+
+	if (err)
+		return err;
+	lb_timer_init(&a->renew, on_renew);
+	err = lb_watch_add(a->loop, &a->news, lb_admit_fd(a->admit), EPOLLIN, on_news);
+	if (err)
+		return err;
+	for (size_t i = 0; i < a->opts.rules_count; i++)
+		bring_in(a, &a->opts.rules[i]);
+	follow_addresses(a);
+	renew(a);
+	return 0;
+}
+
+int lb_admission_new(struct lb_admission_service **ret, const struct lb_admission_opts *opts)
+{
+	LB_AUTO(lb_admission_free) struct lb_admission_service *a = NULL;
+	int err;
+
+	if (!is_wanted(opts))
+		return 0;
+	a = calloc(1, sizeof(*a));
+	if (!a)
+		return -ENOMEM;
+	a->opts = *opts;
+	a->news.fd = -1;
+	err = open_kernel(a);
+	if (err || !a->admit)
+		return err;
+	err = build(a);
+	if (err)
+		return err;
+	*ret = LB_TAKE_PTR(a);
+	return 0;
+}
+
+int lb_admission_start(struct lb_admission_service *a)
+{
+	int err;
+
+	if (!a)
+		return 0;
+	err = -pthread_create(&a->thread, NULL, run, a);
+	a->runs = !err;
+	return err;
+}
+
+void lb_admission_stop(struct lb_admission_service *a)
+{
+	if (!a || !a->runs)
+		return;
+	lb_loop_stop(a->loop);
+	pthread_join(a->thread, NULL);
+	a->runs = false;
+}
+
+void lb_admission_free(struct lb_admission_service **pa)
+{
+	struct lb_admission_service *a = *pa;
+
+	if (!a)
+		return;
+	*pa = NULL;
+	for (size_t i = 0; i < a->opts.rules_count; i++)
+		a->opts.rules[i].admit = NULL;
+	if (a->loop && a->news.fd >= 0)
+		lb_watch_remove(a->loop, &a->news, false);
+	if (a->loop)
+		lb_loop_free(a->loop);
+	lb_admit_close(&a->admit);
+	free(a->listeners.all);
+	free(a);
+}
+
+struct lb_admit *lb_admission_admit(struct lb_admission_service *a)
+{
+	return a ? a->admit : NULL;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Admission at run time: builds what the rules' lists and rates need, keeps the kernel's tables in
+ * step with them and with this host's addresses, and shows the programs that the daemon lives. Has
+ * a thread of its own.
+ */
+#ifndef LB_CONTROL_ADMISSION_H
+#define LB_CONTROL_ADMISSION_H
+
+#include "flow/env.h"
+#include "kernel/admit.h"
+
+struct lb_admission_service;
+
+struct lb_admission_opts {
+	const char *instance; /* NULL: the default */
+	const struct lb_config *config;
+	struct lb_rule *rules; /* borrowed, as all here */
+	size_t rules_count;
+};
+
+/* What the rules themselves need, with the kernel or without. Before workers run. 0 or -errno. */
+int lb_admission_build(struct lb_rule *rule);
+/* NULL inside is fine. Nobody may use the rule any more. */
+void lb_admission_unbuild(struct lb_rule *rule);
+
+/*
+ * The kernel's part, for rules that were built: attached, with all rights of the start. One log
+ * line says what is in service, and where, or why not. 0, with *ret NULL when no rule wants it or
+ * it cannot be had; -ENOMEM.
+ */
+int lb_admission_new(struct lb_admission_service **ret, const struct lb_admission_opts *opts);
+/* 0 or -errno. NULL is fine. */
+int lb_admission_start(struct lb_admission_service *a);
+/* Ends the thread; the programs stay until lb_admission_free(). NULL is fine. */
+void lb_admission_stop(struct lb_admission_service *a);
+/* After the workers have ended. NULL inside is fine. */
+void lb_admission_free(struct lb_admission_service **a);
+
+/* For reports: any thread, while it is not freed. NULL: the kernel does not help. */
+struct lb_admit *lb_admission_admit(struct lb_admission_service *a);
+
+#endif
