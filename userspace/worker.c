@@ -85,6 +85,11 @@ uint32_t lb_worker_adopted(const struct lb_worker *w)
 	return w->keeper ? lb_graft_keeper_adopted(w->keeper) : 0;
 }
 
+uint32_t lb_worker_sockmap_flows(const struct lb_worker *w)
+{
+	return w->env.carrier.slots ? lb_sockmap_slots_used(w->env.carrier.slots) : 0;
+}
+
 static void do_granted(void *arg)
 {
 	lb_session_granted(arg);

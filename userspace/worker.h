@@ -57,6 +57,9 @@ int lb_workers_look_again(struct lb_worker *const *workers, uint32_t count,
  */
 int lb_worker_collect(struct lb_worker *w, struct lb_counters *sums);
 
+/* Flows that it has on sockmap. Any thread. */
+uint32_t lb_worker_sockmap_flows(const struct lb_worker *w);
+
 /* Cuts what is left, ends the thread. */
 void lb_worker_stop(struct lb_worker *w);
 /* After lb_worker_stop(), or never started. NULL is fine. */

@@ -27,6 +27,7 @@ def test_bytes_are_exact_while_a_flow_lives(lane):
         assert now - moved == up + down
         assert d.metric("l4lb_active_connections", rule=lane.name) == 1
         assert d.metric("l4lb_backend_active_connections", rule=lane.name) == 1
+        assert d.metric("l4lb_sockmap_flows") == (lane.carrier == "sockmap")
         exchange.release()
         exchange.finish()
     exchange.assert_identical()

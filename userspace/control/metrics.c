@@ -433,10 +433,15 @@ static void same_host(const struct view *v)
 static void process(const struct view *v)
 {
 	const struct lb_kernel_report *report = lb_service_kernel(v->service);
+	uint64_t max, used = lb_service_sockmap_flows(v->service, &max);
 
 	head(v, "l4lb_sockmap_in_service", "gauge", "1 when the sockmap carrier can be used.");
 	fprintf(v->out, "l4lb_sockmap_in_service{reason=\"%s\"} %d\n", lb_why_word(report->why),
 		report->why == LB_WHY_NONE);
+	head(v, "l4lb_sockmap_flows", "gauge", "Flows on the sockmap carrier.");
+	fprintf(v->out, "l4lb_sockmap_flows %" PRIu64 "\n", used);
+	head(v, "l4lb_sockmap_flows_max", "gauge", "As many have room.");
+	fprintf(v->out, "l4lb_sockmap_flows_max %" PRIu64 "\n", max);
 	head(v, "l4lb_workers", "gauge", "Worker threads.");
 	fprintf(v->out, "l4lb_workers %" PRIu32 "\n", lb_service_workers(v->service));
 	head(v, "l4lb_access_log_dropped_total", "counter",

@@ -568,6 +568,16 @@ struct lb_graft_table *lb_service_graft_table(const struct lb_service *s)
 	return s->graft_table;
 }
 
+uint64_t lb_service_sockmap_flows(const struct lb_service *s, uint64_t *max)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < s->workers_count; i++)
+		n += lb_worker_sockmap_flows(s->workers[i]);
+	*max = s->kernel ? lb_kernel_pairs(s->kernel) : 0;
+	return n;
+}
+
 uint64_t lb_service_grafts(const struct lb_service *s)
 {
 	return __atomic_load_n(&s->limits.grafts, __ATOMIC_RELAXED);

@@ -58,6 +58,8 @@ const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s);
 const struct lb_graft_table_report *lb_service_graft(const struct lb_service *s);
 /* NULL when graft is not in service. */
 struct lb_graft_table *lb_service_graft_table(const struct lb_service *s);
+/* Flows on sockmap, and how many have room. */
+uint64_t lb_service_sockmap_flows(const struct lb_service *s, uint64_t *max);
 /* Flows grafted for good: they have no session. */
 uint64_t lb_service_grafts(const struct lb_service *s);
 /* NULL: the kernel does not help with admission, or no rule wants it. */

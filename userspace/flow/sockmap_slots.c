@@ -43,7 +43,8 @@ int lb_sockmap_slots_take(struct lb_sockmap_slots *slots, struct lb_pair *p, uin
 
 	if (!slots->free_count)
 		return -ENOSPC;
-	number = slots->free[--slots->free_count];
+	number = slots->free[slots->free_count - 1];
+	__atomic_store_n(&slots->free_count, slots->free_count - 1, __ATOMIC_RELAXED);
 	slots->pairs[number] = p;
 	*index = (slots->first + number) * 2;
 	return 0;
@@ -54,7 +55,13 @@ void lb_sockmap_slots_put(struct lb_sockmap_slots *slots, uint32_t index)
 	uint32_t number = index / 2 - slots->first;
 
 	slots->pairs[number] = NULL;
-	slots->free[slots->free_count++] = number;
+	slots->free[slots->free_count] = number;
+	__atomic_store_n(&slots->free_count, slots->free_count + 1, __ATOMIC_RELAXED);
+}
+
+uint32_t lb_sockmap_slots_used(const struct lb_sockmap_slots *slots)
+{
+	return slots->count - __atomic_load_n(&slots->free_count, __ATOMIC_RELAXED);
 }
 
 struct lb_pair *lb_sockmap_slots_pair(const struct lb_sockmap_slots *slots, uint32_t index)

@@ -13,7 +13,7 @@ struct lb_pair;
 struct lb_sockmap_slots {
 	uint32_t first;
 	uint32_t count;
-	uint32_t free_count;
+	uint32_t free_count;    /* atomic: read by reports */
 	uint32_t *free;         /* stack of pair numbers relative to <first> */
 	struct lb_pair **pairs; /* by the same number; NULL: nobody */
 };
@@ -26,6 +26,8 @@ void lb_sockmap_slots_free(struct lb_sockmap_slots **slots);
 /* Seats <p>: the index of its leg 0, leg 1 has the next. 0, or -ENOSPC when all are taken. */
 int lb_sockmap_slots_take(struct lb_sockmap_slots *slots, struct lb_pair *p, uint32_t *index);
 void lb_sockmap_slots_put(struct lb_sockmap_slots *slots, uint32_t index);
+/* How many are taken. Any thread. */
+uint32_t lb_sockmap_slots_used(const struct lb_sockmap_slots *slots);
 /* Who sits there; NULL: nobody, or it is another worker's. */
 struct lb_pair *lb_sockmap_slots_pair(const struct lb_sockmap_slots *slots, uint32_t index);
 
