@@ -379,13 +379,13 @@ int lb_admission_new(struct lb_admission_service **ret, const struct lb_admissio
 	a->opts = *opts;
 	a->news.fd = -1;
 	err = open_kernel(a);
-	if (err || !a->admit)
-		return err;
-	err = build(a);
+	if (!err && a->admit)
+		err = build(a);
 	if (err)
-		return err;
-	*ret = LB_TAKE_PTR(a);
-	return 0;
+		lb_err("admission: %s", strerror(-err));
+	if (!err && a->admit)
+		*ret = LB_TAKE_PTR(a);
+	return err;
 }
 
 int lb_admission_start(struct lb_admission_service *a)
@@ -396,6 +396,8 @@ int lb_admission_start(struct lb_admission_service *a)
 		return 0;
 	err = -pthread_create(&a->thread, NULL, run, a);
 	a->runs = !err;
+	if (err)
+		lb_err("admission: cannot start its thread: %s", strerror(-err));
 	return err;
 }
 

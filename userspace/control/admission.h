@@ -27,10 +27,10 @@ void lb_admission_unbuild(struct lb_rule *rule);
 /*
  * The kernel's part, for rules that were built: attached, with all rights of the start. One log
  * line says what is in service, and where, or why not. 0, with *ret NULL when no rule wants it or
- * it cannot be had; -ENOMEM.
+ * it cannot be had; -errno, logged.
  */
 int lb_admission_new(struct lb_admission_service **ret, const struct lb_admission_opts *opts);
-/* 0 or -errno. NULL is fine. */
+/* 0 or -errno, logged. NULL is fine. */
 int lb_admission_start(struct lb_admission_service *a);
 /* Ends the thread; the programs stay until lb_admission_free(). NULL is fine. */
 void lb_admission_stop(struct lb_admission_service *a);

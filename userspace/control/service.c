@@ -358,30 +358,6 @@ static int run_workers(struct lb_service *s)
 	return 0;
 }
 
-static int open_admission(struct lb_service *s, const char *instance)
-{
-	const struct lb_admission_opts opts = {
-		.instance = instance,
-		.config = s->config,
-		.rules = s->rules,
-		.rules_count = s->rules_count,
-	};
-	int err = lb_admission_new(&s->admission, &opts);
-
-	if (err)
-		lb_err("admission: %s", strerror(-err));
-	return err;
-}
-
-static int start_admission(struct lb_service *s)
-{
-	int err = lb_admission_start(s->admission);
-
-	if (err)
-		lb_err("admission: cannot start its thread: %s", strerror(-err));
-	return err;
-}
-
 static int bring_up(struct lb_service *s, const char *instance)
 {
 	int err;
@@ -402,7 +378,12 @@ static int bring_up(struct lb_service *s, const char *instance)
 		lb_err("bandwidth_limit: %s", strerror(-err));
 		return err;
 	}
-	err = open_admission(s, instance);
+	err = lb_admission_new(&s->admission, &(struct lb_admission_opts){
+						      .instance = instance,
+						      .config = s->config,
+						      .rules = s->rules,
+						      .rules_count = s->rules_count,
+					      });
 	if (err)
 		return err;
 	s->same_host = lb_same_host_apply(s->rules, s->rules_count, &s->limits, instance);
@@ -429,7 +410,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 	err = open_exporter(s);
 	if (err)
 		return err;
-	err = start_admission(s);
+	err = lb_admission_start(s->admission);
 	if (err)
 		return err;
 	err = run_workers(s);
