@@ -19,6 +19,7 @@
 #include "config/config_notices.h"
 #include "control/instance.h"
 #include "control/service.h"
+#include "control/tls.h"
 #include "kernel/admit.h"
 #include "kernel/graft_table.h"
 #include "kernel/kernel.h"
@@ -249,7 +250,7 @@ static enum exit_code with_config(const struct options *o)
 	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
 	bool refused;
 
-	refused = lb_config_load(&config, o->config, &notices) != 0;
+	refused = lb_config_load_with(&config, o->config, lb_tls_judge, &notices) != 0;
 	lb_config_notices_print(&notices, o->config, stderr);
 	if (refused)
 		return EXIT_CONFIG;

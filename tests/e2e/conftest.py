@@ -11,6 +11,7 @@ import pytest
 
 from lbtest import lane as lanes
 from lbtest import machine, net as nets
+from lbtest.certs import Authority
 from lbtest.daemon import LOSSY, PROGRAM, Daemon, rule
 from lbtest.grafting import Grafting, bad_checksums
 from lbtest.net import BACKEND_ADDR, LB_ADDR
@@ -112,16 +113,39 @@ def _endpoint(family, port, addr):
     return f"[{addr[family]}]:{port}" if family == 6 else f"{addr[family]}:{port}"
 
 
+# The peers speak no TLS: rules in a row do, the first one towards the next, .. the last one again
+# plain to the backend. One in the middle does both.
+SEALED = {"tls": 2, "tls_both": 3}
+
+
+def sealed_rules(carrier, first, pair, ca):
+    """<first> with TLS to its backend, and the rules behind it."""
+    _, _, port = first["listen"].rpartition(":")
+    count = SEALED[carrier]
+    sealed = {"enabled": True, "ca": str(ca), "name": "lane.example"}
+    hops = [{**first, "backend_tls": sealed}]
+    for hop in range(1, count):
+        address = f"127.0.0.1:{int(port) + 2000 * hop}"
+        hops[-1]["backends"] = [address]
+        hops.append({**first, "name": f"{first['name']}-{hop}", "listen": address,
+                     "tls": {"enabled": True, **pair.config()}})
+        if hop + 1 < count:
+            hops[-1]["backend_tls"] = sealed
+    hops[-1]["backends"] = first["backends"]
+    return hops
+
+
 def lane_rules(carrier):
     """{name: (rule, listen, backend)}: plain lanes, and one per other pair of families."""
-    base = 6000 + 100 * lanes.CARRIERS.index(carrier)
+    base = 6000 + 100 * [*lanes.CARRIERS, *SEALED].index(carrier)
     families = [(f"v4n{i}", 4, 4) for i in range(LANES)]
     families += [("v6", 6, 6), ("v4to6", 4, 6), ("v6to4", 6, 4)]
     found = {}
     for number, (name, front, back) in enumerate(families):
         listen, backend = base + number, base + 1000 + number
         found[name] = (rule(name, _endpoint(front, listen, LB_ADDR),
-                            [_endpoint(back, backend, BACKEND_ADDR)], acceleration=carrier,
+                            [_endpoint(back, backend, BACKEND_ADDR)],
+                            acceleration=lanes.RELAY if carrier in SEALED else carrier,
                             timeouts=LOSSY),
                        (LB_ADDR[front], listen), (BACKEND_ADDR[back], backend))
     return found
@@ -139,11 +163,19 @@ class CarrierDaemon:
         if self.daemon is None or not self.daemon.process.alive():
             if self.daemon is not None:
                 self.daemon.kill()
-            self.daemon = Daemon(self.net, self.folder,
-                                 {"rules": [r for r, _, _ in self.rules.values()]}).start()
-        lanes.skip_without(self.carrier, self.daemon)
+            self.daemon = Daemon(self.net, self.folder, {"rules": self.all_rules()}).start()
+        carrier = lanes.RELAY if self.carrier in SEALED else self.carrier
+        lanes.skip_without(carrier, self.daemon)
         _, listen, backend = self.rules[name]
-        return lanes.Lane(self.daemon, folder, name, listen, backend, self.carrier)
+        return lanes.Lane(self.daemon, folder, name, listen, backend, carrier)
+
+    def all_rules(self):
+        plain = [r for r, _, _ in self.rules.values()]
+        if self.carrier not in SEALED:
+            return plain
+        ca = Authority(self.folder)
+        pair = ca.issue("lane.example")
+        return [r for first in plain for r in sealed_rules(self.carrier, first, pair, ca.cert)]
 
     def close(self):
         if self.daemon is None or self.daemon not in Daemon.live:
@@ -157,14 +189,16 @@ class CarrierDaemon:
 
 @pytest.fixture(scope="session")
 def carrier_daemons(net, tmp_path_factory):
-    daemons = {c: CarrierDaemon(net, tmp_path_factory.mktemp(c), c) for c in lanes.CARRIERS}
+    daemons = {c: CarrierDaemon(net, tmp_path_factory.mktemp(c), c)
+               for c in (*lanes.CARRIERS, *SEALED)}
     yield daemons
     for d in daemons.values():
         d.close()
 
 
-@pytest.fixture(params=lanes.CARRIERS)
+@pytest.fixture(params=[*lanes.CARRIERS, *SEALED])
 def carrier(request):
+    """What moves the bytes of a lane: a carrier, or one of SEALED."""
     return request.param
 
 

@@ -68,6 +68,7 @@ def exchange_on(daemon, folder, carrier):
     return make
 
 
+@pytest.mark.parametrize("carrier", lanes.CARRIERS, indirect=True)
 def test_a_flow_without_bytes_ends_as_idle(exchange_on):
     options = {"send": 1000, "recv": 1000, "end": "keep", "hold": 1, "expect": "any", "go": 1}
     d, exchange = exchange_on(server=options, client=options, idle_ms=300)
@@ -83,6 +84,7 @@ def test_a_flow_without_bytes_ends_as_idle(exchange_on):
     d.stop()
 
 
+@pytest.mark.parametrize("carrier", lanes.CARRIERS, indirect=True)
 def test_bytes_in_one_direction_keep_a_flow_from_being_idle(exchange_on):
     # 1.2 s of a byte every 60 ms.
     options = {"recv": 20, "go": 1}
@@ -94,6 +96,7 @@ def test_bytes_in_one_direction_keep_a_flow_from_being_idle(exchange_on):
     d.stop()
 
 
+@pytest.mark.parametrize("carrier", lanes.CARRIERS, indirect=True)
 def test_a_flow_older_than_its_lifetime_is_reset(exchange_on):
     stream = {"send": 1 << 30, "pause_every": 10000, "pause_ms": 10, "expect": "rst", "go": 1}
     d, exchange = exchange_on(server=stream, client=stream, max_lifetime_ms=500)

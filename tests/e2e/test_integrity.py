@@ -32,6 +32,7 @@ def test_bytes_sent_before_the_backend_is_connected_arrive_whole(lane, size):
     lane.run(server, client).assert_identical("short", "not_established", "backlog")
 
 
+@pytest.mark.parametrize("carrier", lanes.CARRIERS, indirect=True)
 @pytest.mark.parametrize("size", [1, 65536, 1 << 20])
 def test_early_bytes_wait_for_a_slow_backend(lane, size):
     """The backend's SYN is lost once: a second passes in which the client sends."""

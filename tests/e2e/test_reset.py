@@ -65,6 +65,7 @@ def test_a_reset_after_the_clients_fin_reaches_the_client(lane):
     assert_mirrored(exchange, "reset_by_backend")
 
 
+@pytest.mark.parametrize("carrier", lanes.CARRIERS, indirect=True)
 def test_a_reset_of_a_flow_that_is_not_promoted_yet_reaches_the_server(lane):
     with lane.open({"expect": "rst"}, {"send": 70000, "order": "send", "end": "rst",
                                        "expect": "any"}) as exchange:
@@ -73,6 +74,7 @@ def test_a_reset_of_a_flow_that_is_not_promoted_yet_reaches_the_server(lane):
     exchange.assert_ends("reset_by_client")
 
 
+@pytest.mark.parametrize("carrier", lanes.CARRIERS, indirect=True)
 def test_a_killed_backend_with_unread_bytes_resets_all_five_hundred_clients(lane):
     flows, size = 500, 2000
     before = lane.daemon.metric("l4lb_traffic_bytes_total")

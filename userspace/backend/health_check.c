@@ -68,6 +68,8 @@ static int build_request(struct lb_health_check *c, enum lb_proxy_protocol versi
 		return -ENOMEM;
 	if (config->send_proxy)
 		write_proxy(out, version);
+	fflush(out);
+	c->probe.clear_len = size;
 	if (config->protocol == LB_HEALTH_CHECK_HTTP)
 		fprintf(out,
 			"GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: " AGENT
@@ -186,7 +188,8 @@ static void check_free(struct lb_health_check **pc)
 }
 
 int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config *rule,
-			 struct lb_backend *b, void *watcher, struct lb_health_check **ret)
+			 struct lb_backend_tls *tls, struct lb_backend *b, void *watcher,
+			 struct lb_health_check **ret)
 {
 	LB_AUTO(check_free) struct lb_health_check *c = calloc(1, sizeof(*c));
 	int err;
@@ -199,6 +202,8 @@ int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config
 	c->config = &rule->health_check;
 	c->probe = (struct lb_probe){.loop = h->opts.loop, .config = c->config, .addr = b->addr};
 	c->probe.done = on_done;
+	c->probe.tls = rule->health_check.tls ? tls : NULL;
+	c->probe.backend = b;
 	if (c->config->port)
 		lb_addr_set_port(&c->probe.addr, c->config->port);
 	err = build_request(c, rule->proxy_protocol);

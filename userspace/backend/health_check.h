@@ -17,6 +17,7 @@
 /* Descriptors they may take. */
 #define LB_PROBES_MAX 256u
 
+struct lb_backend_tls;
 struct lb_health_checks;
 struct lb_health_check; /* of one backend */
 
@@ -38,11 +39,13 @@ struct lb_health_checks_opts {
 /* 0 or -errno. Any thread, before the loop runs. */
 int lb_health_checks_new(struct lb_health_checks **ret, const struct lb_health_checks_opts *opts);
 /*
- * Checks <b> as <rule> says, at once for the first time; both outlive the check. 0 or -ENOMEM.
+ * Checks <b> as <rule> says, at once for the first time; both, and <tls>, with which checks over
+ * TLS are made, outlive the check. 0 or -ENOMEM.
  * The loop's thread, or before it runs.
  */
 int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config *rule,
-			 struct lb_backend *b, void *watcher, struct lb_health_check **ret);
+			 struct lb_backend_tls *tls, struct lb_backend *b, void *watcher,
+			 struct lb_health_check **ret);
 /* Ends it: no callback comes any more. NULL inside is fine. */
 void lb_health_checks_remove(struct lb_health_check **pc);
 /* Ends all. NULL is fine. The loop must not run any more. */

@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <openssl/err.h>
+
 #include "base/cleanup.h"
 
 #define READ_BYTES 4096
@@ -21,6 +23,8 @@ void lb_probe_stop(struct lb_probe *p)
 	int fd = p->watch.fd;
 
 	lb_timer_stop(p->loop, &p->timer);
+	lb_tls_context_leave(p->ssl);
+	p->ssl = NULL;
 	if (fd < 0)
 		return;
 	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
@@ -51,18 +55,33 @@ static void judge(struct lb_probe *p, enum lb_verdict verdict)
 		end(p, p->answer.cause);
 }
 
-/* True when all is said. */
-static bool say(struct lb_probe *p)
+/* Bytes that went; 0: none now; -1: it goes no further. */
+static ssize_t put(struct lb_probe *p, const char *data, size_t len)
 {
-	while (p->sent < p->request_len) {
-		ssize_t n = send(p->watch.fd, p->request + p->sent, p->request_len - p->sent,
-				 MSG_NOSIGNAL);
+	size_t n = 0;
+	ssize_t sent;
+	int r;
 
-		if (n < 0 && errno == EAGAIN)
+	if (!p->shaken) {
+		sent = send(p->watch.fd, data, len, MSG_NOSIGNAL);
+		return sent < 0 && errno == EAGAIN ? 0 : sent;
+	}
+	ERR_clear_error();
+	r = SSL_write_ex(p->ssl, data, len, &n);
+	return r == 1 || SSL_get_error(p->ssl, r) == SSL_ERROR_WANT_WRITE ? (ssize_t)n : -1;
+}
+
+/* True when the first <len> bytes of all there is to say are said. */
+static bool say(struct lb_probe *p, size_t len)
+{
+	while (p->sent < len) {
+		ssize_t n = put(p, p->request + p->sent, len - p->sent);
+
+		if (n == 0)
 			return false;
 		if (n < 0) {
 			/* It may have answered before it closed: that is heard first. */
-			p->sent = p->request_len;
+			p->sent = len;
 			return true;
 		}
 		p->sent += (size_t)n;
@@ -70,22 +89,103 @@ static bool say(struct lb_probe *p)
 	return true;
 }
 
+static void end_with_tls_error(struct lb_probe *p, const char *text)
+{
+	char cause[96];
+
+	snprintf(cause, sizeof(cause), "TLS: %s", text);
+	end(p, cause);
+}
+
+/* Bytes that came; 0: the end; -1: none now; -2: it failed, and that was told. */
+static ssize_t get(struct lb_probe *p, char *buf, size_t size)
+{
+	size_t n = 0;
+	ssize_t got;
+	int r, error;
+
+	if (!p->shaken) {
+		got = recv(p->watch.fd, buf, size, 0);
+		if (got >= 0 || errno == EAGAIN || errno == EINTR)
+			return got;
+		end_with_error(p, errno);
+		return -2;
+	}
+	ERR_clear_error();
+	errno = 0;
+	r = SSL_read_ex(p->ssl, buf, size, &n);
+	error = r == 1 ? SSL_ERROR_NONE : SSL_get_error(p->ssl, r);
+	switch (error) {
+	case SSL_ERROR_NONE:
+		return (ssize_t)n;
+	case SSL_ERROR_WANT_READ:
+	case SSL_ERROR_WANT_WRITE:
+		return -1;
+	case SSL_ERROR_ZERO_RETURN:
+		return 0;
+	case SSL_ERROR_SYSCALL:
+		end_with_error(p, errno ? errno : ECONNRESET);
+		return -2;
+	default:
+		/* An answer that is cut counts as far as it went. */
+		if (lb_tls_context_is_truncated())
+			return 0;
+		end_with_tls_error(p, lb_tls_context_error(p->ssl));
+		return -2;
+	}
+}
+
 static void listen_to(struct lb_probe *p)
 {
 	char buf[READ_BYTES];
 
 	for (int i = 0; i < READS_MAX && p->watch.fd >= 0; i++) {
-		ssize_t n = recv(p->watch.fd, buf, sizeof(buf), 0);
+		ssize_t n = get(p, buf, sizeof(buf));
 
-		if (n < 0 && (errno == EAGAIN || errno == EINTR))
-			return;
 		if (n < 0)
-			end_with_error(p, errno);
-		else if (n == 0)
+			return;
+		if (n == 0)
 			judge(p, lb_answer_end(&p->answer));
 		else
 			judge(p, lb_answer_feed(&p->answer, buf, (size_t)n));
 	}
+}
+
+/* True when it is over, or none is wanted. */
+static bool shake(struct lb_probe *p)
+{
+	int r, error;
+
+	if (!p->tls || p->shaken)
+		return true;
+	if (!p->ssl)
+		p->ssl = lb_backend_tls_open(p->tls, p->watch.fd, p->backend);
+	if (!p->ssl) {
+		end_with_error(p, ENOMEM);
+		return false;
+	}
+	ERR_clear_error();
+	r = SSL_do_handshake(p->ssl);
+	p->shaken = r == 1;
+	if (p->shaken)
+		return true;
+	error = SSL_get_error(p->ssl, r);
+	if (error == SSL_ERROR_WANT_READ)
+		(void)lb_watch_modify(p->loop, &p->watch, EPOLLIN);
+	else if (error == SSL_ERROR_WANT_WRITE)
+		(void)lb_watch_modify(p->loop, &p->watch, EPOLLIN | EPOLLOUT);
+	else
+		end_with_tls_error(p, lb_tls_context_error(p->ssl));
+	return false;
+}
+
+/* It is all said: is anything waited for? */
+static void said(struct lb_probe *p)
+{
+	p->silent = true;
+	(void)lb_watch_modify(p->loop, &p->watch, EPOLLIN);
+	/* Nothing may be waited for: then it is good already. */
+	judge(p, lb_answer_feed(&p->answer, NULL, 0));
 }
 
 static void on_connected(struct lb_probe *p)
@@ -109,14 +209,17 @@ static void on_event(struct lb_watch *w, uint32_t events)
 		on_connected(p);
 	if (w->fd < 0)
 		return;
-	if (p->sent < p->request_len || events & EPOLLOUT) {
-		if (!say(p))
+	if (!p->silent) {
+		if (!say(p, p->clear_len) || !shake(p))
 			return;
-		(void)lb_watch_modify(p->loop, w, EPOLLIN);
-		/* Nothing may be waited for: then it is good already. */
-		judge(p, lb_answer_feed(&p->answer, NULL, 0));
+		if (!say(p, p->request_len)) {
+			(void)lb_watch_modify(p->loop, w, EPOLLIN | EPOLLOUT);
+			return;
+		}
+		said(p);
 	}
-	if (w->fd >= 0 && events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+	/* TLS may have read more than it told of. */
+	if (w->fd >= 0 && (p->ssl || events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		listen_to(p);
 }
 
@@ -176,7 +279,7 @@ void lb_probe_start(struct lb_probe *p)
 	int err;
 
 	p->sent = 0;
-	p->connected = false;
+	p->connected = p->shaken = p->silent = false;
 	lb_answer_init(&p->answer, p->config);
 	err = open_connection(p);
 	if (!err) {

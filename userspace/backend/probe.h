@@ -10,6 +10,7 @@
 #define LB_BACKEND_PROBE_H
 
 #include "backend/answer.h"
+#include "backend/backend_tls.h"
 #include "loop/loop.h"
 
 enum lb_probe_result {
@@ -25,6 +26,9 @@ struct lb_probe {
 	struct lb_addr addr;
 	const char *request;
 	size_t request_len;
+	size_t clear_len;           /* so much of it goes before TLS begins: a PROXY header */
+	struct lb_backend_tls *tls; /* NULL: none is spoken; needs <backend> */
+	const struct lb_backend *backend;
 	/*
 	 * Called once for every start, unless it was stopped before. <cause>: what went wrong, in a
 	 * few words, NULL when all was well; valid until the callback returns.
@@ -34,9 +38,12 @@ struct lb_probe {
 	struct lb_watch watch;
 	struct lb_timer timer;
 	struct lb_answer answer;
+	struct ssl_st *ssl; /* NULL: not yet, or never */
 	size_t sent;
 	bool connected;
-	int error; /* what kept it from starting */
+	bool shaken; /* the handshake is over */
+	bool silent; /* all is said */
+	int error;   /* what kept it from starting */
 };
 
 /* All of the owner's fields are set. */

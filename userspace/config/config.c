@@ -58,7 +58,8 @@ static void fill_in(struct lb_config *config, const struct lb_yaml_node *root,
 /* --- bytes -> configuration ------------------------------------------------------------------- */
 
 static int build(struct lb_config *config, const struct lb_yaml_node *root,
-		 const char *num_acceptors, struct lb_config_notices *notices)
+		 const char *num_acceptors, lb_config_judge judge,
+		 struct lb_config_notices *notices)
 {
 	int r;
 
@@ -66,6 +67,8 @@ static int build(struct lb_config *config, const struct lb_yaml_node *root,
 	if (!r && !notices->errors) {
 		fill_in(config, root, num_acceptors, notices);
 		r = lb_config_check(config, root, notices);
+		if (!r && judge && !notices->errors)
+			judge(config, root, notices);
 	}
 	lb_config_notices_sort(notices);
 	if (r || notices->out_of_memory)
@@ -74,7 +77,7 @@ static int build(struct lb_config *config, const struct lb_yaml_node *root,
 }
 
 static int parse(struct lb_config **ret, const char *data, size_t size, const char *num_acceptors,
-		 struct lb_config_notices *notices)
+		 lb_config_judge judge, struct lb_config_notices *notices)
 {
 	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
 	LB_AUTO(lb_yaml_free) struct lb_yaml *doc = NULL;
@@ -90,7 +93,7 @@ static int parse(struct lb_config **ret, const char *data, size_t size, const ch
 	config = calloc(1, sizeof(*config));
 	if (!config)
 		return -ENOMEM;
-	r = build(config, doc->root, num_acceptors, notices);
+	r = build(config, doc->root, num_acceptors, judge, notices);
 	if (r)
 		return r;
 	*ret = LB_TAKE_PTR(config);
@@ -100,7 +103,7 @@ static int parse(struct lb_config **ret, const char *data, size_t size, const ch
 int lb_config_parse(struct lb_config **ret, const char *data, size_t size,
 		    struct lb_config_notices *notices)
 {
-	return parse(ret, data, size, NULL, notices);
+	return parse(ret, data, size, NULL, NULL, notices);
 }
 
 /* --- file -> bytes ---------------------------------------------------------------------------- */
@@ -216,6 +219,12 @@ static int read_lists(struct lb_config *config, struct lb_config_notices *notice
 
 int lb_config_load(struct lb_config **ret, const char *path, struct lb_config_notices *notices)
 {
+	return lb_config_load_with(ret, path, NULL, notices);
+}
+
+int lb_config_load_with(struct lb_config **ret, const char *path, lb_config_judge judge,
+			struct lb_config_notices *notices)
+{
 	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
 	LB_AUTO_FREE char *data = NULL;
 	size_t size = 0;
@@ -229,7 +238,7 @@ int lb_config_load(struct lb_config **ret, const char *path, struct lb_config_no
 		lb_config_notices_add(notices, LB_CONFIG_ERROR, 1, 1, NULL, "cannot be read: %s",
 				      strerrordesc_np(-r));
 	if (!r)
-		r = parse(&config, data, size, getenv("NUM_ACCEPTORS"), notices);
+		r = parse(&config, data, size, getenv("NUM_ACCEPTORS"), judge, notices);
 	if (!r)
 		r = read_lists(config, notices);
 	if (r)

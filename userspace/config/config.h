@@ -21,6 +21,8 @@
 #include "config/prefix.h"
 #include "config/prefix_file.h"
 
+struct lb_yaml_node;
+
 enum lb_protocol {
 	LB_PROTOCOL_TCP = 0,
 };
@@ -57,6 +59,12 @@ enum lb_proxy_protocol {
 enum lb_tls_version {
 	LB_TLS_VERSION_1_2 = 0,
 	LB_TLS_VERSION_1_3,
+};
+
+/* Whether a client must show a certificate when `client_ca` is given. */
+enum lb_client_auth {
+	LB_CLIENT_AUTH_REQUIRED = 0,
+	LB_CLIENT_AUTH_OPTIONAL,
 };
 
 enum lb_health_check_protocol {
@@ -136,16 +144,20 @@ struct lb_tls_config {
 	size_t certificates_count;
 	enum lb_tls_version min_version;
 	char *ciphers; /* NULL: the built-in list */
+	char *groups;  /* .. */
 	char **alpn;
 	size_t alpn_count;
 	char *client_ca; /* NULL: clients need no certificate */
+	char *client_crl;
+	enum lb_client_auth client_auth;
 	bool session_tickets;
 };
 
 struct lb_backend_tls_config {
 	bool enabled;
 	bool ignore_verify;
-	char *ca;   /* NULL: the system's */
+	char *ca; /* NULL: the system's */
+	char *crl;
 	char *name; /* NULL: the backend's tls_name, else its host */
 	char *client_cert;
 	char *client_key;
@@ -304,7 +316,20 @@ struct lb_config {
  */
 int lb_config_load(struct lb_config **ret, const char *path, struct lb_config_notices *notices);
 
-/* The same for bytes in memory, without looking at the environment. Pure: any thread, any time. */
+/*
+ * Judges what the file points at: certificates, keys. <root> is where everything stands. Adds to
+ * <notices>.
+ */
+typedef void (*lb_config_judge)(const struct lb_config *config, const struct lb_yaml_node *root,
+				struct lb_config_notices *notices);
+/* The same, and with <judge> after everything else was found acceptable. */
+int lb_config_load_with(struct lb_config **ret, const char *path, lb_config_judge judge,
+			struct lb_config_notices *notices);
+
+/*
+ * The same as lb_config_load() for bytes in memory, without looking at the environment. Pure: any
+ * thread, any time.
+ */
 int lb_config_parse(struct lb_config **ret, const char *data, size_t size,
 		    struct lb_config_notices *notices);
 

@@ -104,6 +104,24 @@ static void check_tls(struct check *c, struct place rule)
 			 "client_cert and client_key belong together; one of them is missing");
 }
 
+static void check_trust(struct check *c, struct place rule)
+{
+	const struct lb_tls_config *tls = &c->config->rules[rule.index].tls;
+	const struct lb_backend_tls_config *backend = &c->config->rules[rule.index].backend_tls;
+
+	if (tls->enabled && tls->client_crl && !tls->client_ca)
+		complain(c, LB_CONFIG_ERROR, rule, "tls", "client_crl",
+			 "says nothing without client_ca");
+	if (tls->enabled && tls->client_auth == LB_CLIENT_AUTH_OPTIONAL && !tls->client_ca)
+		complain(c, LB_CONFIG_ERROR, rule, "tls", "client_auth",
+			 "says nothing without client_ca");
+	if (backend->enabled && backend->crl && !backend->ca)
+		complain(c, LB_CONFIG_ERROR, rule, "backend_tls", "crl", "says nothing without ca");
+	if (backend->enabled && backend->ignore_verify)
+		complain(c, LB_CONFIG_WARNING, rule, "backend_tls", "ignore_verify",
+			 "whoever is in between can read and change everything");
+}
+
 static void check_health(struct check *c, struct place rule)
 {
 	const struct lb_health_check_config *health = &c->config->rules[rule.index].health_check;
@@ -188,6 +206,7 @@ int lb_config_check(const struct lb_config *config, const struct lb_yaml_node *r
 		check_name(&c, rule);
 		check_backends(&c, rule);
 		check_tls(&c, rule);
+		check_trust(&c, rule);
 		check_health(&c, rule);
 		check_access_lists(&c, rule);
 	}

@@ -94,6 +94,12 @@ static const struct lb_schema_word tls_version_words[] = {
 	{0},
 };
 
+static const struct lb_schema_word client_auth_words[] = {
+	{"required", LB_CLIENT_AUTH_REQUIRED},
+	{"optional", LB_CLIENT_AUTH_OPTIONAL},
+	{0},
+};
+
 static const struct lb_schema_word health_check_words[] = {
 	{"tcp", LB_HEALTH_CHECK_TCP},
 	{"http", LB_HEALTH_CHECK_HTTP},
@@ -146,8 +152,7 @@ static const struct lb_schema_key backend_keys[] = {
 	 .help = "Used only while no other backend is up."},
 	{"max_connections", NUMBER(lb_backend_config, max_connections), RANGE(0, CONNECTIONS),
 	 .def = "0", .help = "Connections it gets at once, over all workers. 0: no limit."},
-	{"tls_name", STRING(lb_backend_config, tls_name), RANGE(1, 253), PROTECTS,
-	 .otherwise = "its host",
+	{"tls_name", STRING(lb_backend_config, tls_name), RANGE(1, 253), .otherwise = "its host",
 	 .help = "Name asked for and verified when `backend_tls` is enabled."},
 };
 static const struct lb_schema_block backend_block = {KEYS(backend_keys), .shorthand = "addr"};
@@ -179,8 +184,7 @@ static const struct lb_schema_key timeouts_keys[] = {
 	{"idle_ms", MS(lb_timeouts_config, idle_ms), RANGE(0, 365 * DAY), .def = "10min",
 	 .help = "A flow without a byte either way for so long is closed. 0: never."},
 	{"handshake_ms", MS(lb_timeouts_config, handshake_ms), RANGE(1, HOUR), .def = "10s",
-	 .help = "What a client has to say before it is served, a PROXY header, must be complete "
-		 "by then."},
+	 .help = "A client's PROXY header and TLS handshake must be complete by then."},
 	{"max_lifetime_ms", MS(lb_timeouts_config, max_lifetime_ms), RANGE(0, 365 * DAY),
 	 .def = "0", .help = "A flow older than this is closed. 0: never."},
 	{"drain_ms", MS(lb_timeouts_config, drain_ms), RANGE(0, 7 * DAY), .def = "30s",
@@ -223,11 +227,18 @@ static const struct lb_schema_key tls_keys[] = {
 	{"min_version", WORD(lb_tls_config, min_version, tls_version_words), .def = "1.2",
 	 .help = "Oldest TLS version spoken."},
 	{"ciphers", STRING(lb_tls_config, ciphers), RANGE(1, 4096),
-	 .otherwise = "a modern selection", .help = "OpenSSL cipher list."},
+	 .otherwise = "Mozilla's intermediate selection",
+	 .help = "OpenSSL cipher list; names that begin with TLS_ are for TLS 1.3."},
+	{"groups", STRING(lb_tls_config, groups), RANGE(1, 4096), .otherwise = "X25519:P-256:P-384",
+	 .help = "Groups for the key exchange, best first."},
 	{"alpn", .type = LB_SCHEMA_STRING, LIST(lb_tls_config, alpn, char *), ITEMS(0, 16),
 	 RANGE(1, 255), .help = "Protocols offered, best first."},
 	{"client_ca", STRING(lb_tls_config, client_ca), RANGE(1, PATH_BYTES),
 	 .help = "PEM file: clients must show a certificate signed by one of these."},
+	{"client_crl", STRING(lb_tls_config, client_crl), RANGE(1, PATH_BYTES),
+	 .help = "PEM file: certificates that are revoked, a list for each authority."},
+	{"client_auth", WORD(lb_tls_config, client_auth, client_auth_words), .def = "required",
+	 .help = "Whether a client may come without a certificate (optional)."},
 	{"session_tickets", BOOL(lb_tls_config, session_tickets), .def = "true",
 	 .help = "Let clients resume sessions."},
 };
@@ -240,6 +251,8 @@ static const struct lb_schema_key backend_tls_keys[] = {
 	 .help = "Accept any certificate. Only for tests."},
 	{"ca", STRING(lb_backend_tls_config, ca), RANGE(1, PATH_BYTES), .otherwise = "the system's",
 	 .help = "PEM file: who may sign for backends."},
+	{"crl", STRING(lb_backend_tls_config, crl), RANGE(1, PATH_BYTES),
+	 .help = "PEM file: certificates that are revoked, a list for each authority; needs `ca`."},
 	{"name", STRING(lb_backend_tls_config, name), RANGE(1, 253),
 	 .otherwise = "each backend's host", .help = "Name asked for and verified."},
 	{"client_cert", STRING(lb_backend_tls_config, client_cert), RANGE(1, PATH_BYTES),
@@ -318,8 +331,8 @@ static const struct lb_schema_key health_check_keys[] = {
 	 .help = "Successes in a row that bring a backend up."},
 	{"fall", NUMBER(lb_health_check_config, fall), RANGE(1, 100), .def = "3",
 	 .help = "Failures in a row that take it down."},
-	{"tls", BOOL(lb_health_check_config, tls), .def = "false", PROTECTS,
-	 .help = "Check over TLS."},
+	{"tls", BOOL(lb_health_check_config, tls), .def = "false",
+	 .help = "Check over TLS, verified as `backend_tls` says, or not at all without it."},
 	{"send_proxy", BOOL(lb_health_check_config, send_proxy), .def = "false",
 	 .help = "Start with a PROXY header: of version 2 if `proxy_protocol` says so, else 1."},
 	{"send", TEXT(lb_health_check_config, send), RANGE(1, 4096),
@@ -381,8 +394,8 @@ static const struct lb_schema_key rule_keys[] = {
 	 LIST(lb_rule_config, accept_proxy_protocol, struct lb_prefix),
 	 .help = "Proxies in front of this rule: they must begin with a PROXY header, which is "
 		 "believed; all other peers are refused. Empty: no header is read."},
-	{"tls", BLOCK(lb_rule_config, tls, tls_block), PROTECTS, .help = "TLS towards clients."},
-	{"backend_tls", BLOCK(lb_rule_config, backend_tls, backend_tls_block), PROTECTS,
+	{"tls", BLOCK(lb_rule_config, tls, tls_block), .help = "TLS towards clients."},
+	{"backend_tls", BLOCK(lb_rule_config, backend_tls, backend_tls_block),
 	 .help = "TLS towards backends."},
 	{"sni", .type = LB_SCHEMA_BLOCK, .block = &sni_block, PROTECTS, ITEMS(0, 1024),
 	 LIST(lb_rule_config, sni, struct lb_sni_config),

@@ -277,7 +277,8 @@ static int begin(struct watched *w)
 	if (config->passive_health.enabled && !w->passive.at_ms)
 		err = lb_passive_init(&w->passive, &config->passive_health);
 	if (!err && config->health_check.enabled)
-		err = lb_health_checks_add(w->health->checks, config, w->backend, w, &w->check);
+		err = lb_health_checks_add(w->health->checks, config, w->rule->check_tls,
+					   w->backend, w, &w->check);
 	w->away = err != 0;
 	return err;
 }

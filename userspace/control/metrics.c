@@ -13,6 +13,7 @@
 #include "control/service.h"
 #include "flow/bandwidth_limit.h"
 #include "flow/rate_limit.h"
+#include "flow/tls.h"
 #include "kernel/admit.h"
 #include "kernel/graft_table.h"
 
@@ -149,6 +150,32 @@ static void bandwidth(const struct view *v)
 	fprintf(v->out, "l4lb_buckets %" PRIu32 "\n", buckets ? lb_buckets_used(buckets) : 0);
 	head(v, "l4lb_buckets_max", "gauge", "As many there are.");
 	fprintf(v->out, "l4lb_buckets_max %" PRIu32 "\n", buckets ? lb_buckets_max(buckets) : 0);
+}
+
+static void tls(const struct view *v)
+{
+	static const char *const sides[] = {"client", "backend"};
+	static const char *const results[] = {"full", "resumed", "failed"};
+	const char *name = "l4lb_tls_handshakes_total";
+
+	head(v, name, "counter", "TLS handshakes ended, by how.");
+	for (size_t r = 0; r < v->rules_count; r++) {
+		for (unsigned int i = 0; i < 2 * LB_HANDSHAKE_MAX_; i++) {
+			fputs(name, v->out);
+			label(v->out, "rule", v->rules[r].config->name, true);
+			label(v->out, "side", sides[i / LB_HANDSHAKE_MAX_], false);
+			label(v->out, "result", results[i % LB_HANDSHAKE_MAX_], false);
+			fprintf(v->out, "} %" PRIu64 "\n",
+				v->sums[r]
+					.handshakes[i / LB_HANDSHAKE_MAX_][i % LB_HANDSHAKE_MAX_]);
+		}
+	}
+	head(v, "l4lb_tls_certificate_expiry_seconds", "gauge",
+	     "When the first of the rule's certificates expires, seconds since 1970.");
+	for (size_t r = 0; r < v->rules_count; r++)
+		if (v->rules[r].tls)
+			row(v, "l4lb_tls_certificate_expiry_seconds", r, NULL, NULL,
+			    (uint64_t)lb_tls_expiry(v->rules[r].tls));
 }
 
 static void durations(const struct view *v)
@@ -459,6 +486,7 @@ static void render(const struct view *v)
 	flows(v);
 	durations(v);
 	bandwidth(v);
+	tls(v);
 	backends(v);
 	graft(v);
 	admission(v);

@@ -22,6 +22,7 @@
 #include "control/instance.h"
 #include "control/metrics.h"
 #include "control/same_host.h"
+#include "control/tls.h"
 #include "flow/accept.h"
 #include "flow/bandwidth_limit.h"
 #include "flow/client_connection_limit.h"
@@ -60,12 +61,8 @@ struct lb_service {
 static uint32_t count_cores(void)
 {
 	cpu_set_t set;
-	int n;
 
-	if (sched_getaffinity(0, sizeof(set), &set))
-		return 1;
-	n = CPU_COUNT(&set);
-	return n > 0 ? (uint32_t)n : 1;
+	return sched_getaffinity(0, sizeof(set), &set) ? 1 : (uint32_t)CPU_COUNT(&set);
 }
 
 /*
@@ -95,6 +92,8 @@ static int build_rule(struct lb_service *s, struct lb_rule *rule)
 	uint32_t clients = rule->config->client_connection_limit;
 	int err = lb_backends_build(s->backends, rule);
 
+	if (!err)
+		err = lb_tls_build(rule);
 	if (err)
 		return err;
 	if (clients)
@@ -494,6 +493,7 @@ void lb_service_stop(struct lb_service **ps)
 		lb_client_connection_limit_free(&s->rules[i].client_connection_limit);
 		lb_bandwidth_limit_free(&s->rules[i].bandwidth_limit);
 		lb_admission_unbuild(&s->rules[i]);
+		lb_tls_release(&s->rules[i]);
 	}
 	free(s->rules);
 	lb_buckets_free(&s->buckets);

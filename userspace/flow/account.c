@@ -88,6 +88,7 @@ static void fill(struct lb_flow_record *r, const struct lb_session *s, enum lb_r
 		.why = p->why,
 		.reason = reason,
 		.error = p->error,
+		.detail = p->detail,
 		.bytes = {p->dir[0].bytes, p->dir[1].bytes},
 		.duration_ms = duration_ms(s),
 		.connected = s->connected_ns != 0,
@@ -207,6 +208,10 @@ size_t lb_account_format(const struct lb_flow_record *r, char *line, size_t size
 	    r->carrier ? lb_why_word(r->why) : "-", lb_reason_word(r->reason));
 	if (r->error)
 		add(&t, " error=%s", strerrorname_np(r->error));
+	if (r->detail) {
+		add(&t, " detail=");
+		add_word(&t, r->detail);
+	}
 	add(&t, " up=%llu down=%llu", (unsigned long long)r->bytes[0],
 	    (unsigned long long)r->bytes[1]);
 	add(&t, " duration_ms=%llu", (unsigned long long)r->duration_ms);

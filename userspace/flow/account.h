@@ -18,6 +18,14 @@ struct lb_session;
 #define LB_DURATION_BUCKETS 10
 extern const uint64_t lb_duration_bounds_ms[LB_DURATION_BUCKETS];
 
+/* How a TLS handshake ended. */
+enum lb_handshake {
+	LB_HANDSHAKE_FULL,
+	LB_HANDSHAKE_RESUMED,
+	LB_HANDSHAKE_FAILED,
+	LB_HANDSHAKE_MAX_
+};
+
 /* Nothing but uint64_t: lb_account_add() relies on it. */
 struct lb_counters {
 	uint64_t connections; /* accepted */
@@ -27,9 +35,10 @@ struct lb_counters {
 	uint64_t flows[LB_CARRIER_MAX_]; /* ended, by the carrier they ended on */
 	uint64_t whys[LB_WHY_MAX_];      /* ended, by why not on a faster one */
 	uint64_t ends[LB_REASON_MAX_];
-	uint64_t promotions[LB_CARRIER_MAX_]; /* from relay, by where to */
-	uint64_t connect_failures;            /* single tries */
-	uint64_t unlogged;                    /* refusals without a line in the access log */
+	uint64_t promotions[LB_CARRIER_MAX_];      /* from relay, by where to */
+	uint64_t connect_failures;                 /* single tries */
+	uint64_t unlogged;                         /* refusals without a line in the access log */
+	uint64_t handshakes[2][LB_HANDSHAKE_MAX_]; /* by leg */
 	uint64_t durations[LB_DURATION_BUCKETS + 1];
 	uint64_t duration_sum_ms;
 	uint64_t bandwidth_waits[2]; /* how often a flow had bytes and no budget, by direction .. */
@@ -62,7 +71,8 @@ struct lb_flow_record {
 	const char *carrier; /* NULL: it was never carried; <why> then means nothing */
 	enum lb_why why;
 	enum lb_reason reason;
-	int error; /* positive errno; 0: none */
+	int error;          /* positive errno; 0: none */
+	const char *detail; /* what TLS said; NULL: nothing */
 	uint64_t bytes[2];
 	uint64_t duration_ms;
 	uint64_t connect_us;

@@ -98,7 +98,16 @@ void lb_carrier_bypass(struct lb_pair *p)
 {
 	p->bypassed = p->sockmap_off = true;
 	p->graft = LB_PAIR_GRAFT_OFF;
-	p->why = LB_WHY_SAME_HOST;
+	if (p->why != LB_WHY_TLS)
+		p->why = LB_WHY_SAME_HOST;
+}
+
+void lb_carrier_seal(struct lb_pair *p, const struct lb_carrier *carrier)
+{
+	p->carrier = carrier;
+	p->sockmap_off = true;
+	p->graft = LB_PAIR_GRAFT_OFF;
+	p->why = LB_WHY_TLS;
 }
 
 void lb_carrier_limit(struct lb_pair *p)

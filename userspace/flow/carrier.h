@@ -32,6 +32,7 @@
 struct lb_graft;
 struct lb_grafts;
 struct lb_pair;
+struct ssl_st; /* OpenSSL's SSL */
 struct lb_ports;
 
 enum lb_reason {
@@ -101,6 +102,10 @@ struct lb_leg {
 	uint32_t lead_out; /* .. and to it, written before */
 	/* Its window for the sake of the budget, see throttle.h; 0: untouched. */
 	uint32_t throttled;
+	/* TLS; NULL: it speaks none. */
+	struct ssl_st *ssl;
+	uint32_t control; /* control messages since its last payload */
+	bool alerted;     /* it was told what is wrong: that must arrive, so it is not reset */
 	/* sockmap */
 	uint64_t cookie;
 	uint32_t window;   /* bytes its peer may have under way to us .. */
@@ -188,6 +193,7 @@ struct lb_pair {
 	enum lb_acceleration acceleration;
 	enum lb_why why; /* why it is not on a faster carrier */
 	int error; /* what the failed leg's socket said, a positive errno; 0: nothing failed */
+	const char *detail; /* what its TLS said; static, NULL: nothing */
 };
 
 /* tcpi_state, include/net/tcp_states.h: <netinet/tcp.h> has it, but not beside <linux/tcp.h>. */
@@ -215,6 +221,8 @@ void lb_carrier_bypass(struct lb_pair *p);
  * lb_carrier_init().
  */
 void lb_carrier_limit(struct lb_pair *p);
+/* A leg speaks TLS: <carrier> has the pair for good. Right after lb_carrier_init(). */
+void lb_carrier_seal(struct lb_pair *p, const struct lb_carrier *carrier);
 /* Begins in relay. Events that came before are told through leg[].readable and .until_empty. */
 void lb_carrier_begin(struct lb_pair *p);
 

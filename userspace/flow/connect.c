@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "flow/keepalive.h"
 #include "flow/segments.h"
+#include "flow/tls_relay.h"
 
 /* Local ports tried before the kernel is asked for one. */
 #define PORT_TRIES 3
@@ -67,6 +68,9 @@ static void backend_drop(struct lb_session *s, bool own_fault)
 		s->rule->failed(s->rule, s->backend);
 	lb_select_release(s->rule->select, s->backend);
 	s->backend = NULL;
+	lb_tls_relay_leave(leg);
+	leg->lead_out = 0;
+	leg->alerted = leg->readable = leg->until_empty = false;
 	if (fd < 0)
 		return;
 	lb_watch_remove(s->env->carrier.loop, &leg->watch, true);
@@ -234,6 +238,14 @@ void lb_connect_leave(struct lb_session *s)
 enum lb_step lb_connect_enter(struct lb_session *s)
 {
 	s->reason = LB_REASON_NO_BACKEND;
+	return try_next(s);
+}
+
+enum lb_step lb_connect_retry(struct lb_session *s)
+{
+	lb_timer_stop(s->env->carrier.loop, &s->timer);
+	s->connected_ns = 0;
+	backend_drop(s, false);
 	return try_next(s);
 }
 

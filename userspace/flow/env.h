@@ -10,11 +10,13 @@
 #include "flow/carrier.h"
 #include "flow/select_queue.h"
 
+struct lb_backend_tls;
 struct lb_bandwidth_limit;
 struct lb_acl;
 struct lb_admit;
 struct lb_client_connection_limit;
 struct lb_rate_limit;
+struct lb_tls;
 
 /* A rule in service; shared by all workers. */
 struct lb_rule {
@@ -27,7 +29,10 @@ struct lb_rule {
 	struct lb_client_connection_limit *client_connection_limit; /* NULL: none */
 	struct lb_bandwidth_limit *bandwidth_limit;                 /* NULL: none */
 	struct lb_rate_limit *rate_limit;                           /* NULL: none */
-	struct lb_admit *admit; /* NULL: who is refused is refused here alone */
+	struct lb_admit *admit;             /* NULL: who is refused is refused here alone */
+	struct lb_tls *tls;                 /* NULL: clients speak none */
+	struct lb_backend_tls *backend_tls; /* NULL: backends speak none */
+	struct lb_backend_tls *check_tls;   /* .. of health_check.tls */
 	/* NULL, or told of every flow that shows <b> failing. Any worker; must not block. */
 	void (*failed)(const struct lb_rule *rule, struct lb_backend *b);
 	void *failed_arg;
@@ -57,6 +62,13 @@ struct lb_refusal_lines {
 	uint64_t unlogged; /* since the last one that was written */
 };
 
+/* Steps of TLS handshakes, see tls_stage.c. */
+struct lb_handshakes {
+	uint64_t turn_ns; /* the loop's turn that .. */
+	uint32_t steps;   /* .. has made so many */
+	uint32_t queued;  /* sessions that wait for another turn */
+};
+
 /* What a worker lends to its sessions. */
 struct lb_flow_env {
 	struct lb_carrier_env carrier;
@@ -64,6 +76,7 @@ struct lb_flow_env {
 	struct lb_counters *counters; /* by rule index */
 	struct lb_slab slab;
 	struct lb_list sessions;
+	struct lb_handshakes handshakes;
 	struct lb_door door; /* for sessions that waited for a backend */
 	struct lb_refusal_lines refusal_lines;
 	/* NULL: no access log. Must not block. */

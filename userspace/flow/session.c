@@ -9,6 +9,9 @@
  *                                                                     reset_by_client
  *   admit    admit.c          access lists, connections and new       acl_denied, client_limit,
  *            acl.c rate_limit.c connections by client                 rate_limited
+ *   tls in   tls_stage.c      the client's TLS handshake              tls_failed, full,
+ *                                                                     handshake_timeout,
+ *                                                                     reset_by_client
  *   select   select.c         picks a backend, within its limit       no_backend,
  *                                                                     backend_limit,
  *                           .. or waits for one that has room         queue_full, queue_timeout
@@ -18,17 +21,21 @@
  *   header   proxy_protocol   tells the backend who the client is    reset_by_client,
  *   out      _stage.c                                                 reset_by_backend,
  *                                                                     connect_timeout
+ *   tls out  tls_stage.c      the backend's, else the next backend    backend_tls_failed,
+ *                                                                     reset_by_client, full
  *   carry    carrier.c        relay; promotes to graft or sockmap     done, idle, reset_by_client,
  *            relay.c sockmap.c when earned; keeps to the rule's       reset_by_backend,
  *            graft.c           bandwidth (bandwidth_limit.c)          max_lifetime, drained, full,
- *                                                                     backend_down
+ *            tls_relay.c      .. or TLS, which stays in userspace      backend_down, tls_failed,
+ *                                                                     tls_truncated,
+ *                                                                     backend_tls_failed
  *   account  account.c        counters, one access-log line
  *
  * A grafted flow leaves its session: graft_keeper.c sees to its end and to the last stage.
  *
  * This file knows the order and nothing of what the stages do; stages never call each other. A
- * stage answers NEXT, WAIT or CLOSE, and only step() below acts on it. lb_session_close() is the
- * one way out.
+ * stage answers NEXT, WAIT, RETRY or CLOSE, and only step() below acts on it. lb_session_close() is
+ * the one way out.
  */
 #include "flow/session.h"
 
@@ -45,6 +52,8 @@
 #include "flow/graft_keeper.h"
 #include "flow/grafts.h"
 #include "flow/proxy_protocol_stage.h"
+#include "flow/tls_relay.h"
+#include "flow/tls_stage.h"
 
 struct stage {
 	const char *name;
@@ -61,16 +70,26 @@ static const struct stage stages[] = {
 	{"proxy_protocol_in", lb_proxy_protocol_in_enter, lb_proxy_protocol_in_event,
 	 lb_proxy_protocol_in_timeout},
 	{"admit", lb_admit_enter, NULL, NULL},
+	{"tls_in", lb_tls_in_enter, lb_tls_in_event, lb_tls_in_timeout},
 	{"connect", lb_connect_enter, lb_connect_event, lb_connect_timeout},
 	{"proxy_protocol_out", lb_proxy_protocol_out_enter, lb_proxy_protocol_out_event,
 	 lb_proxy_protocol_out_timeout},
+	{"tls_out", lb_tls_out_enter, lb_tls_out_event, lb_tls_out_timeout},
 	{"carry", carry_enter, carry_event, carry_timeout},
 };
 
+/* Back at connect: how its next try goes. */
+static enum lb_step retry(struct lb_session *s)
+{
+	while (stages[s->stage].enter != lb_connect_enter)
+		s->stage--;
+	return lb_connect_retry(s);
+}
+
 static void step(struct lb_session *s, enum lb_step answer)
 {
-	while (answer == LB_STEP_NEXT && !s->closed)
-		answer = stages[++s->stage].enter(s);
+	while (!s->closed && (answer == LB_STEP_NEXT || answer == LB_STEP_RETRY))
+		answer = answer == LB_STEP_NEXT ? stages[++s->stage].enter(s) : retry(s);
 	if (answer == LB_STEP_CLOSE)
 		lb_session_close(s, s->reason, false);
 }
@@ -89,6 +108,19 @@ static void on_timer(struct lb_timer *t)
 	struct lb_session *s = lb_container_of(t, struct lb_session, timer);
 
 	step(s, stages[s->stage].timeout(s));
+}
+
+static void on_again(struct lb_task *t)
+{
+	struct lb_pair *p = lb_container_of(t, struct lb_pair, again);
+	struct lb_session *s = lb_container_of(p, struct lb_session, pair);
+
+	step(s, stages[s->stage].event(s, LB_LEG_CLIENT, 0));
+}
+
+void lb_session_again(struct lb_session *s)
+{
+	lb_loop_again(s->env->carrier.loop, &s->pair.again, on_again);
 }
 
 enum lb_step lb_session_client_waits(struct lb_session *s, uint32_t events)
@@ -229,7 +261,9 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 	lb_carrier_init(&s->pair, &env->carrier, rule->config->acceleration);
 	if (rule->bandwidth_limit)
 		lb_carrier_limit(&s->pair);
-	if (rule->same_host)
+	if (rule->tls || rule->backend_tls)
+		lb_carrier_seal(&s->pair, &lb_tls_relay);
+	else if (rule->same_host)
 		lb_carrier_bypass(&s->pair);
 	s->pair.end = on_pair_end;
 	s->pair.promoted = on_promoted;
@@ -262,7 +296,7 @@ static void close_leg(struct lb_session *s, struct lb_leg *leg, bool clean)
 
 	if (fd < 0)
 		return;
-	if (!clean)
+	if (!clean && !leg->alerted)
 		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	lb_watch_remove(s->env->carrier.loop, &leg->watch, true);
 	close(fd);
@@ -301,6 +335,7 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 		s->pair.carrier->quit(&s->pair, clean);
 	close_leg(s, &s->pair.leg[LB_LEG_CLIENT], clean);
 	close_leg(s, &s->pair.leg[LB_LEG_BACKEND], clean);
+	lb_tls_stage_leave(s);
 	if (s->carrying)
 		s->pair.carrier->stop(&s->pair);
 	leave_limits(s);

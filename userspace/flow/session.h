@@ -13,6 +13,7 @@
 enum lb_step {
 	LB_STEP_NEXT,  /* on to the next stage */
 	LB_STEP_WAIT,  /* for an event or the timer */
+	LB_STEP_RETRY, /* back to connect: another backend, or session->reason if there is none */
 	LB_STEP_CLOSE, /* session->reason says why */
 };
 
@@ -46,6 +47,7 @@ struct lb_session {
 	bool distressed; /* counted against its backend already */
 	bool carrying;
 	bool closed;
+	bool handshake_queued; /* waits for a turn of the loop that has time for it */
 };
 
 /*
@@ -60,6 +62,9 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
  * in its socket and are remembered. LB_STEP_WAIT, or LB_STEP_CLOSE when it is gone.
  */
 enum lb_step lb_session_client_waits(struct lb_session *s, uint32_t events);
+
+/* The stage's event(s, LB_LEG_CLIENT, 0) in the next turn. */
+void lb_session_again(struct lb_session *s);
 
 /* Some of the worker's have come to env->door: they go on. */
 void lb_session_granted(struct lb_flow_env *env);

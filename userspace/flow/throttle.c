@@ -73,6 +73,16 @@ size_t lb_throttle_room(struct lb_pair *p, unsigned int d, ssize_t *peeked)
 	return lb_budget_reserve(b, (uint32_t)*peeked, now);
 }
 
+size_t lb_throttle_room_for(struct lb_pair *p, unsigned int d, uint32_t waiting)
+{
+	struct lb_budget *b = &p->dir[d].budget;
+	uint64_t now = lb_loop_now_ns(p->env->loop), room = lb_budget_room(b, now);
+
+	if (room)
+		return room < SIZE_MAX ? room : SIZE_MAX;
+	return lb_budget_wait_ns(b, now) ? 0 : lb_budget_reserve(b, waiting, now);
+}
+
 bool lb_throttle_is_short(const struct lb_pair *p, unsigned int d)
 {
 	const struct lb_budget *b = &p->dir[d].budget;

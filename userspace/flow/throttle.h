@@ -25,6 +25,8 @@ uint32_t lb_throttle_window(const struct lb_pair *p, unsigned int i);
  * recv(2) of the source said, errno too, or 1: there are bytes and they have to wait.
  */
 size_t lb_throttle_room(struct lb_pair *p, unsigned int d, ssize_t *peeked);
+/* The same where <waiting> bytes, at least one, are known to be there. */
+size_t lb_throttle_room_for(struct lb_pair *p, unsigned int d, uint32_t waiting);
 /* Bytes are let go in small portions: to be moved one in a turn of the loop. */
 bool lb_throttle_is_short(const struct lb_pair *p, unsigned int d);
 /* <bytes> of it were read. */

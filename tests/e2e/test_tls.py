@@ -1,0 +1,581 @@
+# SPDX-License-Identifier: MIT
+"""TLS with clients: who gets which certificate, who is let in, what harms nobody."""
+import contextlib
+import re
+import shutil
+import signal
+import socket
+import ssl
+import struct
+import time
+
+import pytest
+
+from lbtest import machine, tls
+from lbtest.backends import Backend
+from lbtest.certs import Authority
+from lbtest.daemon import PROGRAM, rule
+from lbtest.net import BACKEND_ADDR, CLIENT, LB, LB_ADDR, PREFIX
+from lbtest.process import BUILD, PATIENCE, ROOT, SAN, run, wait_until
+
+LISTEN, BACK = 6960, 7960
+AT = (LB_ADDR[4], LISTEN)
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def pair(ca):
+    return ca.issue("app.example", "*.app.example")
+
+
+@pytest.fixture
+def serve(net):
+    """serve(kind): a backend that does as backends.py says."""
+    made = []
+
+    def make(kind):
+        made.append(Backend(net, BACK, kind))
+        return made[-1]
+    yield make
+    for b in made:
+        b.close()
+
+
+@pytest.fixture
+def echo(serve):
+    return serve(tls.echo)
+
+
+@pytest.fixture
+def start(daemon, pair):
+    """start(tls keys, **keys of the rule): one rule that terminates TLS."""
+    def make(keys=None, **more):
+        return daemon({"workers": 2, "rules": [rule(
+            "r", f"{LB_ADDR[4]}:{LISTEN}", [f"{BACKEND_ADDR[4]}:{BACK}"],
+            tls={"enabled": True, **pair.config(), **(keys or {})}, **more)]}).start()
+    return make
+
+
+def ping(c, text=b"ping"):
+    c.sendall(text)
+    got = b""
+    while len(got) < len(text):
+        more = c.recv(len(text) - len(got))
+        assert more, f"closed after {got!r}"
+        got += more
+    assert got == text
+
+
+def refused(net, context, **options):
+    """The handshake is refused; TLS 1.3 clients may hear of it only when they read."""
+    with pytest.raises((ssl.SSLError, ConnectionError)) as raised:
+        with tls.connect(net, AT, context, **options) as c:
+            assert c.recv(1) == b"", "it was answered"
+            raise ConnectionError("closed")
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_bytes_cross_and_the_log_counts_the_payload(net, start, echo, ca, version):
+    d = start()
+    with tls.connect(net, AT, tls.client_context(ca.cert, version=version)) as c:
+        ping(c)
+        ping(c, bytes(range(256)) * 4000)
+        own = c.getsockname()
+        assert c.unwrap().recv(1) == b"", "both say goodbye, then the FIN"
+    flow, = d.wait_flows(1)
+    assert (flow["carrier"], flow["why"], flow["reason"]) == ("relay", "tls", "done"), flow
+    assert flow["up"] == flow["down"] == str(4 + 256 * 4000), flow
+    assert flow["client"] == f"{own[0]}:{own[1]}"
+    assert d.metric("l4lb_tls_handshakes_total", side="client", result="full") == 1
+    assert d.metric("l4lb_tls_certificate_expiry_seconds") > time.time()
+    d.check_idle()
+    d.stop()
+
+
+NAMES = {"app.example": "app.example", "APP.example": "app.example", "a.app.example": "app.example",
+         "b.a.app.example": "default", "other.example": "other.example",
+         "x.other.example": "default",
+         "exact.app.example": "exact.app.example", "nobody.example": "default", None: "default"}
+
+
+def test_the_name_a_client_asks_for_chooses_the_certificate(net, start, echo, ca, pair):
+    default = ca.issue("default.example", cn="default")
+    others = [ca.issue("app.example", "*.app.example", cn="app.example"),
+              ca.issue("other.example", kind="rsa"), ca.issue("exact.app.example")]
+    d = start({**default.config(), "certificates": [p.config() for p in others]})
+    context = tls.client_context(ca.cert)
+    context.check_hostname = False
+    for name, want in NAMES.items():
+        with tls.connect(net, AT, context, name=name) as c:
+            subject = dict(field[0] for field in c.getpeercert()["subject"])
+            assert subject["commonName"] == want, name
+            ping(c)
+    d.stop()
+
+
+@pytest.mark.parametrize("kind", ["ec", "rsa", "ed25519"])
+def test_any_kind_of_key_will_do(net, start, echo, ca, kind):
+    d = start(ca.issue("app.example", kind=kind).config())
+    with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
+        ping(c)
+    d.stop()
+
+
+def test_one_protocol_is_agreed_on_or_the_client_is_told(net, start, echo, ca):
+    d = start({"alpn": ["h2", "http/1.1"]})
+    for offered, want in ((["http/1.1", "h2"], "h2"), (["spdy", "http/1.1"], "http/1.1"),
+                          ([], None)):
+        with tls.connect(net, AT, tls.client_context(ca.cert, alpn=offered)) as c:
+            assert c.selected_alpn_protocol() == want
+            ping(c)
+    assert "no application protocol" in refused(net, tls.client_context(ca.cert, alpn=["spdy"]))
+    d.stop()
+
+
+def test_old_versions_and_other_ciphers_are_refused(net, start, echo, ca):
+    d = start({"min_version": "1.3"})
+    refused(net, tls.client_context(ca.cert, version=ssl.TLSVersion.TLSv1_2))
+    with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
+        assert c.version() == "TLSv1.3"
+        ping(c)
+    assert d.wait_flows(2)[0]["reason"] == "tls_failed"
+    d.stop()
+    two = ssl.TLSVersion.TLSv1_2
+    d = start({"ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384:TLS_AES_256_GCM_SHA384",
+               "groups": "P-384"})
+    with tls.connect(net, AT, tls.client_context(ca.cert, version=two)) as c:
+        assert c.cipher()[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
+    with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
+        assert c.cipher()[0] == "TLS_AES_256_GCM_SHA384"
+    refused(net, tls.client_context(ca.cert, version=two, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256"))
+    d.stop()
+
+
+# --- client certificates ------------------------------------------------------------------------
+
+
+def test_only_clients_with_a_good_certificate_reach_a_backend(net, start, echo, ca):
+    clients = Authority(ca.folder, "clients")
+    good, revoked = (clients.issue(cn=n, usage="clientAuth") for n in ("good", "revoked"))
+    old = clients.issue(cn="old", usage="clientAuth", start="20200101000000Z",
+                        end="20210101000000Z")
+    clients.revoke(revoked)
+    stranger = ca.issue(cn="stranger", usage="clientAuth")
+    d = start({"client_ca": str(clients.cert), "client_crl": str(clients.crl())})
+    for cert in (None, revoked, old, stranger):
+        refused(net, tls.client_context(ca.cert, cert=cert))
+    assert echo.connections == 0
+    details = [(f["reason"], f["backend"]) for f in d.wait_flows(4)]
+    assert details == [("tls_failed", "-")] * 4
+    told = d.access_log.read_text()
+    for words in ("peer did not return a certificate", "certificate revoked",
+                  "certificate has expired", "self-signed certificate in certificate chain"):
+        assert f'detail="{words}"' in told, (words, told)
+    with tls.connect(net, AT, tls.client_context(ca.cert, cert=good)) as c:
+        ping(c)
+    assert d.metric("l4lb_tls_handshakes_total", side="client", result="failed") == 4
+    d.stop()
+
+
+def test_an_optional_certificate_may_be_missing_but_not_wrong(net, start, echo, ca):
+    clients = Authority(ca.folder, "clients")
+    d = start({"client_ca": str(clients.cert), "client_auth": "optional"})
+    for cert in (None, clients.issue(cn="good", usage="clientAuth")):
+        with tls.connect(net, AT, tls.client_context(ca.cert, cert=cert)) as c:
+            ping(c)
+    refused(net, tls.client_context(ca.cert, cert=ca.issue(cn="stranger", usage="clientAuth")))
+    d.stop()
+
+
+# --- sessions -----------------------------------------------------------------------------------
+
+
+def session_of(net, context, at=AT):
+    """Of a connection that has said something: the ticket of TLS 1.3 comes after the handshake."""
+    with tls.connect(net, at, context) as c:
+        ping(c)
+        return c.session
+
+
+def is_resumed(net, context, session, at=AT):
+    with tls.connect(net, at, context, session=session) as c:
+        ping(c)
+        return c.session_reused
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("tickets", [True, False])
+def test_sessions_are_resumed_by_ticket_or_not_at_all(net, start, echo, ca, version, tickets):
+    d = start({"session_tickets": tickets})
+    context = tls.client_context(ca.cert, version=version)
+    session = session_of(net, context)
+    if session is None:
+        assert not tickets
+    else:
+        # Any worker opens what another one has sealed.
+        assert [is_resumed(net, context, session) for _ in range(8)] == [tickets] * 8
+    assert d.metric("l4lb_tls_handshakes_total", side="client", result="resumed") == \
+        (8 if tickets else 0)
+    d.stop()
+
+
+def test_a_ticket_opens_no_other_rule(net, daemon, echo, ca, pair):
+    clients = Authority(ca.folder, "clients")
+    common = {"enabled": True, **pair.config()}
+    kinds = {"open": {}, "other": {}, "closed": {"client_ca": str(clients.cert)},
+             "optional": {"client_ca": str(clients.cert), "client_auth": "optional"}}
+    d = daemon({"rules": [rule(name, f"{LB_ADDR[4]}:{LISTEN + i}", [f"{BACKEND_ADDR[4]}:{BACK}"],
+                               tls={**common, **keys})
+                          for i, (name, keys) in enumerate(kinds.items())]}).start()
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = tls.client_context(ca.cert, version=version)
+        session = session_of(net, context)
+        assert is_resumed(net, context, session)
+        assert not is_resumed(net, context, session, (AT[0], LISTEN + 1))
+        assert not is_resumed(net, context, session, (AT[0], LISTEN + 3))
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            is_resumed(net, context, session, (AT[0], LISTEN + 2))
+    d.stop()
+
+
+# --- those who mean no good ---------------------------------------------------------------------
+
+HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(60)
+GARBAGE = {
+    "plain HTTP": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "random bytes": bytes(range(7, 256)) * 4,
+    "an SSLv2 hello": b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + bytes(40),
+    "a record that is too long": b"\x16\x03\x01\xff\xff" + bytes(1000),
+    "an alert": b"\x15\x03\x01\x00\x02\x02\x28",
+    "data before the handshake": b"\x17\x03\x03\x00\x05hello",
+}
+
+
+def ends(sock, seconds):
+    """How long until the peer closes; what it says before is an alert or nothing."""
+    begin, said = time.monotonic(), b""
+    sock.settimeout(seconds * PATIENCE)
+    with sock, contextlib.suppress(ConnectionResetError):
+        while True:
+            got = sock.recv(4096)
+            if not got:
+                break
+            said += got
+    assert not said or said[0] == 0x15, said
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_who_speaks_no_tls_is_closed_at_once_and_reaches_nobody(net, start, echo, what):
+    d = start()
+    s = net.connect(*AT)
+    s.sendall(GARBAGE[what])
+    assert ends(s, 5) < 1 * PATIENCE
+    flow, = d.wait_flows(1)
+    assert flow["reason"] == "tls_failed" and "detail" in flow and flow["up"] == "0", flow
+    assert echo.connections == 0
+    d.stop()
+
+
+def test_a_hello_that_stops_in_the_middle_is_closed_on_time(net, start, echo):
+    d = start(timeouts={"handshake_ms": 700})
+    socks = [net.connect(*AT) for _ in range(20)]
+    for s, said in zip(socks, [b"", HELLO[:1], HELLO[:5], HELLO] * 5):
+        s.sendall(said)
+    for s in socks:
+        ends(s, 3)
+    flows = d.wait_flows(20)
+    assert {f["reason"] for f in flows} == {"handshake_timeout"}
+    assert all(700 <= int(f["duration_ms"]) < 1000 * PATIENCE for f in flows), flows
+    assert echo.connections == 0
+    d.stop()
+
+
+def test_ten_thousand_bad_handshakes_leave_nothing_behind(net, start, echo):
+    d = start()
+    texts = list(GARBAGE.values()) + [HELLO]
+
+    def storm(count):
+        for i in range(count):
+            with socket.create_connection(AT, 5 * PATIENCE) as s, \
+                    contextlib.suppress(ConnectionError):
+                s.sendall(texts[i % len(texts)])
+                if texts[i % len(texts)] is HELLO:
+                    s.shutdown(socket.SHUT_WR)
+                s.recv(100)
+    net.call(CLIENT, storm, 1000)
+    d.rss = machine.process_rss(d.pid)
+    cpu = machine.process_cpu(d.pid)
+    net.call(CLIENT, storm, 9000)
+    used = machine.process_cpu(d.pid) - cpu
+    assert used < 9000 * 0.001 * PATIENCE, f"{used} s of CPU for 9000 tries"
+    print(f"{used / 9000 * 1e6:.0f} us of CPU each")
+    wait_until(lambda: d.metric("l4lb_active_connections") == 0, 5, "all are over")
+    assert echo.connections == 0
+    if not SAN:
+        assert machine.process_rss(d.pid) < d.rss + (1 << 20), (d.rss, machine.process_rss(d.pid))
+    d.check_idle()
+    d.stop()
+
+
+@pytest.mark.parametrize("flood", ["keyupdate", "keyupdate_requested"])
+def test_a_flood_of_key_updates_is_ended(net, start, echo, flood):
+    d = start()
+    cpu = machine.process_cpu(d.pid)
+    begin = time.monotonic()
+    done = run(*net.inside(CLIENT), BUILD / "tests/e2e/tls_flood", AT[0], LISTEN, flood, 1000000,
+               check=False, seconds=30)
+    assert done.returncode == 0, done.stderr
+    sent = int(re.search(r"(\d+) sent", done.stdout).group(1))
+    assert sent < 1000000, "it was ended before"
+    assert machine.process_cpu(d.pid) - cpu < 0.5 * PATIENCE and time.monotonic() - begin < 10
+    flow, = d.wait_flows(1)
+    assert flow["reason"] in ("tls_failed", "reset_by_client"), flow
+    assert 'detail="too many control messages"' in d.access_log.read_text()
+    d.stop()
+
+
+def test_a_few_key_updates_are_nothing(net, start, echo):
+    d = start()
+    done = run(*net.inside(CLIENT), BUILD / "tests/e2e/tls_flood", AT[0], LISTEN, "keyupdate_data",
+               200)
+    assert "200 sent" in done.stdout and "200 echoed" in done.stdout, done.stdout
+    assert d.wait_flows(1)[0]["reason"] == "done"
+    d.stop()
+
+
+# --- the end of a stream ------------------------------------------------------------------------
+
+
+class Kept:
+    """A backend that keeps what it has heard and how that ended."""
+
+    def __init__(self):
+        self.heard, self.end = b"", None
+
+    def __call__(self, conn, stop):
+        try:
+            while True:
+                got = conn.recv(65536)
+                if not got:
+                    self.end = "fin"
+                    return
+                self.heard += got
+        except ConnectionResetError:
+            self.end = "rst"
+
+
+def test_a_stream_that_is_cut_never_looks_whole(net, start, serve, ca):
+    kept = Kept()
+    serve(kept)
+    d = start()
+    c = tls.connect(net, AT, tls.client_context(ca.cert))
+    c.sendall(b"half of it")
+    wait_until(lambda: kept.heard == b"half of it", 5, "the first half")
+    # A FIN without close_notify, as anybody on the way can send.
+    raw = socket.socket(fileno=c.detach())
+    raw.shutdown(socket.SHUT_WR)
+    wait_until(lambda: kept.end, 5, "an end")
+    assert kept.end == "rst"
+    assert d.wait_flows(1)[0]["reason"] == "tls_truncated"
+    raw.close()
+    d.stop()
+
+
+def test_a_backend_that_is_reset_is_no_good_end_for_the_client(net, start, serve, ca):
+    def resets(conn, stop):
+        conn.sendall(b"half")
+        conn.recv(1)
+        conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    serve(resets)
+    d = start()
+    with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
+        assert c.recv(100) == b"half"
+        c.sendall(b"x")
+        with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+            assert c.recv(100) != b"", "a good end"
+    assert d.wait_flows(1)[0]["reason"] == "reset_by_backend"
+    d.stop()
+
+
+def test_an_idle_flow_is_told_goodbye(net, start, echo, ca):
+    d = start(timeouts={"idle_ms": 300})
+    with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
+        ping(c)
+        assert c.recv(1) == b"", "close_notify, not just a FIN"
+    assert d.wait_flows(1)[0]["reason"] == "idle"
+    d.stop()
+
+
+# --- cost ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(SAN, reason="its allocator keeps memory")
+def test_an_idle_tls_flow_takes_little_memory(net, start, serve, ca):
+    count = 500
+
+    def hold(conn, stop):
+        conn.sendall(conn.recv(100))
+        conn.recv(1)
+    serve(hold)
+    d = start()
+    context = tls.client_context(ca.cert)
+
+    def some(count):
+        made = [tls.connect(net, AT, context) for _ in range(count)]
+        for c in made:
+            ping(c)
+        return made
+    warm = some(50)
+    before = machine.process_rss(d.pid)
+    socks = some(count)
+    each = (machine.process_rss(d.pid) - before) / count
+    print(f"{each / 1024:.1f} KiB per idle flow")
+    assert each <= 40 * 1024, each
+    for c in warm + socks:
+        c.close()
+    d.stop()
+
+
+def test_established_flows_are_served_while_many_shake_hands(net, start, echo, ca, folder):
+    rsa = ca.issue("app.example", kind="rsa")
+    d = start(rsa.config())
+    c = tls.connect(net, AT, tls.client_context(ca.cert))
+    c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    ping(c)
+    loads = [net.start(CLIENT, f"load{i}", [
+        "openssl", "s_time", "-connect", f"{AT[0]}:{LISTEN}", "-new", "-time", "4", "-tls1_2"],
+        folder) for i in range(2)]
+    took = []
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        begin = time.monotonic()
+        ping(c)
+        took.append(time.monotonic() - begin)
+        time.sleep(0.002)
+    for load in loads:
+        load.kill()
+    took.sort()
+    rate = d.metric("l4lb_tls_handshakes_total", result="full") / 3
+    print(f"{rate:.0f} handshakes/s; ping median {took[len(took) // 2] * 1e3:.1f} ms, "
+          f"99 % {took[len(took) * 99 // 100] * 1e3:.1f} ms")
+    assert rate > 50 / PATIENCE
+    assert took[len(took) * 99 // 100] < 0.2 * PATIENCE
+    c.close()
+    d.stop()
+
+
+# --- with programs that people use --------------------------------------------------------------
+
+
+@pytest.fixture
+def http(serve):
+    def answer(conn, stop):
+        got = b""
+        while b"\r\n\r\n" not in got:
+            more = conn.recv(4096)
+            if not more:
+                return
+            got += more
+        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n")
+    return serve(answer)
+
+
+@pytest.mark.parametrize("options", [["--tls-max", "1.2"], ["--tlsv1.3"], ["--http1.1"]])
+def test_curl_is_content(net, start, http, ca, options):
+    d = start()
+    for _ in range(3):
+        done = run(*net.inside(CLIENT), "curl", "-sS", "--max-time", 5, "--cacert", ca.cert,
+                   *options, "--connect-to", f"app.example:443:{AT[0]}:{LISTEN}",
+                   "https://app.example/")
+        assert done.stdout == "hello\n"
+    assert {f["reason"] for f in d.wait_flows(3)} == {"done"}
+    d.stop()
+
+
+def test_openssl_s_client_is_content(net, start, echo, ca):
+    d = start()
+    done = run(*net.inside(CLIENT), "openssl", "s_client", "-connect", f"{AT[0]}:{LISTEN}",
+               "-servername", "app.example", "-CAfile", ca.cert, "-verify_return_error",
+               "-verify_hostname", "app.example", stdin="Q\n")
+    assert "Verify return code: 0 (ok)" in done.stdout
+    assert "Compression: NONE" in done.stdout
+    d.stop()
+
+
+def test_sslscan_finds_nothing_old(net, start, echo):
+    if not shutil.which("sslscan"):
+        pytest.skip("sslscan is not installed")
+    d = start()
+    out = run(*net.inside(CLIENT), "sslscan", "--no-colour", "--sni-name=app.example",
+              f"{AT[0]}:{LISTEN}", seconds=60).stdout
+    for old in ("SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1"):
+        assert re.search(rf"^{re.escape(old)}\s+disabled", out, re.M), out
+    for new in ("TLSv1.2", "TLSv1.3"):
+        assert re.search(rf"^{re.escape(new)}\s+enabled", out, re.M), out
+    # Its own OpenSSL may be built without compression: s_client tells then (above).
+    assert re.search("Compression disabled|does not support compression", out), out
+    assert "Session renegotiation not supported" in out, out
+    assert "not vulnerable to heartbleed" in out and "vulnerable to heartbleed" not in \
+        out.replace("not vulnerable to heartbleed", ""), out
+    ciphers = re.findall(r"^(?:Preferred|Accepted)\s+TLSv1\.2\s+\d+ bits\s+(\S+)", out, re.M)
+    assert ciphers and all(c.startswith("ECDHE-") and ("GCM" in c or "CHACHA20" in c)
+                           for c in ciphers), out
+    d.stop()
+
+
+def test_renegotiation_is_refused(net, start, echo):
+    d = start()
+    done = run(*net.inside(CLIENT), "sh", "-c",
+               f"(echo R; sleep 1) | openssl s_client -tls1_2 -connect {AT[0]}:{LISTEN}",
+               check=False)
+    assert "RENEGOTIATING" in done.stdout + done.stderr
+    assert "no renegotiation" in done.stderr, done.stderr
+    d.stop()
+
+
+# --- the sample ---------------------------------------------------------------------------------
+
+
+def test_the_sample_works_in_all_four_modes_as_shipped(net, folder):
+    run("sh", "-c", f"cd {folder} && {ROOT}/scripts/generate_certs.sh")
+    assert (folder / "certs/server.key").stat().st_mode & 0o77 == 0
+    demo = net.start(LB, "demo", [BUILD / "lb-demo-backend", "--http", "127.0.0.1:9201"], folder)
+    lb = net.start(LB, "sample", [
+        "sh", "-c", f"cd {folder} && exec {PROGRAM} --config {ROOT}/lb_tls_test.yaml "
+        f"--instance {PREFIX}sample"], folder)
+    try:
+        wait_until(lambda: " ready" in lb.stderr, 10, lambda: lb.stderr)
+        for url in ("https://localhost:8443/", "https://localhost:8444/", "http://localhost:8445/",
+                    "https://localhost:8446/"):
+            done = run(*net.inside(LB), "curl", "-4sS", "--max-time", 5, "--cacert",
+                       folder / "certs/ca.pem", url)
+            assert done.stdout, url
+        lb.signal(signal.SIGTERM)
+        assert lb.wait(10) == 0, lb.stderr
+    finally:
+        demo.kill()
+        lb.kill()
+        machine.remove_instance(f"{PREFIX}sample")
+
+
+# --- the PROXY protocol around it ---------------------------------------------------------------
+
+
+def test_a_proxy_header_comes_before_the_handshake(net, start, serve, ca):
+    kept = Kept()
+    serve(kept)
+    d = start(accept_proxy_protocol=["10.81.0.2"], proxy_protocol="v1")
+    header = b"PROXY TCP4 192.0.2.7 192.0.2.8 5 443\r\n"
+    with tls.connect(net, AT, tls.client_context(ca.cert), says=header) as c:
+        c.sendall(b"payload")
+        c.unwrap()
+    wait_until(lambda: kept.end, 5, "the end")
+    assert (kept.heard, kept.end) == (header + b"payload", "fin")
+    assert d.wait_flows(1)[0]["client"] == "192.0.2.7:5"
+    d.stop()

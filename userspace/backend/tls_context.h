@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What both sides of TLS have in common: OpenSSL contexts with the options that hold everywhere,
+ * certificates, keys and authorities from PEM files, and what went wrong in a few words.
+ *
+ * Contexts are made at start, before privileges are dropped, and never changed again: any thread
+ * may make connections from them.
+ */
+#ifndef LB_BACKEND_TLS_CONTEXT_H
+#define LB_BACKEND_TLS_CONTEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <openssl/ssl.h>
+
+/* Why a context cannot be made: which key of the block, and what its author should know. */
+struct lb_tls_problem {
+	const char *key; /* "cert", "client_ca" ..; NULL: the block as a whole */
+	size_t item;     /* of `certificates`; SIZE_MAX: not of a list */
+	char text[256];
+};
+
+#define LB_TLS_PROBLEM_NONE ((struct lb_tls_problem){.item = SIZE_MAX})
+
+/* Which way the keys of a block are called, and the files. */
+struct lb_tls_identity {
+	const char *cert_key, *cert;
+	const char *key_key, *key;
+};
+
+/*
+ * A context of <method> with the common options: TLS 1.2 at least, no renegotiation, no
+ * compression, buffers given back while idle. NULL without memory.
+ */
+SSL_CTX *lb_tls_context_new(const SSL_METHOD *method);
+
+/*
+ * Certificate, chain and private key. Reads the files: start only. 0; -EINVAL with *problem filled
+ * in; -ENOMEM.
+ */
+int lb_tls_context_identify(SSL_CTX *ctx, const struct lb_tls_identity *files,
+			    struct lb_tls_problem *problem);
+/*
+ * Whoever is signed by one of <ca> is believed, unless <crl> (NULL: none) revokes it; then every
+ * authority of a chain needs its list there. 0 or -errno as above.
+ */
+int lb_tls_context_trust(SSL_CTX *ctx, const char *ca_key, const char *ca, const char *crl_key,
+			 const char *crl, struct lb_tls_problem *problem);
+
+/*
+ * After the handshake: counts <ssl>'s control messages (KeyUpdate, new tickets) in *control, which
+ * whoever reads payload sets back to 0: a peer that sends many and no payload is up to no good.
+ */
+void lb_tls_context_watch(SSL *ssl, uint32_t *control);
+#define LB_TLS_CONTROL_MAX 32u
+
+/* What a call on <ssl> that failed says, in a few words; static. Empties OpenSSL's error queue. */
+const char *lb_tls_context_error(SSL *ssl);
+/* The peer's stream ended without its close_notify; asked before lb_tls_context_error(). */
+bool lb_tls_context_is_truncated(void);
+
+/* Frees <ssl>, which may be NULL, without a word to the peer. Its session stays good. */
+void lb_tls_context_leave(SSL *ssl);
+
+#endif

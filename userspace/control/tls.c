@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/* See tls.h. Decides where in lb.yaml a problem with a certificate is told. */
+#include "control/tls.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/backend_tls.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "config/yaml.h"
+#include "flow/tls.h"
+
+#define DAY_S          86400
+#define EXPIRES_SOON_S (14 * DAY_S)
+#define KEY_BYTES      96
+
+/* --- judging ---------------------------------------------------------------------------------- */
+
+struct place {
+	const struct lb_yaml_node *rule;
+	size_t index;
+	const char *block; /* "tls", "backend_tls" */
+};
+
+static void complain(struct lb_config_notices *notices, const struct place *place,
+		     enum lb_config_severity severity, const struct lb_tls_problem *problem)
+{
+	const struct lb_yaml_node *where = lb_yaml_get_key(place->rule, place->block), *found;
+	const struct lb_yaml_node *home = lb_yaml_get(place->rule, place->block);
+	char path[KEY_BYTES], item[32] = "";
+
+	if (problem->item != SIZE_MAX) {
+		home = lb_yaml_at(lb_yaml_get(home, "certificates"), problem->item);
+		snprintf(item, sizeof(item), ".certificates[%zu]", problem->item);
+	}
+	found = problem->key ? lb_yaml_get_key(home, problem->key) : NULL;
+	where = found ? found : where;
+	snprintf(path, sizeof(path), "rules[%zu].%s%s%s%s", place->index, place->block, item,
+		 problem->key ? "." : "", problem->key ? problem->key : "");
+	lb_config_notices_add(notices, severity, where ? where->line : 0, where ? where->column : 0,
+			      path, "%s", problem->text);
+}
+
+static void warn_of_expiry(struct lb_config_notices *notices, const struct place *place,
+			   int64_t expiry)
+{
+	struct lb_tls_problem problem = LB_TLS_PROBLEM_NONE;
+	int64_t left = expiry - (int64_t)time(NULL);
+
+	if (left > EXPIRES_SOON_S)
+		return;
+	if (left <= 0)
+		snprintf(problem.text, sizeof(problem.text), "a certificate has expired");
+	else
+		snprintf(problem.text, sizeof(problem.text), "a certificate expires in %lld days",
+			 (long long)left / DAY_S);
+	complain(notices, place, LB_CONFIG_WARNING, &problem);
+}
+
+static void judge_rule(const struct lb_rule_config *rule, struct place place,
+		       struct lb_config_notices *notices)
+{
+	LB_AUTO(lb_tls_free) struct lb_tls *tls = NULL;
+	LB_AUTO(lb_backend_tls_free) struct lb_backend_tls *backend = NULL;
+	struct lb_tls_problem problem = LB_TLS_PROBLEM_NONE;
+
+	place.block = "tls";
+	if (rule->tls.enabled && lb_tls_new(&tls, rule, &problem) == -EINVAL)
+		complain(notices, &place, LB_CONFIG_ERROR, &problem);
+	if (tls)
+		warn_of_expiry(notices, &place, lb_tls_expiry(tls));
+	place.block = "backend_tls";
+	problem = LB_TLS_PROBLEM_NONE;
+	if (rule->backend_tls.enabled &&
+	    lb_backend_tls_new(&backend, &rule->backend_tls, !rule->backend_tls.ignore_verify,
+			       &problem) == -EINVAL)
+		complain(notices, &place, LB_CONFIG_ERROR, &problem);
+}
+
+void lb_tls_judge(const struct lb_config *config, const struct lb_yaml_node *root,
+		  struct lb_config_notices *notices)
+{
+	const struct lb_yaml_node *rules = lb_yaml_get(root, "rules");
+
+	for (size_t i = 0; i < config->rules_count; i++)
+		judge_rule(&config->rules[i],
+			   (struct place){.rule = lb_yaml_at(rules, i), .index = i}, notices);
+}
+
+/* --- making ----------------------------------------------------------------------------------- */
+
+static int build_backend(struct lb_rule *rule, struct lb_tls_problem *problem)
+{
+	const struct lb_backend_tls_config *config = &rule->config->backend_tls;
+
+	if (config->ignore_verify)
+		lb_warn("rule %s: backend_tls.ignore_verify: backends are not verified",
+			rule->config->name);
+	return lb_backend_tls_new(&rule->backend_tls, config, !config->ignore_verify, problem);
+}
+
+/* Where flows speak no TLS nobody has said whom to believe: that TLS is spoken is what counts. */
+static int build_check(struct lb_rule *rule, struct lb_tls_problem *problem)
+{
+	static const struct lb_backend_tls_config any;
+	const struct lb_backend_tls_config *config = &rule->config->backend_tls;
+
+	if (!config->enabled)
+		return lb_backend_tls_new(&rule->check_tls, &any, false, problem);
+	return lb_backend_tls_new(&rule->check_tls, config, !config->ignore_verify, problem);
+}
+
+int lb_tls_build(struct lb_rule *rule)
+{
+	struct lb_tls_problem problem = LB_TLS_PROBLEM_NONE;
+	int err = 0;
+
+	if (rule->config->tls.enabled)
+		err = lb_tls_new(&rule->tls, rule->config, &problem);
+	if (!err && rule->config->backend_tls.enabled)
+		err = build_backend(rule, &problem);
+	if (!err && rule->config->health_check.enabled && rule->config->health_check.tls)
+		err = build_check(rule, &problem);
+	if (err)
+		lb_err("rule %s: TLS: %s%s%s", rule->config->name, problem.key ? problem.key : "",
+		       problem.key ? ": " : "", *problem.text ? problem.text : strerror(-err));
+	return err;
+}
+
+void lb_tls_release(struct lb_rule *rule)
+{
+	lb_tls_free(&rule->tls);
+	lb_backend_tls_free(&rule->backend_tls);
+	lb_backend_tls_free(&rule->check_tls);
+}
