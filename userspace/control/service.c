@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include <lb/limits.h>
 
@@ -18,6 +17,7 @@
 #include "control/admission.h"
 #include "control/backends.h"
 #include "control/bandwidth_limit.h"
+#include "control/descriptors.h"
 #include "control/exporter.h"
 #include "control/instance.h"
 #include "control/metrics.h"
@@ -73,16 +73,9 @@ static void set_limits(struct lb_service *s)
 {
 	uint64_t reserve =
 		64 + s->workers_count * (8 + s->rules_count) + lb_backends_descriptors(s->backends);
-	struct rlimit limit;
+	uint64_t all = lb_descriptors_raise();
 
-	if (getrlimit(RLIMIT_NOFILE, &limit))
-		limit.rlim_cur = 1024;
-	else if (limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		if (setrlimit(RLIMIT_NOFILE, &limit))
-			(void)getrlimit(RLIMIT_NOFILE, &limit);
-	}
-	s->limits.sessions_max = limit.rlim_cur > reserve + 2 ? (limit.rlim_cur - reserve) / 2 : 1;
+	s->limits.sessions_max = all > reserve + 2 ? (all - reserve) / 2 : 1;
 }
 
 /* --- coming up -------------------------------------------------------------------------------- */
