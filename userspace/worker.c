@@ -116,6 +116,7 @@ int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
 	env = &w->env;
 	lb_list_init(&env->sessions);
 	lb_slab_init(&env->slab, sizeof(struct lb_session));
+	lb_slab_init(&env->shares, sizeof(struct lb_bandwidth_share));
 	lb_door_init(&env->door, wake_for_door);
 	env->limits = opts->limits;
 	env->log_line = opts->log_line ? log_line : NULL;
@@ -441,6 +442,7 @@ void lb_worker_free(struct lb_worker **pw)
 	lb_sockmap_slots_free(&w->env.carrier.slots);
 	lb_pipe_pool_fini(&w->env.carrier.pipes);
 	lb_slab_fini(&w->env.slab);
+	lb_slab_fini(&w->env.shares);
 	lb_door_fini(&w->env.door);
 	free(w->env.carrier.scratch);
 	free(w->env.counters);

@@ -144,7 +144,7 @@ static void bandwidth(const struct view *v)
 	for (size_t r = 0; r < v->rules_count; r++)
 		row(v, "l4lb_bandwidth_limit_clients", r, NULL, NULL,
 		    v->rules[r].bandwidth_limit
-			    ? lb_bandwidth_limit_clients(v->rules[r].bandwidth_limit)
+			    ? lb_bandwidth_limit_clients(v->rules[r].bandwidth_limit, lb_clock_ns())
 			    : 0);
 	head(v, "l4lb_buckets", "gauge", "Buckets in use: two for each such client and backend.");
 	fprintf(v->out, "l4lb_buckets %" PRIu32 "\n", buckets ? lb_buckets_used(buckets) : 0);

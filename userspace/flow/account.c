@@ -29,12 +29,13 @@ void lb_account_add(struct lb_counters *to, const struct lb_counters *from)
 
 static void fold_waits(struct lb_session *s, struct lb_counters *c, unsigned int d)
 {
-	const struct lb_budget *b = &s->pair.dir[d].budget;
+	struct lb_budget *b = s->pair.dir[d].budget;
 
-	lb_count(&c->bandwidth_waits[d], b->waits - s->folded_waits[d]);
-	lb_count(&c->bandwidth_wait_ns[d], b->waited_ns - s->folded_waited_ns[d]);
-	s->folded_waits[d] = b->waits;
-	s->folded_waited_ns[d] = b->waited_ns;
+	if (!b)
+		return;
+	lb_count(&c->bandwidth_waits[d], b->waits);
+	lb_count(&c->bandwidth_wait_ns[d], b->waited_ns);
+	b->waits = b->waited_ns = 0;
 }
 
 void lb_account_fold(struct lb_session *s)

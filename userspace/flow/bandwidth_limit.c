@@ -127,9 +127,9 @@ static struct lb_bandwidth_party *first_idle(struct lb_bandwidth_limit *l)
 }
 
 /* Some of those who have paid. Who still owes goes to the end, and hides nobody for long. */
-static void sweep(struct lb_bandwidth_limit *l, uint64_t now)
+static void sweep(struct lb_bandwidth_limit *l, uint64_t now, size_t looks)
 {
-	for (int i = 0; i < SWEPT_AT_ONCE && l->idle_count; i++) {
+	for (; looks && l->idle_count; looks--) {
 		struct lb_bandwidth_party *p = first_idle(l);
 
 		if (!owes(l, p, now)) {
@@ -225,13 +225,13 @@ static struct lb_bandwidth_party *enter_backend(struct lb_bandwidth_limit *l,
 
 int lb_bandwidth_limit_enter(struct lb_bandwidth_limit *l, struct lb_bandwidth_share *share,
 			     const struct lb_addr *client, const struct lb_addr *backend,
-			     struct lb_budget *const budgets[2], uint64_t now)
+			     uint64_t now)
 {
 	struct lb_bandwidth_party *of[LB_BUDGET_BUCKETS] = {};
 	int err = 0;
 
 	pthread_mutex_lock(&l->lock);
-	sweep(l, now);
+	sweep(l, now, SWEPT_AT_ONCE);
 	of[0] = enter_client(l, client, &err);
 	of[1] = of[0] ? enter_backend(l, backend, &err) : NULL;
 	if (of[0] && !of[1])
@@ -239,32 +239,25 @@ int lb_bandwidth_limit_enter(struct lb_bandwidth_limit *l, struct lb_bandwidth_s
 	pthread_mutex_unlock(&l->lock);
 	if (!of[0] || !of[1])
 		return err;
-	share->client = of[0];
-	share->backend = of[1];
+	*share = (struct lb_bandwidth_share){.limit = l, .client = of[0], .backend = of[1]};
 	for (unsigned int d = 0; d < 2; d++) {
-		*budgets[d] = (struct lb_budget){};
 		for (unsigned int i = 0; i < LB_BUDGET_BUCKETS; i++) {
-			budgets[d]->index[i] = of[i]->bucket[d];
-			budgets[d]->bucket[i] = bucket_of(l, of[i], d);
+			share->budget[d].index[i] = of[i]->bucket[d];
+			share->budget[d].bucket[i] = bucket_of(l, of[i], d);
 		}
 	}
 	return 0;
 }
 
-void lb_bandwidth_limit_leave(struct lb_bandwidth_limit *l, struct lb_bandwidth_share *share,
-			      struct lb_budget *const budgets[2], uint64_t now)
+void lb_bandwidth_limit_leave(struct lb_bandwidth_share *share, uint64_t now)
 {
-	if (!share->client)
-		return;
-	for (unsigned int d = 0; d < 2; d++) {
-		lb_budget_return(budgets[d]);
-		for (unsigned int i = 0; i < LB_BUDGET_BUCKETS; i++)
-			budgets[d]->bucket[i] = NULL;
-	}
+	struct lb_bandwidth_limit *l = share->limit;
+
+	for (unsigned int d = 0; d < 2; d++)
+		lb_budget_return(&share->budget[d]);
 	pthread_mutex_lock(&l->lock);
 	leave_client(l, share->client, now);
 	pthread_mutex_unlock(&l->lock);
-	*share = (struct lb_bandwidth_share){};
 }
 
 struct change {
@@ -298,11 +291,12 @@ void lb_bandwidth_limit_change(struct lb_bandwidth_limit *l,
 	pthread_mutex_unlock(&l->lock);
 }
 
-size_t lb_bandwidth_limit_clients(struct lb_bandwidth_limit *l)
+size_t lb_bandwidth_limit_clients(struct lb_bandwidth_limit *l, uint64_t now)
 {
 	size_t n;
 
 	pthread_mutex_lock(&l->lock);
+	sweep(l, now, l->idle_count);
 	n = l->clients.count;
 	pthread_mutex_unlock(&l->lock);
 	return n;

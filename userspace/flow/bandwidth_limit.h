@@ -26,9 +26,11 @@
 struct lb_bandwidth_limit;
 struct lb_bandwidth_party; /* a client, or a backend */
 
-/* A flow's part in it. Zero is a valid "no limit". */
+/* A flow's part in it. */
 struct lb_bandwidth_share {
+	struct lb_bandwidth_limit *limit;
 	struct lb_bandwidth_party *client, *backend;
+	struct lb_budget budget[2]; /* client to backend, and the way back */
 };
 
 /* True when <config> limits anything. */
@@ -43,15 +45,14 @@ int lb_bandwidth_limit_new(struct lb_bandwidth_limit **ret, struct lb_buckets *b
 void lb_bandwidth_limit_free(struct lb_bandwidth_limit **l);
 
 /*
- * A flow of <client> to <backend> begins: fills in its budgets, [0] client to backend, [1] the way
- * back. 0; -ENOMEM, or -ENOSPC when all buckets are taken: then it must not be carried.
+ * A flow of <client> to <backend> begins: fills in <share>. 0; -ENOMEM, or -ENOSPC when all buckets
+ * are taken: then it must not be carried.
  */
 int lb_bandwidth_limit_enter(struct lb_bandwidth_limit *l, struct lb_bandwidth_share *share,
 			     const struct lb_addr *client, const struct lb_addr *backend,
-			     struct lb_budget *const budgets[2], uint64_t now);
-/* It has ended, and nobody charges for it any more. Harmless on a zero <share>; leaves it zero. */
-void lb_bandwidth_limit_leave(struct lb_bandwidth_limit *l, struct lb_bandwidth_share *share,
-			      struct lb_budget *const budgets[2], uint64_t now);
+			     uint64_t now);
+/* It has ended, and nobody charges for it any more. */
+void lb_bandwidth_limit_leave(struct lb_bandwidth_share *share, uint64_t now);
 
 /*
  * Other rates, for living flows too. Those that wait must be made to look again afterwards: see
@@ -60,7 +61,7 @@ void lb_bandwidth_limit_leave(struct lb_bandwidth_limit *l, struct lb_bandwidth_
 void lb_bandwidth_limit_change(struct lb_bandwidth_limit *l,
 			       const struct lb_bandwidth_limit_config *config, uint64_t now);
 
-/* Clients that have a connection, or owe. */
-size_t lb_bandwidth_limit_clients(struct lb_bandwidth_limit *l);
+/* Clients that have a connection, or owe; forgets those that have paid meanwhile. */
+size_t lb_bandwidth_limit_clients(struct lb_bandwidth_limit *l, uint64_t now);
 
 #endif

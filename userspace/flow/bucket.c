@@ -146,8 +146,6 @@ int lb_buckets_new(struct lb_buckets **ret, struct lb_bucket *memory, uint32_t c
 	t->free = calloc(count, sizeof(*t->free));
 	if (!t->at || !t->free)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < count; i++)
-		lb_bucket_init(&t->at[i], 0);
 	/* Low numbers first: the table stays compact for whoever dumps it. */
 	for (uint32_t i = count; i-- > LB_BUCKET_NONE + 1;)
 		t->free[t->free_count++] = i;

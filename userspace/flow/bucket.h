@@ -42,14 +42,14 @@ bool lb_bucket_owes(const struct lb_bucket *b, uint64_t now);
 struct lb_buckets;
 
 /*
- * <count> buckets at <memory>, which must outlive the table and be zero; NULL: on the heap. The
+ * <count> buckets at <memory>, which must outlive the table; NULL: on the heap. The
  * first one is LB_BUCKET_NONE. 0 or -ENOMEM.
  */
 int lb_buckets_new(struct lb_buckets **ret, struct lb_bucket *memory, uint32_t count);
 /* NULL is fine. */
 void lb_buckets_free(struct lb_buckets **t);
 
-/* A bucket for oneself; LB_BUCKET_NONE when all are taken. */
+/* A bucket for oneself, to be initialised; LB_BUCKET_NONE when all are taken. */
 uint32_t lb_buckets_take(struct lb_buckets *t);
 /* Nobody may charge it any more. Harmless for LB_BUCKET_NONE. */
 void lb_buckets_put(struct lb_buckets *t, uint32_t index);

@@ -70,7 +70,7 @@ uint64_t lb_budget_room(struct lb_budget *b, uint64_t now)
 	uint64_t credit = UINT64_MAX;
 	uint32_t turn;
 
-	if (!lb_budget_is_limited(b))
+	if (!b)
 		return UINT64_MAX;
 	/* The queue it stood in is not the same any more. */
 	if (b->reserved && b->changes != changes_of(b))
@@ -112,7 +112,7 @@ uint32_t lb_budget_reserve(struct lb_budget *b, uint32_t waiting, uint64_t now)
 
 uint64_t lb_budget_wait_ns(const struct lb_budget *b, uint64_t now)
 {
-	return b->reserved && b->start_ns > now ? b->start_ns - now : 0;
+	return b && b->reserved && b->start_ns > now ? b->start_ns - now : 0;
 }
 
 static void give_back(struct lb_budget *b, uint32_t bytes)
@@ -123,7 +123,7 @@ static void give_back(struct lb_budget *b, uint32_t bytes)
 
 void lb_budget_charge(struct lb_budget *b, uint64_t bytes, uint64_t now)
 {
-	if (!lb_budget_is_limited(b))
+	if (!b)
 		return;
 	b->last = (uint32_t)bytes;
 	if (bytes < b->reserved)
@@ -136,8 +136,9 @@ void lb_budget_charge(struct lb_budget *b, uint64_t bytes, uint64_t now)
 
 void lb_budget_return(struct lb_budget *b)
 {
-	if (b->reserved)
-		give_back(b, b->reserved);
+	if (!b || !b->reserved)
+		return;
+	give_back(b, b->reserved);
 	b->reserved = 0;
 }
 
@@ -145,7 +146,7 @@ uint64_t lb_budget_rate(const struct lb_budget *b)
 {
 	uint64_t least = 0;
 
-	for (unsigned int i = 0; lb_budget_is_limited(b) && i < LB_BUDGET_BUCKETS; i++) {
+	for (unsigned int i = 0; b && i < LB_BUDGET_BUCKETS; i++) {
 		uint64_t rate = rate_of(b->bucket[i]);
 
 		if (rate && (!least || rate < least))

@@ -17,7 +17,8 @@
  * begins with a sixteenth of a turn, which doubles as long as it is used up: the burst of an idle
  * bucket is shared among those who begin together.
  *
- * Knows no descriptor, no session, no clock. The worker's thread only.
+ * Knows no descriptor, no session, no clock. The worker's thread only. A budget that is NULL has no
+ * limit; asking for a turn or a reservation of it makes no sense.
  */
 #ifndef LB_FLOW_BUDGET_H
 #define LB_FLOW_BUDGET_H
@@ -31,20 +32,15 @@
 #define LB_BUDGET_BUCKETS 2
 
 struct lb_budget {
-	struct lb_bucket *bucket[LB_BUDGET_BUCKETS]; /* all set, or all NULL: no limit */
-	uint32_t index[LB_BUDGET_BUCKETS];           /* in the table; LB_BUCKET_NONE with NULL */
-	uint32_t reserved;                           /* bytes that were charged beforehand .. */
-	uint64_t start_ns;                           /* .. and may move from then on */
-	uint32_t changes;                            /* of the buckets' rates, by then */
-	uint32_t last;                               /* bytes of its last turn */
-	uint64_t waits;                              /* how often it had bytes and had to wait .. */
-	uint64_t waited_ns;                          /* .. and for how long, all told */
+	struct lb_bucket *bucket[LB_BUDGET_BUCKETS];
+	uint32_t index[LB_BUDGET_BUCKETS]; /* in the table */
+	uint32_t reserved;                 /* bytes that were charged beforehand .. */
+	uint64_t start_ns;                 /* .. and may move from then on */
+	uint32_t changes;                  /* of the buckets' rates, by then */
+	uint32_t last;                     /* bytes of its last turn */
+	uint64_t waits;     /* how often it had bytes and had to wait, to be taken away .. */
+	uint64_t waited_ns; /* .. and for how long, all told */
 };
-
-static inline bool lb_budget_is_limited(const struct lb_budget *b)
-{
-	return b->bucket[0];
-}
 
 /*
  * Bytes that may move now, a turn at most; UINT64_MAX without a limit. 0: either it waits, and

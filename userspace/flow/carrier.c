@@ -119,7 +119,7 @@ void lb_carrier_limit(struct lb_pair *p)
 
 void lb_carrier_begin(struct lb_pair *p)
 {
-	if (lb_budget_is_limited(&p->dir[0].budget))
+	if (p->dir[0].budget)
 		lb_throttle_windows(p);
 	p->start_ns = p->last_ns = lb_loop_now_ns(p->env->loop);
 	p->leg[0].writable = p->leg[1].writable = true;
@@ -132,7 +132,7 @@ void lb_carrier_begin(struct lb_pair *p)
 void lb_carrier_look_again(struct lb_pair *p)
 {
 	/* On sockmap the windows have another keeper. */
-	if (p->carrier == &lb_relay)
+	if (p->carrier != &lb_sockmap)
 		lb_throttle_windows(p);
 	p->carrier->event(p, 0, 0);
 }

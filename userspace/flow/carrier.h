@@ -122,10 +122,10 @@ struct lb_direction {
 	/* .. or in a pipe. */
 	uint32_t piped;
 	struct lb_pipe *pipe;
-	uint8_t full_reads; /* relay: how bulky the stream looks */
-	struct lb_budget budget;
-	bool eof;  /* the source's FIN was read */
-	bool shut; /* .. and passed on */
+	uint8_t full_reads;       /* relay: how bulky the stream looks */
+	struct lb_budget *budget; /* NULL: no limit; the owner's */
+	bool eof;                 /* the source's FIN was read */
+	bool shut;                /* .. and passed on */
 	/* sockmap */
 	bool user;           /* the daemon carries (or watches over) this direction now */
 	bool drained;        /* nothing of ours is on its way inside the kernel .. */

@@ -75,6 +75,7 @@ struct lb_flow_env {
 	struct lb_flow_limits *limits;
 	struct lb_counters *counters; /* by rule index */
 	struct lb_slab slab;
+	struct lb_slab shares; /* of the bandwidth limits, for flows that have one */
 	struct lb_list sessions;
 	struct lb_handshakes handshakes;
 	struct lb_door door; /* for sessions that waited for a backend */

@@ -201,7 +201,7 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 	}
 	/* Whoever cannot move now keeps no place in the queue. */
 	if (moved != THROTTLED)
-		lb_budget_return(&dir->budget);
+		lb_budget_return(dir->budget);
 	if (dir->pipe && !dir->piped) {
 		lb_pipe_put(&p->env->pipes, dir->pipe, 0);
 		dir->pipe = NULL;
@@ -273,7 +273,7 @@ static void relay_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 	}
 	if (lb_graft_consider(p))
 		return;
-	if (lb_budget_is_limited(&p->dir[0].budget))
+	if (p->dir[0].budget)
 		wait_for_budget(p);
 	if (moved[0] == MOVED || moved[1] == MOVED)
 		lb_carrier_again(p);

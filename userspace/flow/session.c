@@ -183,22 +183,36 @@ static void arm_carry_timer(struct lb_session *s, uint64_t last_ns)
 
 static int enter_limits(struct lb_session *s)
 {
-	struct lb_budget *const budgets[] = {&s->pair.dir[0].budget, &s->pair.dir[1].budget};
+	struct lb_slab *slab = &s->env->shares;
+	struct lb_bandwidth_share *share;
+	int err;
 
 	if (!s->rule->bandwidth_limit)
 		return 0;
-	return lb_bandwidth_limit_enter(s->rule->bandwidth_limit, &s->bandwidth, &s->client,
-					&s->backend->addr, budgets,
-					lb_loop_now_ns(s->env->carrier.loop));
+	share = lb_slab_get(slab);
+	if (!share)
+		return -ENOMEM;
+	err = lb_bandwidth_limit_enter(s->rule->bandwidth_limit, share, &s->client,
+				       &s->backend->addr, lb_loop_now_ns(s->env->carrier.loop));
+	if (err) {
+		lb_slab_put(slab, share);
+		return err;
+	}
+	s->bandwidth = share;
+	for (unsigned int d = 0; d < 2; d++)
+		s->pair.dir[d].budget = &share->budget[d];
+	return 0;
 }
 
 static void leave_limits(struct lb_session *s)
 {
-	struct lb_budget *const budgets[] = {&s->pair.dir[0].budget, &s->pair.dir[1].budget};
-
-	if (s->rule->bandwidth_limit)
-		lb_bandwidth_limit_leave(s->rule->bandwidth_limit, &s->bandwidth, budgets,
-					 lb_loop_now_ns(s->env->carrier.loop));
+	if (!s->bandwidth)
+		return;
+	for (unsigned int d = 0; d < 2; d++)
+		s->pair.dir[d].budget = NULL;
+	lb_bandwidth_limit_leave(s->bandwidth, lb_loop_now_ns(s->env->carrier.loop));
+	lb_slab_put(&s->env->shares, s->bandwidth);
+	s->bandwidth = NULL;
 }
 
 static enum lb_step carry_enter(struct lb_session *s)
@@ -338,8 +352,8 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	lb_tls_stage_leave(s);
 	if (s->carrying)
 		s->pair.carrier->stop(&s->pair);
-	leave_limits(s);
 	lb_account_end(s, reason);
+	leave_limits(s);
 	if (s->backend)
 		lb_select_release(s->rule->select, s->backend);
 	s->backend = NULL;

@@ -35,11 +35,10 @@ struct lb_session {
 	struct lb_waiter waiter;    /* for a backend that has room .. */
 	bool waiting;               /* .. now */
 	uint64_t accept_ns;
-	uint64_t try_ns;       /* start of the current connect */
-	uint64_t connected_ns; /* 0: never */
-	uint64_t folded[2];    /* bytes already in the counters */
-	uint64_t folded_waits[2], folded_waited_ns[2];
-	struct lb_bandwidth_share bandwidth;
+	uint64_t try_ns;                      /* start of the current connect */
+	uint64_t connected_ns;                /* 0: never */
+	uint64_t folded[2];                   /* bytes already in the counters */
+	struct lb_bandwidth_share *bandwidth; /* NULL: no limit */
 	enum lb_reason reason;
 	uint8_t stage;
 	uint8_t tries;

@@ -126,8 +126,8 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 	gate = gate_of(p, i);
 	memset(gate, 0, sizeof(*gate));
 	gate->worker = p->env->worker;
-	for (unsigned int b = 0; b < LB_BUDGET_BUCKETS; b++)
-		gate->bucket[b] = p->dir[i].budget.index[b];
+	for (unsigned int b = 0; p->dir[i].budget && b < LB_BUDGET_BUCKETS; b++)
+		gate->bucket[b] = p->dir[i].budget->index[b];
 	return 0;
 }
 
@@ -448,7 +448,7 @@ static void service(struct lb_pair *p)
 		}
 		/* Whoever cannot move now keeps no place in the queue. */
 		if (carried != THROTTLED)
-			lb_budget_return(&dir->budget);
+			lb_budget_return(dir->budget);
 		if (end_on_failure(p, d, carried))
 			return;
 		if (carried == RESTS && dir->eof) {

@@ -17,7 +17,7 @@
 
 uint32_t lb_throttle_window(const struct lb_pair *p, unsigned int i)
 {
-	uint64_t rate = lb_budget_rate(&p->dir[i].budget), window = rate / WINDOW_PARTS;
+	uint64_t rate = lb_budget_rate(p->dir[i].budget), window = rate / WINDOW_PARTS;
 
 	if (!rate || window > WINDOW_MAX)
 		return UINT32_MAX;
@@ -54,7 +54,7 @@ void lb_throttle_windows(struct lb_pair *p)
 
 size_t lb_throttle_room(struct lb_pair *p, unsigned int d, ssize_t *peeked)
 {
-	struct lb_budget *b = &p->dir[d].budget;
+	struct lb_budget *b = p->dir[d].budget;
 	uint64_t now = lb_loop_now_ns(p->env->loop), room = lb_budget_room(b, now);
 	uint32_t turn;
 
@@ -75,7 +75,7 @@ size_t lb_throttle_room(struct lb_pair *p, unsigned int d, ssize_t *peeked)
 
 size_t lb_throttle_room_for(struct lb_pair *p, unsigned int d, uint32_t waiting)
 {
-	struct lb_budget *b = &p->dir[d].budget;
+	struct lb_budget *b = p->dir[d].budget;
 	uint64_t now = lb_loop_now_ns(p->env->loop), room = lb_budget_room(b, now);
 
 	if (room)
@@ -85,15 +85,14 @@ size_t lb_throttle_room_for(struct lb_pair *p, unsigned int d, uint32_t waiting)
 
 bool lb_throttle_is_short(const struct lb_pair *p, unsigned int d)
 {
-	const struct lb_budget *b = &p->dir[d].budget;
+	const struct lb_budget *b = p->dir[d].budget;
 
-	return lb_budget_is_limited(b) &&
-	       lb_budget_turn(b, lb_loop_now_ns(p->env->loop)) < TURN_SHORT;
+	return b && lb_budget_turn(b, lb_loop_now_ns(p->env->loop)) < TURN_SHORT;
 }
 
 void lb_throttle_charge(struct lb_pair *p, unsigned int d, size_t bytes)
 {
-	lb_budget_charge(&p->dir[d].budget, bytes, lb_loop_now_ns(p->env->loop));
+	lb_budget_charge(p->dir[d].budget, bytes, lb_loop_now_ns(p->env->loop));
 }
 
 uint64_t lb_throttle_wait_ms(const struct lb_pair *p)
@@ -101,7 +100,7 @@ uint64_t lb_throttle_wait_ms(const struct lb_pair *p)
 	uint64_t now = lb_loop_now_ns(p->env->loop), least = 0;
 
 	for (unsigned int d = 0; d < 2; d++) {
-		uint64_t ns = lb_budget_wait_ns(&p->dir[d].budget, now);
+		uint64_t ns = lb_budget_wait_ns(p->dir[d].budget, now);
 
 		if (ns && (!least || ns < least))
 			least = ns;

@@ -214,7 +214,7 @@ static size_t room_of(struct lb_pair *p, unsigned int d, enum moved *moved)
 	ssize_t peeked = 1;
 	size_t room;
 
-	if (!lb_budget_is_limited(&p->dir[d].budget))
+	if (!p->dir[d].budget)
 		return READ_BYTES;
 	if (ssl && SSL_has_pending(ssl))
 		room = lb_throttle_room_for(p, d,
@@ -274,7 +274,7 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 	}
 	/* Whoever cannot move now keeps no place in the queue. */
 	if (moved != THROTTLED)
-		lb_budget_return(&p->dir[d].budget);
+		lb_budget_return(p->dir[d].budget);
 	return moved;
 }
 
@@ -387,7 +387,7 @@ static void tls_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 		if (dir->eof && !dir->shut && lb_carrier_holds_nothing(dir) && finish(p, d))
 			return;
 	}
-	if (lb_budget_is_limited(&p->dir[0].budget))
+	if (p->dir[0].budget)
 		wait_for_budget(p);
 	if (moved[0] == MOVED || moved[1] == MOVED)
 		lb_carrier_again(p);

@@ -25,7 +25,6 @@ static struct lb_bandwidth_limit *limit;
 
 struct flow {
 	struct lb_bandwidth_share share;
-	struct lb_budget up, down;
 };
 
 static struct lb_addr addr(const char *text)
@@ -51,17 +50,15 @@ static void teardown(void)
 static int enter(struct flow *f, const char *client, const char *backend, uint64_t now)
 {
 	struct lb_addr c = addr(client), b = addr(backend);
-	struct lb_budget *const budgets[] = {&f->up, &f->down};
 
 	memset(f, 0, sizeof(*f));
-	return lb_bandwidth_limit_enter(limit, &f->share, &c, &b, budgets, now);
+	return lb_bandwidth_limit_enter(limit, &f->share, &c, &b, now);
 }
 
 static void leave(struct flow *f, uint64_t now)
 {
-	struct lb_budget *const budgets[] = {&f->up, &f->down};
 
-	lb_bandwidth_limit_leave(limit, &f->share, budgets, now);
+	lb_bandwidth_limit_leave(&f->share, now);
 }
 
 static void connections_of_a_client_and_to_a_backend_share_their_buckets(void **state)
@@ -73,25 +70,25 @@ static void connections_of_a_client_and_to_a_backend_share_their_buckets(void **
 	assert_int_equal(enter(&f[1], "[::ffff:192.0.2.1]:2", "10.0.0.2:80", NOW), 0);
 	assert_int_equal(enter(&f[2], "192.0.2.2:1", "10.0.0.1:80", NOW), 0);
 	assert_int_equal(enter(&f[3], "192.0.2.2:1", "10.0.0.1:81", NOW), 0);
-	assert_ptr_equal(f[0].up.bucket[0], f[1].up.bucket[0]);
-	assert_ptr_equal(f[0].down.bucket[0], f[1].down.bucket[0]);
-	assert_ptr_not_equal(f[0].up.bucket[0], f[0].down.bucket[0]);
-	assert_ptr_not_equal(f[0].up.bucket[0], f[2].up.bucket[0]);
-	assert_ptr_equal(f[0].up.bucket[1], f[2].up.bucket[1]);
-	assert_ptr_not_equal(f[0].up.bucket[1], f[1].up.bucket[1]);
-	assert_ptr_not_equal(f[2].up.bucket[1], f[3].up.bucket[1]);
-	assert_int_equal(f[0].up.bucket[0]->rate, 1000);
-	assert_int_equal(f[0].down.bucket[0]->rate, 2000);
-	assert_int_equal(f[0].up.bucket[1]->rate, 50000);
-	assert_int_equal(f[0].down.bucket[1]->rate, 0);
-	assert_ptr_equal(lb_buckets_at(buckets, f[0].up.index[0]), f[0].up.bucket[0]);
-	assert_int_equal(lb_budget_rate(&f[0].up), 1000);
-	assert_int_equal(lb_bandwidth_limit_clients(limit), 2);
+	assert_ptr_equal(f[0].share.budget[0].bucket[0], f[1].share.budget[0].bucket[0]);
+	assert_ptr_equal(f[0].share.budget[1].bucket[0], f[1].share.budget[1].bucket[0]);
+	assert_ptr_not_equal(f[0].share.budget[0].bucket[0], f[0].share.budget[1].bucket[0]);
+	assert_ptr_not_equal(f[0].share.budget[0].bucket[0], f[2].share.budget[0].bucket[0]);
+	assert_ptr_equal(f[0].share.budget[0].bucket[1], f[2].share.budget[0].bucket[1]);
+	assert_ptr_not_equal(f[0].share.budget[0].bucket[1], f[1].share.budget[0].bucket[1]);
+	assert_ptr_not_equal(f[2].share.budget[0].bucket[1], f[3].share.budget[0].bucket[1]);
+	assert_int_equal(f[0].share.budget[0].bucket[0]->rate, 1000);
+	assert_int_equal(f[0].share.budget[1].bucket[0]->rate, 2000);
+	assert_int_equal(f[0].share.budget[0].bucket[1]->rate, 50000);
+	assert_int_equal(f[0].share.budget[1].bucket[1]->rate, 0);
+	assert_ptr_equal(lb_buckets_at(buckets, f[0].share.budget[0].index[0]),
+			 f[0].share.budget[0].bucket[0]);
+	assert_int_equal(lb_budget_rate(&f[0].share.budget[0]), 1000);
+	assert_int_equal(lb_bandwidth_limit_clients(limit, NOW), 2);
 	for (int i = 0; i < 4; i++)
 		leave(&f[i], NOW);
-	assert_int_equal(lb_bandwidth_limit_clients(limit), 0);
+	assert_int_equal(lb_bandwidth_limit_clients(limit, NOW), 0);
 	assert_int_equal(lb_buckets_used(buckets), 2 * 3);
-	assert_false(lb_budget_is_limited(&f[0].up));
 	teardown();
 }
 
@@ -101,20 +98,23 @@ static void closing_and_opening_again_forgives_no_debt(void **state)
 
 	setup(100);
 	assert_int_equal(enter(&f, "192.0.2.1:1", "10.0.0.1:80", NOW), 0);
-	lb_budget_charge(&f.up, 5000, NOW);
+	lb_budget_charge(&f.share.budget[0], 5000, NOW);
 	leave(&f, NOW);
-	assert_int_equal(lb_bandwidth_limit_clients(limit), 1);
+	assert_int_equal(lb_bandwidth_limit_clients(limit, NOW), 1);
 	assert_int_equal(enter(&f, "192.0.2.1:2", "10.0.0.1:80", NOW + SECOND), 0);
-	assert_int_equal(lb_budget_room(&f.up, NOW + SECOND), 0);
-	assert_int_equal(f.up.bucket[0]->tat, NOW + 5 * SECOND);
+	assert_int_equal(lb_budget_room(&f.share.budget[0], NOW + SECOND), 0);
+	assert_int_equal(f.share.budget[0].bucket[0]->tat, NOW + 5 * SECOND);
 	leave(&f, NOW + SECOND);
 	/* It is remembered until it is paid, and no longer. */
 	assert_int_equal(enter(&other, "192.0.2.9:1", "10.0.0.1:80", NOW + 4 * SECOND), 0);
-	assert_int_equal(lb_bandwidth_limit_clients(limit), 2);
+	assert_int_equal(lb_bandwidth_limit_clients(limit, NOW), 2);
 	leave(&other, NOW + 4 * SECOND);
 	assert_int_equal(enter(&other, "192.0.2.9:1", "10.0.0.1:80", NOW + 6 * SECOND), 0);
-	assert_int_equal(lb_bandwidth_limit_clients(limit), 1);
+	assert_int_equal(lb_bandwidth_limit_clients(limit, NOW), 1);
+	lb_budget_charge(&other.share.budget[0], 1000, NOW + 6 * SECOND);
 	leave(&other, NOW + 6 * SECOND);
+	assert_int_equal(lb_bandwidth_limit_clients(limit, NOW + 6 * SECOND), 1);
+	assert_int_equal(lb_bandwidth_limit_clients(limit, NOW + 7 * SECOND), 0);
 	teardown();
 }
 
@@ -125,11 +125,11 @@ static void a_place_in_the_queue_is_given_back_at_the_end(void **state)
 	setup(100);
 	assert_int_equal(enter(&f, "192.0.2.1:1", "10.0.0.1:80", NOW), 0);
 	assert_int_equal(enter(&g, "192.0.2.1:2", "10.0.0.1:80", NOW), 0);
-	lb_budget_charge(&f.up, 100, NOW);
-	assert_int_equal(lb_budget_reserve(&g.up, 1000, NOW), 0);
-	assert_true(f.up.bucket[0]->tat > NOW + SECOND / 10);
+	lb_budget_charge(&f.share.budget[0], 100, NOW);
+	assert_int_equal(lb_budget_reserve(&g.share.budget[0], 1000, NOW), 0);
+	assert_true(f.share.budget[0].bucket[0]->tat > NOW + SECOND / 10);
 	leave(&g, NOW);
-	assert_int_equal(f.up.bucket[0]->tat, NOW + SECOND / 10);
+	assert_int_equal(f.share.budget[0].bucket[0]->tat, NOW + SECOND / 10);
 	leave(&f, NOW);
 	teardown();
 }
@@ -143,14 +143,14 @@ static void those_who_owe_are_remembered_within_bounds(void **state)
 	for (int i = 0; i < 3000; i++) {
 		snprintf(text, sizeof(text), "10.1.%d.%d:1", i / 200, i % 200);
 		assert_int_equal(enter(&f, text, "10.0.0.1:80", NOW), 0);
-		lb_budget_charge(&f.up, 100000, NOW);
+		lb_budget_charge(&f.share.budget[0], 100000, NOW);
 		leave(&f, NOW);
 	}
-	assert_in_range(lb_bandwidth_limit_clients(limit), LB_BANDWIDTH_IDLE_MAX - 1,
+	assert_in_range(lb_bandwidth_limit_clients(limit, NOW), LB_BANDWIDTH_IDLE_MAX - 1,
 			LB_BANDWIDTH_IDLE_MAX);
 	/* The last ones are. */
 	assert_int_equal(enter(&f, text, "10.0.0.1:80", NOW), 0);
-	assert_int_equal(lb_budget_room(&f.up, NOW), 0);
+	assert_int_equal(lb_budget_room(&f.share.budget[0], NOW), 0);
 	leave(&f, NOW);
 	teardown();
 }
@@ -166,7 +166,6 @@ static void without_a_bucket_a_flow_is_not_let_in(void **state)
 	assert_int_equal(enter(&f[2], "192.0.2.2:1", "10.0.0.1:80", NOW), -ENOSPC);
 	assert_int_equal(enter(&f[2], "192.0.2.1:1", "10.0.0.2:80", NOW), -ENOSPC);
 	assert_null(f[2].share.client);
-	leave(&f[2], NOW);
 	assert_int_equal(lb_buckets_used(buckets), 4);
 	leave(&f[0], NOW);
 	leave(&f[1], NOW);
@@ -184,17 +183,17 @@ static void other_rates_hold_for_living_flows_and_for_later_ones(void **state)
 	faster.backend.download_per_sec = 7;
 	setup(100);
 	assert_int_equal(enter(&f, "192.0.2.1:1", "10.0.0.1:80", NOW), 0);
-	lb_budget_charge(&f.up, 1000, NOW);
-	assert_int_equal(lb_budget_reserve(&f.up, 100, NOW), 0);
+	lb_budget_charge(&f.share.budget[0], 1000, NOW);
+	assert_int_equal(lb_budget_reserve(&f.share.budget[0], 100, NOW), 0);
 	lb_bandwidth_limit_change(limit, &faster, NOW);
-	assert_true(lb_budget_room(&f.up, NOW) > 0);
-	assert_int_equal(f.down.bucket[1]->rate, 7);
+	assert_true(lb_budget_room(&f.share.budget[0], NOW) > 0);
+	assert_int_equal(f.share.budget[1].bucket[1]->rate, 7);
 	assert_int_equal(enter(&g, "192.0.2.2:1", "10.0.0.2:80", NOW), 0);
-	assert_int_equal(g.up.bucket[0]->rate, 100000);
-	assert_int_equal(g.down.bucket[1]->rate, 7);
+	assert_int_equal(g.share.budget[0].bucket[0]->rate, 100000);
+	assert_int_equal(g.share.budget[1].bucket[1]->rate, 7);
 	lb_bandwidth_limit_change(limit, &off, NOW);
-	assert_int_equal(lb_budget_room(&f.up, NOW), UINT64_MAX);
-	assert_int_equal(lb_budget_rate(&g.down), 0);
+	assert_int_equal(lb_budget_room(&f.share.budget[0], NOW), UINT64_MAX);
+	assert_int_equal(lb_budget_rate(&g.share.budget[1]), 0);
 	leave(&f, NOW);
 	leave(&g, NOW);
 	teardown();
@@ -223,7 +222,7 @@ static void *come_and_go(void *arg)
 		snprintf(text, sizeof(text), "10.2.0.%d:1", i % 7);
 		if (enter(&f, text, "10.0.0.1:80", NOW))
 			return arg;
-		lb_budget_charge(&f.up, 1, NOW);
+		lb_budget_charge(&f.share.budget[0], 1, NOW);
 		leave(&f, NOW);
 	}
 	return NULL;
@@ -244,7 +243,7 @@ static void all_workers_charge_one_backend(void **state)
 		assert_null(failed);
 	}
 	/* 50 kB/s: 20 us a byte. */
-	assert_int_equal(f.up.bucket[1]->tat - NOW, 20000ull * FLOWS * THREADS);
+	assert_int_equal(f.share.budget[0].bucket[1]->tat - NOW, 20000ull * FLOWS * THREADS);
 	leave(&f, NOW);
 	teardown();
 }

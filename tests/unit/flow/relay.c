@@ -31,6 +31,7 @@ struct fixture {
 
 static struct fixture fx;
 static struct lb_bucket client_bucket, backend_bucket;
+static struct lb_budget budget;
 
 static void on_leg(struct lb_watch *w, uint32_t events)
 {
@@ -276,8 +277,8 @@ static void limit(uint64_t client_rate, uint64_t backend_rate)
 {
 	lb_bucket_init(&client_bucket, client_rate);
 	lb_bucket_init(&backend_bucket, backend_rate);
-	fx.pair.dir[0].budget.bucket[0] = &client_bucket;
-	fx.pair.dir[0].budget.bucket[1] = &backend_bucket;
+	budget = (struct lb_budget){.bucket = {&client_bucket, &backend_bucket}};
+	fx.pair.dir[0].budget = &budget;
 }
 
 static void a_limit_slows_the_stream_down_and_changes_no_byte(void **state)
@@ -290,8 +291,8 @@ static void a_limit_slows_the_stream_down_and_changes_no_byte(void **state)
 	/* 2 MiB but for the burst of 0.25 MB, at 5 MB/s. */
 	assert_true(took >= 310000000);
 	assert_int_equal(fx.pair.dir[0].bytes, 2 << 20);
-	assert_true(fx.pair.dir[0].budget.waits > 0);
-	assert_int_equal(fx.pair.dir[0].budget.reserved, 0);
+	assert_true(budget.waits > 0);
+	assert_int_equal(budget.reserved, 0);
 	/* Charged once: what is owed now is what has not been paid since. */
 	assert_in_range(client_bucket.tat, begin + (2ull << 20) * 200,
 			begin + (2ull << 20) * 200 + took);
@@ -306,14 +307,14 @@ static void both_buckets_are_charged_with_what_moved(void **state)
 	stream(300000);
 	assert_int_equal(client_bucket.tat, owed + 3000000);
 	assert_int_equal(backend_bucket.tat, owed + 6000000);
-	assert_int_equal(fx.pair.dir[0].budget.waits, 0);
+	assert_int_equal(budget.waits, 0);
 }
 
 static void a_stream_far_below_its_limit_still_splices_and_never_waits(void **state)
 {
 	limit(1ull << 40, 1ull << 40);
 	stream(64 << 20);
-	assert_int_equal(fx.pair.dir[0].budget.waits, 0);
+	assert_int_equal(budget.waits, 0);
 	assert_null(fx.pair.dir[0].pipe);
 }
 
@@ -332,7 +333,7 @@ static void an_end_behind_bytes_that_wait_comes_behind_them(void **state)
 
 static bool waits(struct fixture *f)
 {
-	return f->pair.dir[0].budget.reserved;
+	return budget.reserved;
 }
 
 static void a_reset_is_seen_while_bytes_wait(void **state)
@@ -358,7 +359,7 @@ static void who_waits_goes_on_when_the_limit_is_lifted(void **state)
 	reads = true;
 	(void)pump_stream(&fx);
 	run(waits);
-	assert_true(lb_budget_wait_ns(&fx.pair.dir[0].budget, lb_clock_ns()) > 0);
+	assert_true(lb_budget_wait_ns(&budget, lb_clock_ns()) > 0);
 	lb_bucket_change(&client_bucket, 100000000, lb_clock_ns());
 	/* What lb_session_look_again() does. */
 	fx.pair.carrier->event(&fx.pair, 0, 0);
@@ -374,7 +375,7 @@ static void a_sink_that_does_not_read_keeps_no_place_in_the_queue(void **state)
 	reads = false;
 	run(is_stalled);
 	assert_false(fx.pair.carrier->clean(&fx.pair));
-	assert_int_equal(fx.pair.dir[0].budget.reserved, 0);
+	assert_int_equal(budget.reserved, 0);
 	reads = true;
 	to_send = sent;
 	run(pump_stream);
