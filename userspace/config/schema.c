@@ -403,7 +403,7 @@ static const struct lb_schema_key rule_keys[] = {
 		 "decrypted."},
 	{"rate_limit", BLOCK(lb_rule_config, rate_limit, rate_limit_block),
 	 .help = "New connections per client."},
-	{"bandwidth_limit", BLOCK(lb_rule_config, bandwidth_limit, bandwidth_limit_block), PROTECTS,
+	{"bandwidth_limit", BLOCK(lb_rule_config, bandwidth_limit, bandwidth_limit_block),
 	 .help = "Bytes per second."},
 	{"health_check", BLOCK(lb_rule_config, health_check, health_check_block),
 	 .help = "Active checks of the backends."},
