@@ -229,6 +229,6 @@ help: ## this list
 	@printf '%s\n' '' 'Variables: V=1 show commands, SAN=1 sanitizers, O=DIR output folder,' \
 	'DESTDIR and PREFIX for install, TEST_ARGS for scripts/test.'
 
--include scripts/run.mk scripts/bench.mk tests/fuzz/fuzz.mk
+-include scripts/run.mk scripts/bench.mk scripts/limits.mk tests/fuzz/fuzz.mk
 -include $(BPF_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(MAIN_SRC:%.c=$(O)/%.d) $(TOOL_SRC:%.c=$(O)/%.d) \
 	$(TEST_BIN:=.d)
