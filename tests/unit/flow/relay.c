@@ -361,8 +361,7 @@ static void who_waits_goes_on_when_the_limit_is_lifted(void **state)
 	run(waits);
 	assert_true(lb_budget_wait_ns(&budget, lb_clock_ns()) > 0);
 	lb_bucket_change(&client_bucket, 100000000, lb_clock_ns());
-	/* What lb_session_look_again() does. */
-	fx.pair.carrier->event(&fx.pair, 0, 0);
+	lb_carrier_look_again(&fx.pair);
 	run(pump_stream);
 	assert_int_equal(received, to_send);
 }
