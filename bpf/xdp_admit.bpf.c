@@ -18,10 +18,9 @@ struct {
 } XDP_RUN_CONFIG(xdp_admit);
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, LB_ADMIT_CARDS_MAX);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32); /* interface */
+	__type(key, __u32); /* interface % LB_ADMIT_CARDS_MAX */
 	__type(value, struct lb_admit_card);
 } lb_admit_cards SEC(".maps");
 
@@ -32,12 +31,12 @@ struct {
 static __always_inline bool is_for_us(const struct xdp_md *ctx)
 {
 	const struct ethhdr *eth = (void *)(long)ctx->data;
-	__u32 interface = ctx->ingress_ifindex;
-	const struct lb_admit_card *card;
+	__u32 interface = ctx->ingress_ifindex, at = interface % LB_ADMIT_CARDS_MAX;
+	const struct lb_admit_card *card = bpf_map_lookup_elem(&lb_admit_cards, &at);
 	__u8 differs = 0;
 
-	card = bpf_map_lookup_elem(&lb_admit_cards, &interface);
-	if (!card || (const void *)(eth + 1) > (void *)(long)ctx->data_end)
+	if (!card || card->interface != interface ||
+	    (const void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return false;
 	for (int i = 0; i < ETH_ALEN; i++)
 		differs |= card->mac[i] ^ eth->h_dest[i];

@@ -32,7 +32,7 @@
 #define LB_ADMIT_RULES_MAX     4096u   /* rules whose clients the programs can judge */
 #define LB_ADMIT_LISTENERS_MAX 65536u  /* addresses and ports they listen on */
 #define LB_ADMIT_REFUSED_MAX   131072u /* clients without a token that are remembered */
-#define LB_ADMIT_CARDS_MAX     4096u   /* interfaces */
+#define LB_ADMIT_CARDS_MAX     4096u   /* interfaces: a power of two */
 
 /* An address is four words in network order; IPv4 is mapped (::ffff:a.b.c.d). */
 struct lb_admit_listener {
@@ -67,9 +67,12 @@ struct lb_admit_meta {
 };
 
 /*
- * lb_admit_cards: interface -> its address, where XDP sees frames before anybody has looked at it.
+ * lb_admit_cards: an interface's own address, where XDP sees frames before anybody has looked at
+ * theirs. The index is that of the interface, cut to the size of the table; of two that meet there
+ * the one that is not named passes everything.
  */
 struct lb_admit_card {
+	__u32 interface; /* 0: nobody */
 	__u8 mac[6];
 	__u8 pad[2];
 };
@@ -113,6 +116,7 @@ struct lb_admit_counts {
 
 _Static_assert(sizeof(struct lb_admit_listener) == 20, "no holes: it is hashed");
 _Static_assert(sizeof(struct lb_admit_client) == 20, "no holes: it is hashed");
+_Static_assert(sizeof(struct lb_admit_card) == 12, "no holes");
 _Static_assert(sizeof(struct lb_admit_rule) == 16, "as the daemon maps it");
 _Static_assert(sizeof(struct lb_acl_v4_node) == 64, "a cache line");
 _Static_assert(sizeof(struct lb_acl_v6_node) == 128, "two cache lines");

@@ -21,11 +21,12 @@
 #include "tc_admit.skel.h"
 #include "xdp_admit.skel.h"
 
-#define RULE    3u
-#define OTHER   4u
-#define CLIENT  "10.1.2.3:40000"
-#define CLIENT6 "[2001:db8:7:8::9]:40000"
-#define HOUR_NS 3600000000000ull
+#define RULE        3u
+#define OTHER       4u
+#define CLIENT      "10.1.2.3:40000"
+#define CLIENT6     "[2001:db8:7:8::9]:40000"
+#define TICK_MAX_NS 10000000ull /* CONFIG_HZ=100 */
+#define HOUR_NS     3600000000000ull
 
 #define LOOPBACK 1u
 

@@ -155,6 +155,8 @@ static void admission_has_a_price(void **state)
 	}
 	deny_many(1000, AF_INET);
 	heading("1000 prefixes, 100000 refused clients");
+	f = vary_nothing(0);
+	row("a frame that is not IP (the clock's share)", &f, XDP_PASS, vary_nothing);
 	data.flags = ACK;
 	f = build(&data);
 	row("a packet of an established connection", &f, XDP_PASS, vary_nothing);

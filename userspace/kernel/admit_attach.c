@@ -76,12 +76,13 @@ void lb_admit_attach_loaded(struct lb_admit *a)
 
 void lb_admit_set_card(struct lb_admit *a, uint32_t ifindex, const uint8_t mac[6])
 {
-	struct lb_admit_card card = {};
+	struct lb_admit_card card = {.interface = ifindex};
+	uint32_t at = ifindex % LB_ADMIT_CARDS_MAX;
 
 	memcpy(card.mac, mac, sizeof(card.mac));
 	/* Without its entry everything passes, and the daemon refuses. */
 	if (a->cards_fd >= 0)
-		(void)bpf_map_update_elem(a->cards_fd, &ifindex, &card, BPF_ANY);
+		(void)bpf_map_update_elem(a->cards_fd, &at, &card, BPF_ANY);
 }
 
 static int attach_xdp(struct lb_admit *a, uint32_t ifindex, enum xdp_attach_mode mode)
