@@ -74,8 +74,8 @@ static __always_inline bool is_in_force(__u64 until)
 	meta = bpf_map_lookup_elem(&lb_admit_meta, &zero);
 	if (!meta || now >= meta->lease_ns)
 		return false;
-	/* Tokens are exact, so the exact clock decides; but not where the other one, which is late by
-	 * a tick at most, leaves no doubt. */
+	/* Tokens are exact, so the exact clock decides; but not where the other one, which is late
+	 * by a tick at most, leaves no doubt. */
 	return until > now + TICK_MAX_NS || until > bpf_ktime_get_ns();
 }
 
