@@ -60,8 +60,8 @@ void lb_bucket_change(struct lb_bucket *b, uint64_t rate, uint64_t now)
 	__atomic_store_n(&b->rate, rate, __ATOMIC_RELAXED);
 	__atomic_store_n(&b->price, price, __ATOMIC_RELAXED);
 	do {
-		next = 0;
-		if (old && price && tat > now)
+		next = price ? tat : 0;
+		if (price && price < old && tat > now)
 			next = now + (uint64_t)((unsigned __int128)(tat - now) * price / old);
 	} while (!__atomic_compare_exchange_n(&b->tat, &tat, next, false, __ATOMIC_RELAXED,
 					      __ATOMIC_RELAXED));
@@ -98,17 +98,21 @@ void lb_bucket_charge(struct lb_bucket *b, uint32_t bytes, uint64_t now)
 		(void)add(b, lb_bucket_cost(price, bytes), now);
 }
 
-uint64_t lb_bucket_reserve(struct lb_bucket *b, uint32_t bytes, uint64_t now)
+uint64_t lb_bucket_reserve(struct lb_bucket *b, uint32_t bytes, uint64_t now, uint64_t *price)
 {
-	uint64_t price = load(&b->price), cost = lb_bucket_cost(price, bytes);
-	uint64_t end = price ? add(b, cost, now) + cost : 0;
+	uint64_t cost, end = 0;
 
+	*price = load(&b->price);
+	cost = lb_bucket_cost(*price, bytes);
+	if (*price)
+		end = add(b, cost, now) + cost;
 	return end > b->burst_ns ? end - b->burst_ns : 0;
 }
 
-void lb_bucket_give_back(struct lb_bucket *b, uint32_t bytes)
+void lb_bucket_give_back(struct lb_bucket *b, uint32_t bytes, uint64_t price)
 {
-	uint64_t cost = lb_bucket_cost(load(&b->price), bytes);
+	uint64_t price_now = load(&b->price);
+	uint64_t cost = lb_bucket_cost(price < price_now ? price : price_now, bytes);
 	__u64 tat = load(&b->tat), next;
 
 	/* Of a rate that was lifted and set anew meanwhile nothing is owed any more. */

@@ -18,8 +18,9 @@ uint64_t lb_bucket_cost(uint64_t price, uint32_t bytes);
 /* Begins anew: nothing owed. Nobody may use the bucket yet. */
 void lb_bucket_init(struct lb_bucket *b, uint64_t rate);
 /*
- * Another rate while flows use it: what is owed stays so many bytes, but for what is being charged
- * at this very moment. Who waits must be made to ask again: b->changes tells. One thread at a time.
+ * Another rate while flows use it. With a higher one what is owed is paid at that; with a lower one
+ * it is paid when it would have been, for it went while it might. But for what is being charged at
+ * this very moment. Who waits must be made to ask again: b->changes tells. One thread at a time.
  */
 void lb_bucket_change(struct lb_bucket *b, uint64_t rate, uint64_t now);
 
@@ -27,10 +28,13 @@ void lb_bucket_change(struct lb_bucket *b, uint64_t rate, uint64_t now);
 uint64_t lb_bucket_credit(const struct lb_bucket *b, uint64_t now);
 /* <bytes> went. */
 void lb_bucket_charge(struct lb_bucket *b, uint32_t bytes, uint64_t now);
-/* Charges <bytes> that are to go later: not before the time it returns, which may be past. */
-uint64_t lb_bucket_reserve(struct lb_bucket *b, uint32_t bytes, uint64_t now);
-/* <bytes> that were charged have not gone. */
-void lb_bucket_give_back(struct lb_bucket *b, uint32_t bytes);
+/*
+ * Charges <bytes> that are to go later: not before the time it returns, which may be past. *price
+ * is what a byte costs now.
+ */
+uint64_t lb_bucket_reserve(struct lb_bucket *b, uint32_t bytes, uint64_t now, uint64_t *price);
+/* <bytes> that were reserved at <price> have not gone. */
+void lb_bucket_give_back(struct lb_bucket *b, uint32_t bytes, uint64_t price);
 
 /* How long who asks now has to wait behind those who wait already, ns. */
 uint64_t lb_bucket_queue_ns(const struct lb_bucket *b, uint64_t now);

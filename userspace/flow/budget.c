@@ -97,7 +97,7 @@ uint32_t lb_budget_reserve(struct lb_budget *b, uint32_t waiting, uint64_t now)
 	b->changes = changes_of(b);
 	b->start_ns = 0;
 	for (unsigned int i = 0; i < LB_BUDGET_BUCKETS; i++) {
-		uint64_t start = lb_bucket_reserve(b->bucket[i], bytes, now);
+		uint64_t start = lb_bucket_reserve(b->bucket[i], bytes, now, &b->price[i]);
 
 		if (start > b->start_ns)
 			b->start_ns = start;
@@ -118,7 +118,7 @@ uint64_t lb_budget_wait_ns(const struct lb_budget *b, uint64_t now)
 static void give_back(struct lb_budget *b, uint32_t bytes)
 {
 	for (unsigned int i = 0; i < LB_BUDGET_BUCKETS; i++)
-		lb_bucket_give_back(b->bucket[i], bytes);
+		lb_bucket_give_back(b->bucket[i], bytes, b->price[i]);
 }
 
 void lb_budget_charge(struct lb_budget *b, uint64_t bytes, uint64_t now)

@@ -34,7 +34,8 @@
 struct lb_budget {
 	struct lb_bucket *bucket[LB_BUDGET_BUCKETS];
 	uint32_t index[LB_BUDGET_BUCKETS]; /* in the table */
-	uint32_t reserved;                 /* bytes that were charged beforehand .. */
+	uint64_t price[LB_BUDGET_BUCKETS]; /* of a byte, when .. */
+	uint32_t reserved;                 /* .. these were charged beforehand .. */
 	uint64_t start_ns;                 /* .. and may move from then on */
 	uint32_t changes;                  /* of the buckets' rates, by then */
 	uint32_t last;                     /* bytes of its last turn */

@@ -25,8 +25,8 @@ uint32_t lb_throttle_window(const struct lb_pair *p, unsigned int i)
 }
 
 /*
- * With SO_RCVBUF the buffer does not grow by itself any more; the kernel doubles the value, for
- * overhead. The clamp would not follow a buffer that is made larger again.
+ * With SO_RCVBUF the buffer does not grow by itself any more. The kernel doubles the value, for
+ * overhead; the clamp keeps bytes out of that.
  */
 static void set_window(int fd, uint32_t window)
 {

@@ -23,6 +23,13 @@ static struct lb_bucket bucket(uint64_t rate, int64_t tat)
 	return b;
 }
 
+static uint64_t reserve(struct lb_bucket *b, uint32_t bytes)
+{
+	uint64_t price;
+
+	return lb_bucket_reserve(b, bytes, NOW, &price);
+}
+
 static void every_case_is_as_the_contract_says(void **state)
 {
 	for (size_t i = 0; i < LB_ARRAY_SIZE(bucket_cases); i++) {
@@ -43,12 +50,12 @@ static void a_reservation_is_a_place_in_the_queue(void **state)
 	struct lb_bucket b = bucket(1000000, 0);
 
 	/* The burst is there at once .. */
-	assert_true(lb_bucket_reserve(&b, 25000, NOW) <= NOW);
-	assert_true(lb_bucket_reserve(&b, 25000, NOW) <= NOW);
+	assert_true(reserve(&b, 25000) <= NOW);
+	assert_true(reserve(&b, 25000) <= NOW);
 	assert_int_equal(lb_bucket_queue_ns(&b, NOW), 0);
 	/* .. then each stands behind those who came before. */
-	assert_int_equal(lb_bucket_reserve(&b, 1000, NOW), NOW + 1000000);
-	assert_int_equal(lb_bucket_reserve(&b, 2000, NOW), NOW + 3000000);
+	assert_int_equal(reserve(&b, 1000), NOW + 1000000);
+	assert_int_equal(reserve(&b, 2000), NOW + 3000000);
 	assert_int_equal(lb_bucket_queue_ns(&b, NOW), 3000000);
 	assert_int_equal(lb_bucket_queue_ns(&b, NOW + 2000000), 1000000);
 	/* Who does not queue gets nothing meanwhile. */
@@ -59,9 +66,9 @@ static void what_is_given_back_is_there_for_the_next(void **state)
 {
 	struct lb_bucket b = bucket(1000000, 50 * BUCKET_MS);
 
-	(void)lb_bucket_reserve(&b, 5000, NOW);
-	lb_bucket_give_back(&b, 4000);
-	assert_int_equal(lb_bucket_reserve(&b, 1000, NOW), NOW + 2000000);
+	(void)reserve(&b, 5000);
+	lb_bucket_give_back(&b, 4000, b.price);
+	assert_int_equal(reserve(&b, 1000), NOW + 2000000);
 }
 
 static void giving_back_never_leads_to_a_debt(void **state)
@@ -69,11 +76,11 @@ static void giving_back_never_leads_to_a_debt(void **state)
 	struct lb_bucket b = bucket(1000, 0);
 
 	b.tat = 5;
-	lb_bucket_give_back(&b, 1 << 20);
+	lb_bucket_give_back(&b, 1 << 20, b.price);
 	assert_true(lb_bucket_credit(&b, NOW) > 0);
 }
 
-static void another_rate_keeps_the_debt_in_bytes(void **state)
+static void another_rate_makes_no_debt_longer(void **state)
 {
 	struct lb_bucket b = bucket(1000000, 500 * BUCKET_MS);
 
@@ -83,13 +90,31 @@ static void another_rate_keeps_the_debt_in_bytes(void **state)
 	assert_int_equal(b.changes, 1);
 	assert_int_equal(b.tat, NOW + 250 * BUCKET_MS);
 	lb_bucket_change(&b, 1000, NOW);
-	assert_int_equal(b.tat, NOW + 500000 * BUCKET_MS);
+	assert_int_equal(b.tat, NOW + 250 * BUCKET_MS);
 	/* No limit, no debt; neither when there is one again. */
 	lb_bucket_change(&b, 0, NOW);
 	assert_int_equal(lb_bucket_credit(&b, NOW), UINT64_MAX);
 	assert_false(lb_bucket_owes(&b, NOW));
 	lb_bucket_change(&b, 1000, NOW);
 	assert_int_equal(lb_bucket_credit(&b, NOW), 50);
+}
+
+static void what_is_given_back_after_a_change_is_what_is_still_owed_for_it(void **state)
+{
+	const uint64_t rates[] = {1, 1000, 2000000, 1000000000, 0};
+
+	for (size_t i = 0; i < LB_ARRAY_SIZE(rates); i++) {
+		struct lb_bucket b = bucket(1000000, 100 * BUCKET_MS);
+		uint64_t price, alone;
+
+		lb_bucket_change(&b, rates[i], NOW);
+		alone = b.tat;
+		b = bucket(1000000, 100 * BUCKET_MS);
+		(void)lb_bucket_reserve(&b, 5000, NOW, &price);
+		lb_bucket_change(&b, rates[i], NOW);
+		lb_bucket_give_back(&b, 5000, price);
+		assert_in_range(b.tat, alone - (alone > 0), alone + 1);
+	}
 }
 
 static void small_charges_add_up(void **state)
@@ -109,11 +134,12 @@ static void small_charges_add_up(void **state)
 static void *charge_many(void *arg)
 {
 	struct lb_bucket *b = arg;
+	uint64_t price;
 
 	for (uint64_t i = 0; i < CHARGES; i++) {
 		lb_bucket_charge(b, 3, NOW);
-		(void)lb_bucket_reserve(b, 10, NOW);
-		lb_bucket_give_back(b, 8);
+		(void)lb_bucket_reserve(b, 10, NOW, &price);
+		lb_bucket_give_back(b, 8, price);
 	}
 	return NULL;
 }
@@ -158,7 +184,8 @@ int main(void)
 		cmocka_unit_test(a_reservation_is_a_place_in_the_queue),
 		cmocka_unit_test(what_is_given_back_is_there_for_the_next),
 		cmocka_unit_test(giving_back_never_leads_to_a_debt),
-		cmocka_unit_test(another_rate_keeps_the_debt_in_bytes),
+		cmocka_unit_test(another_rate_makes_no_debt_longer),
+		cmocka_unit_test(what_is_given_back_after_a_change_is_what_is_still_owed_for_it),
 		cmocka_unit_test(small_charges_add_up),
 		cmocka_unit_test(no_charge_is_lost_when_many_charge_at_once),
 		cmocka_unit_test(the_table_gives_each_bucket_once),
