@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from lbtest import lane as lanes, machine, traffic
+from lbtest import lane as lanes, tls, traffic
+from lbtest.backends import Backend
+from lbtest.certs import Authority
 from lbtest.daemon import rule
 from lbtest.net import BACKEND_ADDR, CLIENT, CLIENT_ADDR, LB, LB_ADDR
 from lbtest.process import SAN, wait_until
@@ -219,6 +221,35 @@ def test_a_process_without_rights_keeps_to_limits_too(daemon):
     with traffic.Traffic(d.net, (LB_ADDR[4], LISTEN), (BACKEND_ADDR[4], BACK), 10) as t:
         assert abs(traffic.error(t.bulk(DOWN, 3), 3 * MB)) <= OFF
     d.stop()
+
+
+def test_tls_flows_keep_to_limits_too(net, daemon, tmp_path):
+    """What counts is what is inside."""
+    data = bytes(range(251)) * 10000
+    ca = Authority(tmp_path)
+
+    def send(conn, _):
+        conn.sendall(data)
+        conn.recv(1)
+    backend = Backend(net, BACK, send)
+    try:
+        d = daemon({"workers": 2, "rules": [
+            rule("r", endpoint(LB_ADDR[4], LISTEN), [endpoint(BACKEND_ADDR[4], BACK)],
+                 tls={"enabled": True, **ca.issue("app.example").config()},
+                 bandwidth_limit={"enabled": True, "client": {"download_per_sec": MB}})]}).start()
+        with tls.connect(net, (LB_ADDR[4], LISTEN), tls.client_context(ca.cert)) as c:
+            begin, got = time.monotonic(), b""
+            while len(got) < len(data):
+                got += c.recv(65536)
+            took = time.monotonic() - begin
+        assert got == data
+        # The burst comes at once.
+        assert abs(took / (len(data) / MB - 0.05) - 1) <= OFF, took
+        flow, = d.wait_flows(1)
+        assert flow["why"] == "tls" and int(flow["down"]) == len(data), flow
+        d.stop()
+    finally:
+        backend.close()
 
 
 # --- the streams stay whole -----------------------------------------------------------------------
