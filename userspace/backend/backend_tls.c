@@ -30,10 +30,23 @@ struct slot {
 struct lb_backend_tls {
 	const struct lb_backend_tls_config *config;
 	SSL_CTX *ctx;
-	int key_index; /* of an SSL's extra data: its slot's key */
 	pthread_mutex_t lock;
 	struct slot slots[SLOTS]; /* under the lock */
 };
+
+/* Where an SSL keeps its slot's key: one place for all, however often contexts are made. */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int key_index = -1;
+
+static void free_key(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp)
+{
+	free(ptr);
+}
+
+static void find_index(void)
+{
+	key_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_key);
+}
 
 static struct slot *slot_of(struct lb_backend_tls *tls, uint64_t key)
 {
@@ -44,7 +57,7 @@ static struct slot *slot_of(struct lb_backend_tls *tls, uint64_t key)
 static int keep_session(SSL *ssl, SSL_SESSION *session)
 {
 	struct lb_backend_tls *tls = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
-	const uint64_t *key = SSL_get_ex_data(ssl, tls->key_index);
+	const uint64_t *key = SSL_get_ex_data(ssl, key_index);
 	struct slot *slot;
 	SSL_SESSION *old;
 
@@ -74,11 +87,6 @@ static void resume(struct lb_backend_tls *tls, SSL *ssl, uint64_t key)
 	if (SSL_SESSION_is_resumable(session))
 		(void)SSL_set_session(ssl, session);
 	SSL_SESSION_free(session);
-}
-
-static void free_key(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp)
-{
-	free(ptr);
 }
 
 static int set_trust(struct lb_backend_tls *tls, bool verify, struct lb_tls_problem *problem)
@@ -111,8 +119,8 @@ int lb_backend_tls_new(struct lb_backend_tls **ret, const struct lb_backend_tls_
 	pthread_mutex_init(&tls->lock, NULL);
 	tls->config = config;
 	tls->ctx = lb_tls_context_new(TLS_client_method());
-	tls->key_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_key);
-	if (!tls->ctx || tls->key_index < 0)
+	pthread_once(&once, find_index);
+	if (!tls->ctx || key_index < 0)
 		return -ENOMEM;
 	SSL_CTX_set_app_data(tls->ctx, tls);
 	SSL_CTX_set_session_cache_mode(tls->ctx,
@@ -178,7 +186,7 @@ SSL *lb_backend_tls_open(struct lb_backend_tls *tls, int fd, const struct lb_bac
 	uint64_t *key = malloc(sizeof(*key));
 	SSL *ssl = SSL_new(tls->ctx);
 
-	if (!key || !ssl || !SSL_set_ex_data(ssl, tls->key_index, key)) {
+	if (!key || !ssl || !SSL_set_ex_data(ssl, key_index, key)) {
 		free(key);
 		SSL_free(ssl);
 		return NULL;

@@ -101,7 +101,7 @@ static void fill(struct lb_flow_record *r, const struct lb_session *s, enum lb_r
 static bool is_refusal(enum lb_reason reason)
 {
 	return reason == LB_REASON_ACL_DENIED || reason == LB_REASON_RATE_LIMITED ||
-	       reason == LB_REASON_CLIENT_LIMIT;
+	       reason == LB_REASON_CLIENT_LIMIT || reason == LB_REASON_PROXY_UNTRUSTED;
 }
 
 /* A worker writes so many lines of refusals, and so many more each second. The next one that is

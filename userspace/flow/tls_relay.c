@@ -148,10 +148,16 @@ static enum moved plain_ended(struct lb_pair *p, unsigned int d, ssize_t n)
 
 static enum moved read_plain(struct lb_pair *p, unsigned int d, size_t most, size_t *got)
 {
-	ssize_t n = recv(p->leg[d].watch.fd, p->env->scratch, most, 0);
+	struct lb_leg *leg = &p->leg[d];
+	ssize_t n = recv(leg->watch.fd, p->env->scratch, most, 0);
 
 	*got = n > 0 ? (size_t)n : 0;
-	return n > 0 ? MOVED : plain_ended(p, d, n);
+	if (n <= 0)
+		return plain_ended(p, d, n);
+	/* As in relay.c: the next byte makes a new edge. */
+	if (*got < most && !leg->until_empty && !p->bypassed)
+		leg->readable = false;
+	return MOVED;
 }
 
 static enum moved source_failed(struct lb_pair *p, struct lb_leg *leg, int error)
@@ -366,6 +372,8 @@ static void tls_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		p->leg[leg].readable = true;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI))
+		p->leg[leg].until_empty = true;
 	/* TLS may wait for one to do the other. */
 	if (events & EPOLLOUT || (events & EPOLLIN && p->leg[leg].ssl))
 		p->leg[leg].writable = true;
