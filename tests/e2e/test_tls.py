@@ -579,3 +579,48 @@ def test_a_proxy_header_comes_before_the_handshake(net, start, serve, ca):
     assert (kept.heard, kept.end) == (header + b"payload", "fin")
     assert d.wait_flows(1)[0]["client"] == "192.0.2.7:5"
     d.stop()
+
+
+def values(data):
+    """{type: value} of type-length-values."""
+    found = {}
+    while data:
+        size = int.from_bytes(data[1:3], "big")
+        found[data[0]] = data[3:3 + size]
+        data = data[3 + size:]
+    return found
+
+
+@pytest.mark.parametrize("certified", [True, False])
+def test_a_proxy_header_of_version_2_tells_of_the_clients_tls(net, start, serve, ca, certified):
+    kept = Kept()
+    serve(kept)
+    d = start({"alpn": ["h2"], "client_ca": str(ca.cert), "client_auth": "optional"},
+              proxy_protocol="v2")
+    cert = ca.issue(cn="alice =\\ \u00e9", usage="clientAuth") if certified else None
+    context = tls.client_context(ca.cert, cert=cert, alpn=["h2"])
+    sessions = [None]
+    for _ in range(2):  # in full, and resumed
+        with tls.connect(net, AT, context, session=sessions[-1]) as c:
+            c.sendall(b"payload")
+            version, cipher = c.version(), c.cipher()[0]
+            c.unwrap()
+            sessions.append(c.session)
+        wait_until(lambda: kept.end, 5, "the end")
+        size = int.from_bytes(kept.heard[14:16], "big")
+        head, payload = kept.heard[:16 + size], kept.heard[16 + size:]
+        assert payload == b"payload"
+        told = values(head[16 + 12:])
+        assert told[0x01] == b"h2" and told[0x02] == b"app.example"
+        ssl_told = told[0x20]
+        assert ssl_told[0] == (0x07 if certified else 0x01)
+        assert int.from_bytes(ssl_told[1:5], "big") == (0 if certified else 1)
+        inner = values(ssl_told[5:])
+        assert (inner[0x21], inner[0x23]) == (version.encode(), cipher.encode())
+        assert inner.get(0x22) == ("alice =\\ \u00e9".encode() if certified else None)
+        kept.heard, kept.end = b"", None
+    d.wait_flows(2)
+    line = d.access_log.read_text()
+    assert ('certified="alice \\=\\\\ ' in line or 'certified="alice =\\\\ \u00e9"' in line) \
+        if certified else "certified" not in line, line
+    d.stop()

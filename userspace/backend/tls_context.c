@@ -313,6 +313,42 @@ bool lb_tls_context_is_truncated(void)
 	       ERR_GET_REASON(e) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
 }
 
+static bool is_name(const unsigned char *text, int len, size_t size)
+{
+	if (len <= 0 || (size_t)len >= size)
+		return false;
+	for (int i = 0; i < len; i++) {
+		if (text[i] < 0x20 || text[i] == 0x7f)
+			return false;
+		/* C1 in UTF-8; len is not the end of the buffer: there is a NUL. */
+		if (text[i] == 0xc2 && text[i + 1] >= 0x80 && text[i + 1] < 0xa0)
+			return false;
+	}
+	return true;
+}
+
+bool lb_tls_context_peer_name(const SSL *ssl, char *buf, size_t size)
+{
+	X509 *cert = SSL_get0_peer_certificate(ssl);
+	X509_NAME *subject = cert ? X509_get_subject_name(cert) : NULL;
+	int at = subject ? X509_NAME_get_index_by_NID(subject, NID_commonName, -1) : -1;
+	unsigned char *text = NULL;
+	bool good;
+	int len;
+
+	if (at < 0 || SSL_get_verify_result(ssl) != X509_V_OK)
+		return false;
+	len = ASN1_STRING_to_UTF8(&text,
+				  X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+	good = is_name(text, len, size);
+	if (good) {
+		memcpy(buf, text, (size_t)len);
+		buf[len] = '\0';
+	}
+	OPENSSL_free(text);
+	return good;
+}
+
 void lb_tls_context_leave(SSL *ssl)
 {
 	if (!ssl)

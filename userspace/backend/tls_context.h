@@ -61,6 +61,12 @@ const char *lb_tls_context_error(SSL *ssl);
 /* The peer's stream ended without its close_notify; asked before lb_tls_context_error(). */
 bool lb_tls_context_is_truncated(void);
 
+/*
+ * The common name of the certificate that the peer has shown and that was verified, as UTF-8. False
+ * when there is none, or it holds control characters or does not fit: then it is no name to go by.
+ */
+bool lb_tls_context_peer_name(const SSL *ssl, char *buf, size_t size);
+
 /* Frees <ssl>, which may be NULL, without a word to the peer. Its session stays good. */
 void lb_tls_context_leave(SSL *ssl);
 

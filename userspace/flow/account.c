@@ -84,6 +84,7 @@ static void fill(struct lb_flow_record *r, const struct lb_session *s, enum lb_r
 	*r = (struct lb_flow_record){
 		.rule = s->rule->config->name,
 		.client = &s->client,
+		.certified = s->certified,
 		.backend = s->backend ? s->backend->config->addr : NULL,
 		.carrier = s->carrying ? lb_carrier_of(p)->name : NULL,
 		.why = p->why,
@@ -203,7 +204,12 @@ size_t lb_account_format(const struct lb_flow_record *r, char *line, size_t size
 	add_time(&t);
 	add(&t, " rule=");
 	add_word(&t, r->rule);
-	add(&t, " client=%s backend=", lb_addr_format(r->client, addr));
+	add(&t, " client=%s", lb_addr_format(r->client, addr));
+	if (r->certified && *r->certified) {
+		add(&t, " certified=");
+		add_word(&t, r->certified);
+	}
+	add(&t, " backend=");
 	add_word(&t, r->backend ? r->backend : "-");
 	add(&t, " carrier=%s why=%s reason=%s", r->carrier ? r->carrier : "-",
 	    r->carrier ? lb_why_word(r->why) : "-", lb_reason_word(r->reason));

@@ -67,8 +67,9 @@ void lb_account_end(struct lb_session *s, enum lb_reason reason);
 struct lb_flow_record {
 	const char *rule;
 	const struct lb_addr *client;
-	const char *backend; /* NULL: none */
-	const char *carrier; /* NULL: it was never carried; <why> then means nothing */
+	const char *certified; /* the name of its certificate; NULL or "": none */
+	const char *backend;   /* NULL: none */
+	const char *carrier;   /* NULL: it was never carried; <why> then means nothing */
 	enum lb_why why;
 	enum lb_reason reason;
 	int error;          /* positive errno; 0: none */

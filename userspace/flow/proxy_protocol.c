@@ -120,6 +120,22 @@ static const uint8_t v2_signature[12] = "\r\n\r\n\0\r\nQUIT\n";
 #define V2_IP4   12u /* two addresses, two ports */
 #define V2_IP6   36u
 
+#define TLV_ALPN         0x01
+#define TLV_AUTHORITY    0x02
+#define TLV_SSL          0x20
+#define TLV_SSL_VERSION  0x21
+#define TLV_SSL_CN       0x22
+#define TLV_SSL_CIPHER   0x23
+#define CLIENT_SSL       0x01
+#define CLIENT_CERT_CONN 0x02 /* shown in this connection, */
+#define CLIENT_CERT_SESS 0x04 /* or in the one that began its session */
+#define TEXT_MAX         255u
+
+/* ALPN, authority, the block, its three texts. */
+_Static_assert(V2_HEAD + V2_IP6 + 3 + 255 + 3 + TEXT_MAX + 3 + 5 + 3 * (3 + TEXT_MAX) <=
+		       LB_PROXY_PROTOCOL_OUT_MAX,
+	       "everything at once fits");
+
 static uint16_t get16(const uint8_t *p)
 {
 	return (uint16_t)(p[0] << 8 | p[1]);
@@ -238,7 +254,7 @@ static size_t write_v1(const struct lb_proxy_header *h, uint8_t *buf)
 {
 	char source[LB_ADDR_STR_MAX], destination[LB_ADDR_STR_MAX];
 	/* Its NUL is not sent. */
-	char line[LB_PROXY_PROTOCOL_OUT_MAX + 1];
+	char line[V1_MAX + 1];
 	int n;
 
 	if (!h->source.sa.sa_family)
@@ -251,6 +267,40 @@ static size_t write_v1(const struct lb_proxy_header *h, uint8_t *buf)
 			     lb_addr_port(&h->source), lb_addr_port(&h->destination));
 	memcpy(buf, line, (size_t)n);
 	return (size_t)n;
+}
+
+/* Behind <at>; the next place. */
+static uint8_t *put_tlv(uint8_t *at, uint8_t type, const void *data, size_t len)
+{
+	*at = type;
+	put16(at + 1, (uint16_t)len);
+	memcpy(at + 3, data, len);
+	return at + 3 + len;
+}
+
+static uint8_t *put_text(uint8_t *at, uint8_t type, const char *text)
+{
+	return text ? put_tlv(at, type, text, strnlen(text, TEXT_MAX)) : at;
+}
+
+static uint8_t *put_tls(uint8_t *at, const struct lb_proxy_tls *tls)
+{
+	uint8_t *ssl, *body;
+
+	if (tls->alpn_len)
+		at = put_tlv(at, TLV_ALPN, tls->alpn, tls->alpn_len);
+	ssl = put_text(at, TLV_AUTHORITY, tls->authority);
+	/* Flags, four bytes that are 0 when a certificate was verified, the rest in TLVs. */
+	body = ssl + 3;
+	body[0] = CLIENT_SSL | (tls->name ? CLIENT_CERT_CONN | CLIENT_CERT_SESS : 0);
+	memset(body + 1, 0, 4);
+	body[4] = !tls->name;
+	at = put_text(body + 5, TLV_SSL_VERSION, tls->version);
+	at = put_text(at, TLV_SSL_CN, tls->name);
+	at = put_text(at, TLV_SSL_CIPHER, tls->cipher);
+	*ssl = TLV_SSL;
+	put16(ssl + 1, (uint16_t)(at - body));
+	return at;
 }
 
 static size_t write_v2(const struct lb_proxy_header *h, uint8_t *buf)
@@ -276,6 +326,8 @@ static size_t write_v2(const struct lb_proxy_header *h, uint8_t *buf)
 		put16(body + size - 4, lb_addr_port(&h->source));
 		put16(body + size - 2, lb_addr_port(&h->destination));
 	}
+	if (h->tls)
+		size = (size_t)(put_tls(body + size, h->tls) - body);
 	put16(buf + 14, (uint16_t)size);
 	return V2_HEAD + size;
 }
@@ -291,6 +343,6 @@ size_t lb_proxy_protocol_write(enum lb_proxy_protocol version, const struct lb_p
 	}
 	/* One that is missing makes the other one worth nothing. */
 	if (both.source.sa.sa_family != both.destination.sa.sa_family)
-		both = (struct lb_proxy_header){0};
+		both = (struct lb_proxy_header){.tls = h->tls};
 	return version == LB_PROXY_PROTOCOL_V1 ? write_v1(&both, buf) : write_v2(&both, buf);
 }

@@ -17,11 +17,22 @@
 /* The longest header that is read; of version 1 it is 107 bytes. */
 #define LB_PROXY_PROTOCOL_IN_MAX 4096u
 /* The longest one that is written. */
-#define LB_PROXY_PROTOCOL_OUT_MAX 107u
+#define LB_PROXY_PROTOCOL_OUT_MAX 1536u
 
-/* Both or none have a family. None: the sender speaks for itself, or does not know. */
+/* What is known of a client's TLS. NULL: there is none; of a text 255 bytes count. */
+struct lb_proxy_tls {
+	const char *version, *cipher;
+	const char *authority; /* the name it asked for */
+	const char *name;      /* of its certificate, which was verified */
+	const uint8_t *alpn;
+	uint8_t alpn_len;
+};
+
 struct lb_proxy_header {
+	/* Both or none have a family. None: the sender speaks for itself, or does not know. */
 	struct lb_addr source, destination;
+	/* Written by version 2, as type-length-values, and never read; NULL: none. */
+	const struct lb_proxy_tls *tls;
 };
 
 /*

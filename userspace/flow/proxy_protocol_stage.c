@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include <openssl/ssl.h>
+
 #include "flow/proxy_protocol.h"
 
 _Static_assert(LB_PROXY_PROTOCOL_IN_MAX <= LB_SCRATCH_BYTES, "a header is read in one piece");
@@ -136,10 +138,30 @@ static struct lb_addr destination_of(const struct lb_session *s)
 	return own;
 }
 
+static struct lb_proxy_tls tls_of(const struct lb_session *s)
+{
+	const SSL *ssl = s->pair.leg[LB_LEG_CLIENT].ssl;
+	struct lb_proxy_tls tls = {.name = *s->certified ? s->certified : NULL};
+	unsigned int len = 0;
+
+	tls.version = SSL_get_version(ssl);
+	tls.cipher = SSL_get_cipher_name(ssl);
+	tls.authority = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+	SSL_get0_alpn_selected(ssl, &tls.alpn, &len);
+	tls.alpn_len = (uint8_t)len;
+	return tls;
+}
+
 /* The same bytes each time it is asked for: what has gone is a number. */
 static size_t write_header(const struct lb_session *s, uint8_t buf[LB_PROXY_PROTOCOL_OUT_MAX])
 {
 	struct lb_proxy_header header = {.source = s->client, .destination = destination_of(s)};
+	struct lb_proxy_tls tls;
+
+	if (s->pair.leg[LB_LEG_CLIENT].ssl) {
+		tls = tls_of(s);
+		header.tls = &tls;
+	}
 
 	lb_addr_unmap(&header.source);
 	return lb_proxy_protocol_write(s->rule->config->proxy_protocol, &header, buf);

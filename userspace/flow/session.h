@@ -32,6 +32,7 @@ struct lb_session {
 	struct lb_addr client;      /* its peer, or whom the PROXY header names .. */
 	struct lb_addr destination; /* .. and where to it went; no family: to our listener */
 	bool client_named;          /* .. by the header */
+	char certified[65];         /* the name of its certificate, "" without one */
 	struct lb_waiter waiter;    /* for a backend that has room .. */
 	bool waiting;               /* .. now */
 	uint64_t accept_ns;

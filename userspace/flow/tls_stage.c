@@ -110,6 +110,7 @@ static enum lb_step in_step(struct lb_session *s, bool again)
 	switch (shake(s, leg, again)) {
 	case SHAKEN:
 		note_shaken(s, LB_LEG_CLIENT);
+		(void)lb_tls_context_peer_name(leg->ssl, s->certified, sizeof(s->certified));
 		return LB_STEP_NEXT;
 	case FAILED:
 		count(s, LB_LEG_CLIENT, LB_HANDSHAKE_FAILED);

@@ -244,7 +244,8 @@ static void what_is_written_is_read_again(void **state)
 	};
 
 	for (size_t i = 0; i < LB_ARRAY_SIZE(rows); i++) {
-		const struct lb_proxy_header h = {addr(rows[i].source), addr(rows[i].destination)};
+		const struct lb_proxy_header h = {addr(rows[i].source), addr(rows[i].destination),
+						  NULL};
 		uint8_t buf[LB_PROXY_PROTOCOL_OUT_MAX];
 		size_t len;
 
@@ -255,6 +256,46 @@ static void what_is_written_is_read_again(void **state)
 		len = lb_proxy_protocol_write(LB_PROXY_PROTOCOL_V2, &h, buf);
 		assert_says(buf, len, (int)len, rows[i].read_source, rows[i].read_destination);
 	}
+}
+
+static void what_is_known_of_tls_goes_into_version_2(void **state)
+{
+	static const char want[] =
+		SIGNATURE "\x21\x11\x00\x45\xc0\x00\x02\x01\xc6\x33\x64\x02\xdc\x04\x01\xbb"
+			  "\x01\x00\x02h2"
+			  "\x02\x00\x0b"
+			  "app.example"
+			  "\x20\x00\x23\x07\0\0\0\0"
+			  "\x21\x00\x07TLSv1.3"
+			  "\x22\x00\x05"
+			  "alice"
+			  "\x23\x00\x09"
+			  "TLS_SUITE";
+	char text[1000];
+	struct lb_proxy_tls tls = {"TLSv1.3", "TLS_SUITE",           "app.example",
+				   "alice",   (const uint8_t *)"h2", 2};
+	const struct lb_proxy_header h = {addr("192.0.2.1:56324"), addr("198.51.100.2:443"), &tls};
+	uint8_t buf[LB_PROXY_PROTOCOL_OUT_MAX];
+	struct lb_proxy_header again;
+	size_t len = lb_proxy_protocol_write(LB_PROXY_PROTOCOL_V2, &h, buf);
+
+	assert_int_equal(len, sizeof(want) - 1);
+	assert_memory_equal(buf, want, len);
+	assert_says(buf, len, (int)len, "192.0.2.1:56324", "198.51.100.2:443");
+	/* Nobody was verified. */
+	tls.name = NULL;
+	len = lb_proxy_protocol_write(LB_PROXY_PROTOCOL_V2, &h, buf);
+	assert_memory_equal(buf + 47, "\x20\x00\x1b\x01\0\0\0\x01", 8);
+	assert_int_equal(read_all(buf, len, &again), len);
+	/* Texts that are too long are cut, and all of it fits. */
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	tls = (struct lb_proxy_tls){text, text, text, text, (const uint8_t *)text, 255};
+	len = lb_proxy_protocol_write(LB_PROXY_PROTOCOL_V2, &h, buf);
+	assert_int_equal(read_all(buf, len, &again), len);
+	/* Version 1 has no room for it. */
+	len = lb_proxy_protocol_write(LB_PROXY_PROTOCOL_V1, &h, buf);
+	assert_int_equal(len, strlen("PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n"));
 }
 
 int main(void)
@@ -269,6 +310,7 @@ int main(void)
 		cmocka_unit_test(a_binary_header_that_is_not_to_the_letter_is_refused),
 		cmocka_unit_test(a_binary_header_is_bounded),
 		cmocka_unit_test(what_is_written_is_read_again),
+		cmocka_unit_test(what_is_known_of_tls_goes_into_version_2),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
