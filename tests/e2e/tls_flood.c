@@ -22,10 +22,9 @@ static int fail(const char *what)
 	return 1;
 }
 
-static SSL *open_tls(const char *addr, const char *port)
+static SSL *open_tls(SSL_CTX *ctx, const char *addr, const char *port)
 {
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
-	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 	SSL *ssl = SSL_new(ctx);
 
@@ -40,6 +39,7 @@ static SSL *open_tls(const char *addr, const char *port)
 int main(int argc, char **argv)
 {
 	int type, count, sent = 0, echoed = 0;
+	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
 	bool data;
 	SSL *ssl;
 
@@ -50,7 +50,7 @@ int main(int argc, char **argv)
 					    : SSL_KEY_UPDATE_NOT_REQUESTED;
 	data = strstr(argv[3], "data");
 	count = atoi(argv[4]);
-	ssl = open_tls(argv[1], argv[2]);
+	ssl = open_tls(ctx, argv[1], argv[2]);
 	if (!ssl)
 		return fail("connecting");
 	for (; sent < count; sent++) {
@@ -66,5 +66,7 @@ int main(int argc, char **argv)
 	}
 	printf("%d sent, %d echoed\n", sent, echoed);
 	SSL_shutdown(ssl);
+	SSL_CTX_free(ctx);
+	SSL_free(ssl);
 	return 0;
 }
