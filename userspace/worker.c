@@ -23,8 +23,7 @@ struct lb_worker {
 	struct lb_acceptor *acceptors;
 	size_t acceptors_count;
 	struct lb_watch ring;
-	struct lb_timer distress;       /* while a rule wants to know */
-	struct lb_graft_keeper *keeper; /* worker 0's, when graft is in service */
+	struct lb_timer distress; /* while a rule wants to know */
 	pthread_t thread;
 	bool started;
 };
@@ -77,12 +76,17 @@ static int open_keeper(struct lb_worker *w)
 	w->env.carrier.graft_why = w->opts.graft_why;
 	if (!w->opts.grafts || w->opts.index)
 		return 0;
-	return lb_graft_keeper_new(&w->keeper, &opts);
+	return lb_graft_keeper_new(&w->env.keeper, &opts);
 }
 
 uint32_t lb_worker_adopted(const struct lb_worker *w)
 {
-	return w->keeper ? lb_graft_keeper_adopted(w->keeper) : 0;
+	return w->env.keeper ? lb_graft_keeper_adopted(w->env.keeper) : 0;
+}
+
+struct lb_flow_env *lb_worker_env(struct lb_worker *w)
+{
+	return &w->env;
 }
 
 uint32_t lb_worker_sockmap_flows(const struct lb_worker *w)
@@ -115,6 +119,7 @@ int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
 	w->ring.fd = -1;
 	env = &w->env;
 	lb_list_init(&env->sessions);
+	lb_list_init(&env->walks);
 	lb_slab_init(&env->slab, sizeof(struct lb_session));
 	lb_slab_init(&env->shares, sizeof(struct lb_bandwidth_share));
 	lb_door_init(&env->door, wake_for_door);
@@ -161,9 +166,11 @@ static void look_for_distress(struct lb_worker *w)
 
 	for (size_t i = 0; i < w->opts.rules_count; i++)
 		wanted = wanted || w->opts.rules[i].failed;
+	if (!wanted)
+		return;
 	lb_timer_init(&w->distress, on_distress_look);
-	if (wanted)
-		lb_timer_start(w->env.carrier.loop, &w->distress, LB_DISTRESS_LOOK_MS);
+	lb_walk_begin(&w->env, &w->env.distress);
+	lb_timer_start(w->env.carrier.loop, &w->distress, LB_DISTRESS_LOOK_MS);
 }
 
 static void *run(void *arg)
@@ -228,8 +235,8 @@ static void do_cut_grafts(void *arg)
 {
 	LB_AUTO_FREE struct cut *cut = arg;
 
-	if (cut->keeper->keeper)
-		lb_graft_keeper_cut(cut->keeper->keeper, cut->which, cut->reason);
+	if (cut->keeper->env.keeper)
+		lb_graft_keeper_cut(cut->keeper->env.keeper, cut->which, cut->reason);
 }
 
 /* A worker, or its share of the work that it could not be given, is done. */
@@ -348,8 +355,8 @@ static void do_collect(void *arg)
 
 	lb_list_for_each (node, &env->sessions)
 		lb_account_fold(lb_container_of(node, struct lb_session, node));
-	if (c->worker->keeper)
-		lb_graft_keeper_fold(c->worker->keeper);
+	if (env->keeper)
+		lb_graft_keeper_fold(env->keeper);
 	pthread_mutex_lock(&c->lock);
 	memcpy(c->counters, env->counters, c->worker->opts.rules_count * sizeof(c->counters[0]));
 	c->done = true;
@@ -410,8 +417,8 @@ static void do_stop(void *arg)
 
 	stop_listening(w);
 	lb_session_close_all(&w->env, LB_FLOWS_ALL, LB_REASON_DRAINED);
-	if (w->keeper)
-		lb_graft_keeper_cut(w->keeper, LB_FLOWS_ALL, LB_REASON_DRAINED);
+	if (w->env.keeper)
+		lb_graft_keeper_cut(w->env.keeper, LB_FLOWS_ALL, LB_REASON_DRAINED);
 	lb_loop_stop(w->env.carrier.loop);
 }
 
@@ -434,7 +441,7 @@ void lb_worker_free(struct lb_worker **pw)
 	*pw = NULL;
 	if (w->env.carrier.loop) {
 		stop_listening(w);
-		lb_graft_keeper_free(&w->keeper);
+		lb_graft_keeper_free(&w->env.keeper);
 		if (w->ring.fd >= 0)
 			lb_watch_remove(w->env.carrier.loop, &w->ring, false);
 		lb_loop_free(w->env.carrier.loop);

@@ -35,6 +35,9 @@ int lb_worker_start(struct lb_worker *w);
 /* Grafted flows that worker 0 took over from an earlier daemon. Before lb_worker_start(). */
 uint32_t lb_worker_adopted(const struct lb_worker *w);
 
+/* What it lends to its flows: for surveys (flow/survey.h). */
+struct lb_flow_env *lb_worker_env(struct lb_worker *w);
+
 /* Any thread: takes what is in the backlogs, then closes the listeners. */
 void lb_worker_drain(struct lb_worker *w);
 /*

@@ -53,6 +53,8 @@ int lb_pool_add_entry(struct lb_pool *pool, const struct lb_backend_config *conf
 	if (!e || copy_config(&e->config, config))
 		return -ENOMEM;
 	e->pool = pool;
+	e->out = config->drain ? LB_BACKEND_DRAINS : 0;
+	e->whole_weight = config->weight * LB_WEIGHT_UNIT;
 	e->row = NO_ROW;
 	e->holders = 1;
 	pthread_mutex_lock(&pool->lock);
@@ -127,12 +129,12 @@ static uint64_t next_id(void)
 	return __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
 }
 
-static uint8_t first_state(const struct lb_rule_config *rule, const struct lb_backend_config *b)
+static uint8_t first_state(const struct lb_rule_config *rule, const struct lb_pool_entry *e)
 {
 	const struct lb_health_check_config *check = &rule->health_check;
 	bool unknown = check->enabled && check->initial == LB_HEALTH_CHECK_INITIAL_UNKNOWN;
 
-	return (uint8_t)((b->drain ? LB_BACKEND_DRAINS : 0) | (unknown ? LB_BACKEND_DOWN : 0));
+	return (uint8_t)(e->out | (unknown ? LB_BACKEND_DOWN : 0));
 }
 
 int lb_pool_new_backend(struct lb_pool_entry *entry, const struct lb_rule_config *rule,
@@ -149,10 +151,10 @@ int lb_pool_new_backend(struct lb_pool_entry *entry, const struct lb_rule_config
 	b->addr = *addr;
 	b->id = next_id();
 	b->place = place_of(config, addr, shared);
-	b->whole_weight = b->weight = config->weight * LB_WEIGHT_UNIT;
+	b->whole_weight = b->weight = entry->whole_weight;
 	b->backup = config->backup;
 	b->limit = limit_of(rule, config);
-	b->out = first_state(rule, config);
+	b->out = first_state(rule, entry);
 	b->holders = 1;
 	lb_list_init(&b->node);
 	pthread_mutex_lock(&b->pool->lock);
@@ -195,6 +197,8 @@ static void add_counts(struct lb_backend_counts *to, const struct lb_backend_cou
 	to->connect_failures += __atomic_load_n(&from->connect_failures, __ATOMIC_RELAXED);
 	to->checks += __atomic_load_n(&from->checks, __ATOMIC_RELAXED);
 	to->check_failures += __atomic_load_n(&from->check_failures, __ATOMIC_RELAXED);
+	for (unsigned int d = 0; d < 2; d++)
+		to->bytes[d] += __atomic_load_n(&from->bytes[d], __ATOMIC_RELAXED);
 }
 
 bool lb_pool_put_locked(struct lb_backend *b)
@@ -347,6 +351,13 @@ void lb_pool_count(struct lb_pool *pool, uint32_t *all, uint32_t *eligible)
 	pthread_mutex_unlock(&pool->lock);
 }
 
+static void add_drain(struct lb_pool_row *row, uint64_t until_ms)
+{
+	row->draining++;
+	if (until_ms && (!row->drain_until_ms || until_ms < row->drain_until_ms))
+		row->drain_until_ms = until_ms;
+}
+
 static void add_to_row(struct lb_pool_row *rows, const struct lb_backend *b, bool in_set)
 {
 	struct lb_pool_row *row = b->entry->row == NO_ROW ? NULL : &rows[b->entry->row];
@@ -355,6 +366,8 @@ static void add_to_row(struct lb_pool_row *rows, const struct lb_backend *b, boo
 		return;
 	row->backends += in_set;
 	row->eligible += in_set && lb_backend_is_eligible(b);
+	if (in_set && (__atomic_load_n(&b->out, __ATOMIC_RELAXED) & LB_BACKEND_DRAINS))
+		add_drain(row, __atomic_load_n(&b->drain_until_ms, __ATOMIC_RELAXED));
 	row->active += b->active;
 	add_counts(&row->counts, &b->counts);
 }

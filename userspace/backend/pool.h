@@ -32,6 +32,7 @@
 #include "base/list.h"
 #include "config/config.h"
 
+struct lb_drain;
 struct lb_ports;
 struct lb_pool;
 
@@ -40,10 +41,11 @@ struct lb_pool;
 
 /* Why a backend takes no new flow: bits of lb_backend.out, set by lb_select_mark(). */
 enum lb_backend_out {
-	LB_BACKEND_DRAINS = 1 << 0,  /* somebody wants it so */
-	LB_BACKEND_DOWN = 1 << 1,    /* its checks fail .. */
-	LB_BACKEND_EJECTED = 1 << 2, /* .. or its flows did, for some time */
-	LB_BACKEND_LEFT = 1 << 3,    /* it is not in the set */
+	LB_BACKEND_DRAINS = 1 << 0,   /* somebody wants it so */
+	LB_BACKEND_DOWN = 1 << 1,     /* its checks fail .. */
+	LB_BACKEND_EJECTED = 1 << 2,  /* .. or its flows did, for some time */
+	LB_BACKEND_LEFT = 1 << 3,     /* it is not in the set */
+	LB_BACKEND_DISABLED = 1 << 4, /* somebody wants it so, and its flows left alone */
 };
 
 /* What is counted of a backend. Any worker, relaxed. */
@@ -52,17 +54,21 @@ struct lb_backend_counts {
 	uint64_t connect_failures;
 	uint64_t checks; /* health checks answered, or not in time .. */
 	uint64_t check_failures;
+	uint64_t bytes[2]; /* by direction, as far as lb_account_fold() has come */
 };
 
 struct lb_pool_entry {
 	struct lb_list node; /* in pool->entries, while the configuration has it */
 	struct lb_pool *pool;
 	struct lb_backend_config config; /* a copy of its own */
-	uint32_t holders;                /* under the lock: the pool, and its backends */
-	struct lb_backend_counts gone;   /* under the lock: of its backends that are freed */
-	uint32_t row;                    /* under the lock: lb_pool_rows()' */
-	uint64_t lookups;                /* of its name; atomic, as .. */
-	uint64_t lookup_failures;        /* .. those that brought no address */
+	/* What its backends begin with: as configured, or as was asked for since. */
+	uint8_t out;
+	uint32_t whole_weight;
+	uint32_t holders;              /* under the lock: the pool, and its backends */
+	struct lb_backend_counts gone; /* under the lock: of its backends that are freed */
+	uint32_t row;                  /* under the lock: lb_pool_rows()' */
+	uint64_t lookups;              /* of its name; atomic, as .. */
+	uint64_t lookup_failures;      /* .. those that brought no address */
 };
 
 struct lb_backend {
@@ -90,6 +96,9 @@ struct lb_backend {
 	/* Of whoever watches it (control/health): freed with it. */
 	void *watch;
 	void (*unwatch)(void *watch);
+	/* Of who drains it (control/drain), both atomic: where that is, NULL when it does not .. */
+	struct lb_drain *drain;
+	uint64_t drain_until_ms; /* .. and when its flows are cut, lb_clock_ms(); 0: never */
 };
 
 struct lb_pool {
@@ -146,6 +155,8 @@ struct lb_pool_row {
 	struct lb_pool_entry *entry; /* held */
 	uint32_t backends;           /* in the set */
 	uint32_t eligible;           /* .. that take flows */
+	uint32_t draining;           /* .. that drain */
+	uint64_t drain_until_ms;     /* .. the first of them to be cut, lb_clock_ms(); 0: none */
 	uint64_t active;
 	struct lb_backend_counts counts;
 };

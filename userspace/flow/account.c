@@ -50,6 +50,9 @@ void lb_account_fold(struct lb_session *s)
 
 		lb_count(&c->bytes[d], now - s->folded[d]);
 		lb_count(&c->carrier_bytes[lb_carrier_of(&s->pair)->id], now - s->folded[d]);
+		if (s->backend && now != s->folded[d])
+			__atomic_fetch_add(&s->backend->counts.bytes[d], now - s->folded[d],
+					   __ATOMIC_RELAXED);
 		s->folded[d] = now;
 		fold_waits(s, c, d);
 	}

@@ -21,17 +21,17 @@ static bool is_in_distress(const struct lb_session *s)
 
 void lb_distress_look(struct lb_flow_env *env)
 {
-	const struct lb_list *first = env->sessions.next;
+	struct lb_walk *walk = &env->distress;
 
-	for (int i = 0; i < SESSIONS_MAX && !lb_list_empty(&env->sessions); i++) {
-		struct lb_list *node = env->sessions.next;
-		struct lb_session *s = lb_container_of(node, struct lb_session, node);
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		struct lb_session *s = lb_walk_next(env, walk);
 
-		if (i && node == first)
+		if (!s) {
+			/* Round once: the next look begins with the oldest ones again. */
+			lb_walk_end(walk);
+			lb_walk_begin(env, walk);
 			return;
-		/* Its turn comes again behind all others; the order means nothing else. */
-		lb_list_remove(node);
-		lb_list_append(&env->sessions, node);
+		}
 		if (!s->rule->failed || !s->carrying || s->distressed || !is_in_distress(s))
 			continue;
 		s->distressed = true;

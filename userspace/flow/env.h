@@ -9,12 +9,14 @@
 #include "flow/account.h"
 #include "flow/carrier.h"
 #include "flow/select_queue.h"
+#include "flow/walk.h"
 
 struct lb_backend_tls;
 struct lb_bandwidth_limit;
 struct lb_acl;
 struct lb_admit;
 struct lb_client_connection_limit;
+struct lb_graft_keeper;
 struct lb_rate_limit;
 struct lb_tls;
 
@@ -76,10 +78,13 @@ struct lb_flow_env {
 	struct lb_counters *counters; /* by rule index */
 	struct lb_slab slab;
 	struct lb_slab shares; /* of the bandwidth limits, for flows that have one */
-	struct lb_list sessions;
 	struct lb_handshakes handshakes;
-	struct lb_door door; /* for sessions that waited for a backend */
 	struct lb_refusal_lines refusal_lines;
+	struct lb_list sessions;        /* in the order in which they came */
+	struct lb_list walks;           /* struct lb_walk: those over them */
+	struct lb_walk distress;        /* distress.c's */
+	struct lb_graft_keeper *keeper; /* one worker's; NULL: the others' */
+	struct lb_door door;            /* for sessions that waited for a backend */
 	/* NULL: no access log. Must not block. */
 	void (*log_line)(struct lb_flow_env *env, const char *line, size_t len);
 };

@@ -89,6 +89,7 @@ static struct lb_counters *counters_of(struct lb_graft_keeper *k, uint32_t pair)
 
 static void fold(struct lb_graft_keeper *k, uint32_t pair)
 {
+	struct lb_backend *backend = owner_of(k, pair)->backend;
 	struct lb_counters *c = counters_of(k, pair);
 	struct lb_graft *g = entry_of(k, pair);
 
@@ -96,6 +97,8 @@ static void fold(struct lb_graft_keeper *k, uint32_t pair)
 		uint64_t now = load64(&g->leg[d].bytes), moved = now - g->folded[d];
 
 		g->folded[d] = now;
+		if (backend && moved)
+			__atomic_fetch_add(&backend->counts.bytes[d], moved, __ATOMIC_RELAXED);
 		if (!c)
 			continue;
 		lb_count(&c->bytes[d], moved);
@@ -425,6 +428,34 @@ void lb_graft_keeper_cut(struct lb_graft_keeper *k, struct lb_flows which, enum 
 		else
 			end(k, i, reason);
 	}
+}
+
+/* --- one by one ------------------------------------------------------------------------------- */
+
+uint32_t lb_graft_keeper_pairs(const struct lb_graft_keeper *k)
+{
+	return lb_graft_table_pairs(k->grafts->table);
+}
+
+uint32_t lb_graft_keeper_next(const struct lb_graft_keeper *k, uint32_t from, uint32_t to)
+{
+	for (; from < to; from++) {
+		const struct lb_graft *g = lb_graft_table_pair(k->grafts->table, from);
+
+		if (is_kept(g) && !g->due_ns && !g->end_reason && !lb_graft_has_ended(g))
+			break;
+	}
+	return from;
+}
+
+void lb_graft_keeper_fold_one(struct lb_graft_keeper *k, uint32_t pair)
+{
+	fold(k, pair);
+}
+
+void lb_graft_keeper_end(struct lb_graft_keeper *k, uint32_t pair, enum lb_reason reason)
+{
+	end(k, pair, reason);
 }
 
 /* --- birth and death -------------------------------------------------------------------------- */

@@ -37,6 +37,18 @@ void lb_graft_keeper_fold(struct lb_graft_keeper *k);
  * whose own is gone. What had ended before is written down as it ended.
  */
 void lb_graft_keeper_cut(struct lb_graft_keeper *k, struct lb_flows which, enum lb_reason reason);
+/* --- one by one, see flow/survey.h --- */
+
+/* As many places the table has. */
+uint32_t lb_graft_keeper_pairs(const struct lb_graft_keeper *k);
+/* The first living graft from <from> on, <to> when there is none before it. */
+uint32_t lb_graft_keeper_next(const struct lb_graft_keeper *k, uint32_t from, uint32_t to);
+
+/* The byte counters are up to date with it. */
+void lb_graft_keeper_fold_one(struct lb_graft_keeper *k, uint32_t pair);
+/* Ends it with <reason> and RST to both peers. */
+void lb_graft_keeper_end(struct lb_graft_keeper *k, uint32_t pair, enum lb_reason reason);
+
 /* Flows taken over from an earlier daemon at the start. */
 uint32_t lb_graft_keeper_adopted(const struct lb_graft_keeper *k);
 

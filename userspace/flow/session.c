@@ -319,6 +319,7 @@ static void close_leg(struct lb_session *s, struct lb_leg *leg, bool clean)
 /* Freed at the end of this turn: events of it may still name the session. */
 static void let_go(struct lb_session *s)
 {
+	lb_walk_pass_over(s->env, &s->node);
 	lb_list_remove(&s->node);
 	__atomic_fetch_sub(&s->env->limits->sessions, 1, __ATOMIC_RELAXED);
 	lb_loop_defer(s->env->carrier.loop, &s->release, release);
