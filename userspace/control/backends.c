@@ -11,6 +11,7 @@
 #include "backend/health_check.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "control/drain.h"
 #include "control/health.h"
 #include "control/roster.h"
 #include "loop/loop.h"
@@ -138,8 +139,12 @@ int lb_backends_start(struct lb_backends *b, const struct lb_same_host *same_hos
 {
 	const struct lb_health_opts opts = {
 		.loop = b->env.loop, .workers = workers, .workers_count = workers_count};
+	const struct lb_drains_opts drains = {
+		.loop = b->env.loop, .workers = workers, .workers_count = workers_count};
 	int err = lb_health_new(&b->env.health, &opts);
 
+	if (!err)
+		err = lb_drains_new(&b->env.drains, &drains);
 	b->env.same_host = same_host;
 	b->env.runs = true;
 	/* Once more: now they are watched. */
@@ -155,11 +160,30 @@ int lb_backends_start(struct lb_backends *b, const struct lb_same_host *same_hos
 
 void lb_backends_stop(struct lb_backends *b)
 {
-	if (!b || !b->runs)
+	if (!b)
 		return;
-	lb_loop_stop(b->env.loop);
-	pthread_join(b->thread, NULL);
-	b->runs = false;
+	if (b->runs) {
+		lb_loop_stop(b->env.loop);
+		pthread_join(b->thread, NULL);
+		b->runs = false;
+	}
+	lb_drains_stop(b->env.drains);
+}
+
+size_t lb_backends_rules(const struct lb_backends *b, struct lb_rule **rules)
+{
+	*rules = b->opts.rules;
+	return b->opts.rules_count;
+}
+
+struct lb_drains *lb_backends_drains(const struct lb_backends *b)
+{
+	return b->env.drains;
+}
+
+int lb_backends_post(struct lb_backends *b, void (*fn)(void *arg), void *arg)
+{
+	return lb_loop_post(b->env.loop, fn, arg);
 }
 
 /* --- birth and death -------------------------------------------------------------------------- */
@@ -199,6 +223,7 @@ void lb_backends_free(struct lb_backends **pb)
 		lb_roster_free(&b->rosters[i]);
 	free(b->rosters);
 	lb_names_free(&b->env.names);
+	lb_drains_free(&b->env.drains);
 	lb_health_free(&b->env.health);
 	lb_loop_free(b->env.loop);
 	for (size_t i = 0; i < b->opts.rules_count; i++) {

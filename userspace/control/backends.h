@@ -34,6 +34,12 @@ int lb_backends_resolve(struct lb_backends *b);
 /* How many descriptors health checks and look-ups take at most. */
 uint64_t lb_backends_descriptors(const struct lb_backends *b);
 
+/* Those of opts. The watching thread, as for what is in them. */
+size_t lb_backends_rules(const struct lb_backends *b, struct lb_rule **rules);
+struct lb_drains *lb_backends_drains(const struct lb_backends *b);
+/* Runs fn(arg) in the watching thread, soon. Any thread, while it runs. 0 or -ENOMEM. */
+int lb_backends_post(struct lb_backends *b, void (*fn)(void *arg), void *arg);
+
 /* The workers run: the watch begins. <same_host>: NULL when not in service. 0, or -errno after a
  * message. */
 int lb_backends_start(struct lb_backends *b, const struct lb_same_host *same_host,

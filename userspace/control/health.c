@@ -95,6 +95,16 @@ static void on_step(struct lb_timer *t)
 	step(lb_container_of(t, struct watched, slow));
 }
 
+void lb_health_reweigh(const struct lb_rule *rule, struct lb_backend *b)
+{
+	struct watched *w = b->watch;
+
+	if (w && w->slow.armed)
+		step(w);
+	else
+		tell_uneven(rule, lb_select_weigh(rule->select, b, b->whole_weight));
+}
+
 /* --- active ----------------------------------------------------------------------------------- */
 
 static void tell(const struct lb_rule *rule, const struct lb_health_change *c)

@@ -37,6 +37,11 @@ int lb_health_watch(struct lb_health_service *h, const struct lb_rule *rule, str
  * loop's thread, before <b> is let go.
  */
 void lb_health_unwatch(struct lb_backend *b);
+/*
+ * <b>'s whole weight is new: its share follows, at once or in the steps of its slow start. The
+ * loop's thread.
+ */
+void lb_health_reweigh(const struct lb_rule *rule, struct lb_backend *b);
 /* For lb_rule.failed: a flow has shown <b> failing. Any worker that holds it. */
 void lb_health_failed(const struct lb_rule *rule, struct lb_backend *b);
 

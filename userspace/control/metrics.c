@@ -260,6 +260,50 @@ static uint64_t read_lookup_failures(const struct lb_pool_row *b)
 	return __atomic_load_n(&b->entry->lookup_failures, __ATOMIC_RELAXED);
 }
 
+static uint64_t read_draining(const struct lb_pool_row *b)
+{
+	return b->draining;
+}
+
+/* Only of those that have one: a gauge that stands still says nothing. */
+static void drain_deadlines(const struct view *v)
+{
+	const char *name = "l4lb_backend_drain_deadline_seconds";
+	uint64_t now = lb_clock_ms();
+
+	head(v, name, "gauge", "Time until the flows of a draining backend are cut.");
+	for (size_t r = 0; r < v->rules_count; r++) {
+		for (uint32_t i = 0; i < v->backends[r].count; i++) {
+			const struct lb_pool_row *b = &v->backends[r].rows[i];
+			uint64_t until = b->drain_until_ms;
+
+			if (until)
+				row(v, name, r, "backend", b->entry->config.addr,
+				    until > now ? (until - now) / 1000 : 0);
+		}
+	}
+}
+
+static void backend_traffic(const struct view *v)
+{
+	const char *name = "l4lb_backend_traffic_bytes_total";
+
+	head(v, name, "counter", "Payload bytes, living flows included: up is to the backend.");
+	for (size_t r = 0; r < v->rules_count; r++) {
+		for (uint32_t i = 0; i < v->backends[r].count; i++) {
+			const struct lb_pool_row *b = &v->backends[r].rows[i];
+
+			for (unsigned int d = 0; d < 2; d++) {
+				fputs(name, v->out);
+				label(v->out, "rule", v->rules[r].config->name, true);
+				label(v->out, "backend", b->entry->config.addr, false);
+				label(v->out, "direction", directions[d], false);
+				fprintf(v->out, "} %" PRIu64 "\n", b->counts.bytes[d]);
+			}
+		}
+	}
+}
+
 static void backends(const struct view *v)
 {
 	head(v, "l4lb_backend_active_connections", "gauge",
@@ -286,6 +330,10 @@ static void backends(const struct view *v)
 	head(v, "l4lb_backend_health_check_failures_total", "counter",
 	     "Those that did not end well.");
 	backend_rows(v, "l4lb_backend_health_check_failures_total", read_check_failures);
+	backend_traffic(v);
+	head(v, "l4lb_backend_draining", "gauge", "1 while a backend drains.");
+	backend_rows(v, "l4lb_backend_draining", read_draining);
+	drain_deadlines(v);
 }
 
 static void graft(const struct view *v)

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "control/drain.h"
 #include "kernel/same_host.h"
 
 /* After one that found no memory. */
@@ -132,12 +133,17 @@ static int watch(const struct lb_roster *r, const struct set *old, const struct 
 
 	if (!r->env->health)
 		return 0;
-	for (uint32_t i = 0; i < old->count; i++)
-		if (__atomic_load_n(&old->at[i]->out, __ATOMIC_RELAXED) & LB_BACKEND_LEFT)
-			lb_health_unwatch(old->at[i]);
+	for (uint32_t i = 0; i < old->count; i++) {
+		if (!(__atomic_load_n(&old->at[i]->out, __ATOMIC_RELAXED) & LB_BACKEND_LEFT))
+			continue;
+		lb_health_unwatch(old->at[i]);
+		lb_drain_leave(r->env->drains, old->at[i]);
+	}
 	for (uint32_t i = 0; i < fresh->count; i++) {
 		int one = lb_health_watch(r->env->health, r->rule, fresh->at[i]);
 
+		if (!one)
+			one = lb_drain_follow(r->env->drains, r->rule, fresh->at[i]);
 		err = err ? err : one;
 	}
 	return err;

@@ -14,6 +14,7 @@
 #include "control/health.h"
 #include "flow/env.h"
 
+struct lb_drains;
 struct lb_same_host;
 struct lb_roster;
 
@@ -22,6 +23,7 @@ struct lb_roster_env {
 	struct lb_loop *loop;
 	struct lb_names *names;
 	struct lb_health_service *health;     /* NULL: nothing is watched yet */
+	struct lb_drains *drains;             /* NULL: .. */
 	const struct lb_same_host *same_host; /* NULL: not in service */
 	const struct lb_graft_config *graft;  /* the range of local ports */
 	struct lb_ports_shelf *ports;
