@@ -41,7 +41,7 @@ PYTHON  ?= /usr/bin/python3
 PREFIX  ?= /usr/local
 VERSION := $(shell cat VERSION)
 
-PKGS := libbpf libxdp libcrypto libssl yaml-0.1 libcap-ng libmicrohttpd libmnl libcares
+PKGS := libbpf libxdp libcrypto libssl yaml-0.1 libcap-ng libmicrohttpd libmnl libcares jansson
 ARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
 
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
@@ -150,8 +150,15 @@ $(TEST_BIN): $(O)/tests/%: tests/%.c $(O)/liblb.a $(STAMP) | toolchain
 	$(call msg,TEST,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(TEST_CFLAGS) -MMD -MP -MF $@.d -MT $@ $(LDFLAGS) -fno-lto -o $@ $< \
-		$(O)/liblb.a $(LDLIBS) $(TEST_LIBS)
+		$(TEST_PARTS) $(O)/liblb.a $(LDLIBS) $(TEST_LIBS)
 $(BPFT_BIN) $(filter $(O)/tests/unit/kernel/%,$(UNIT_BIN)): | $(BPF_SKEL)
+# The parts of a tool are in no archive: tests/unit/tools/NAME/ is linked with those of NAME.
+define tool_tests
+$(filter $(O)/tests/unit/tools/$(1)/%,$(UNIT_BIN)): $(call tool_parts,$(1))
+$(filter $(O)/tests/unit/tools/$(1)/%,$(UNIT_BIN)): TEST_PARTS := $(call tool_parts,$(1))
+endef
+$(foreach t,$(TOOLS:$(O)/%=%),$(if $(filter $(O)/tests/unit/tools/$t/%,$(UNIT_BIN)),$(eval \
+	$(call tool_tests,$t))))
 
 .PHONY: tests
 tests: $(TEST_BIN)
@@ -214,6 +221,9 @@ BIN_INSTALL := $(PROGRAM) $(filter $(O)/lbctl,$(TOOLS))
 install: all ## install under DESTDIR and PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/layer4-lb
 	install -m 0755 $(BIN_INSTALL) $(DESTDIR)$(PREFIX)/bin
+	install -D -m 0644 docs/lbctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/lbctl.1
+	install -D -m 0644 userspace/tools/lbctl/completion.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lbctl
 	install -m 0644 lb.yaml LICENSE README.md $(DESTDIR)$(PREFIX)/share/layer4-lb
 
 .PHONY: clean distclean

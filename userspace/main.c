@@ -57,7 +57,7 @@ static void print_help(FILE *out)
 	fputs("usage: layer4-lb [options]\n"
 	      "\n"
 	      "  -c, --config FILE     the configuration (default: lb.yaml)\n"
-	      "      --instance NAME   keep this daemon's lock and pins apart from others'\n"
+	      "      --instance NAME   keep this daemon's lock, pins and admin socket apart\n"
 	      "      --check           judge the configuration, then exit: 0 good, 1 bad\n"
 	      "      --print-config    print it in canonical form, defaults filled in\n"
 	      "      --selftest        print what this kernel can do, with proof\n"

@@ -23,6 +23,11 @@ $(O)/fuzz/answer: $(FUZZ_OBJ_answer)
 FUZZ_OBJ_proxy_protocol := $(O)/fuzz/userspace/flow/proxy_protocol.o $(O)/fuzz/userspace/base/addr.o
 $(O)/fuzz/proxy_protocol: $(FUZZ_OBJ_proxy_protocol)
 
+FUZZ_DICT_admin_request := $(O)/fuzz/admin_request.dict
+FUZZ_OBJ_admin_request := $(patsubst %,$(O)/fuzz/userspace/%.o,control/admin_request config/prefix \
+	config/units base/addr base/log)
+$(O)/fuzz/admin_request: $(FUZZ_OBJ_admin_request)
+
 FUZZ_BIN := $(FUZZ_TARGETS:%=$(O)/fuzz/%)
 FUZZ_OBJ := $(sort $(FUZZ_TARGETS:%=$(O)/fuzz/tests/fuzz/%.o) $(foreach t,$(FUZZ_TARGETS),$(FUZZ_OBJ_$t)))
 
@@ -39,6 +44,10 @@ $(FUZZ_BIN): $(O)/fuzz/%: $(O)/fuzz/tests/fuzz/%.o
 $(O)/fuzz/config.dict: userspace/config/schema.c
 	@mkdir -p $(@D)
 	$(Q)grep -o '{"[a-z0-9_.]*"' $< | sort -u | sed 's/^{//' > $@
+
+$(O)/fuzz/admin_request.dict: userspace/control/admin_request.c
+	@mkdir -p $(@D)
+	$(Q)grep -o '{"[a-z_]*"' $< | sort -u | sed 's/^{//' > $@
 
 .PHONY: fuzz
 fuzz: $(FUZZ_TARGETS:%=fuzz-%) ## fuzz every untrusted input for FUZZ_SECONDS each

@@ -432,7 +432,7 @@ static const struct lb_schema_block log_block = {KEYS(log_keys)};
 
 static const struct lb_schema_key admin_keys[] = {
 	{"socket", STRING(lb_config, admin.socket), RANGE(1, 107), .nothing = "off",
-	 .def = "/run/layer4-lb/admin.sock", NOT_YET, .help = "Unix socket that lbctl talks to."},
+	 .def = "/run/layer4-lb/admin.sock", .help = "Unix socket that lbctl talks to."},
 	{"metrics", ADDRESS(lb_config, metrics_addr), .nothing = "off", .def = "127.0.0.1:9091",
 	 .help = "Where Prometheus reads `/metrics`."},
 };

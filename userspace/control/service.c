@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* See service.h. Decides the order in which things come up and go down, and nothing about flows. */
-#include "control/service.h"
+#include "control/service_parts.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/access_log.h"
+#include "control/admin.h"
 #include "control/admission.h"
 #include "control/backends.h"
 #include "control/bandwidth_limit.h"
@@ -31,30 +32,6 @@
 #include "flow/segments.h"
 #include "kernel/graft_table.h"
 #include "worker.h"
-
-struct lb_service {
-	const struct lb_config *config;
-	struct lb_instance *instance;
-	struct lb_kernel *kernel;
-	struct lb_kernel_report kernel_report;
-	struct lb_graft_table *graft_table;
-	struct lb_graft_table_report graft_report;
-	struct lb_grafts *grafts;
-	struct lb_ports_shelf *ports;
-	struct lb_backends *backends;
-	struct lb_buckets *buckets;     /* NULL: no rule limits the bandwidth */
-	struct lb_same_host *same_host; /* NULL: not in service */
-	struct lb_flow_limits limits;
-	struct lb_rule *rules;
-	size_t rules_count;
-	struct lb_worker **workers;
-	uint32_t workers_count;
-	struct lb_access_log *access_log;
-	struct lb_exporter *exporter;
-	struct lb_admission_service *admission; /* NULL: the kernel does not help with it */
-	bool *cut;                              /* by rule: its flows have been cut */
-	bool up;                                /* it has come up */
-};
 
 /* --- limits ----------------------------------------------------------------------------------- */
 
@@ -271,7 +248,8 @@ static int open_exporter(struct lb_service *s)
 static int build_workers(struct lb_service *s)
 {
 	s->workers = calloc(s->workers_count, sizeof(struct lb_worker *));
-	if (!s->workers)
+	s->envs = calloc(s->workers_count, sizeof(struct lb_flow_env *));
+	if (!s->workers || !s->envs)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < s->workers_count; i++) {
 		const struct lb_worker_opts opts = {
@@ -294,6 +272,7 @@ static int build_workers(struct lb_service *s)
 			lb_err("worker %u: %s", i, strerror(-err));
 			return err;
 		}
+		s->envs[i] = lb_worker_env(s->workers[i]);
 	}
 	if (lb_worker_adopted(s->workers[0]))
 		lb_info("%u grafted flows of an earlier run go on",
@@ -348,6 +327,20 @@ static int run_workers(struct lb_service *s)
 		}
 	}
 	return 0;
+}
+
+static int open_admin(struct lb_service *s, const char *instance)
+{
+	const struct lb_admin_opts opts = {
+		.socket = s->config->admin.socket,
+		.instance = instance,
+		.service = s,
+		.backends = s->backends,
+		.envs = s->envs,
+		.envs_count = s->workers_count,
+	};
+
+	return opts.socket ? lb_admin_open(&s->admin, &opts) : 0;
 }
 
 static int bring_up(struct lb_service *s, const char *instance)
@@ -406,9 +399,9 @@ static int bring_up(struct lb_service *s, const char *instance)
 	if (err)
 		return err;
 	err = run_workers(s);
-	if (err)
-		return err;
-	return lb_backends_start(s->backends, s->same_host, s->workers, s->workers_count);
+	if (!err)
+		err = lb_backends_start(s->backends, s->same_host, s->workers, s->workers_count);
+	return err ? err : open_admin(s, instance);
 }
 
 int lb_service_start(struct lb_service **ret, const struct lb_config *config,
@@ -420,6 +413,7 @@ int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 	if (!s)
 		return -ENOMEM;
 	s->config = config;
+	s->start_ms = lb_clock_ms();
 	s->workers_count = config->workers ? config->workers : count_cores();
 	if (s->workers_count > LB_WORKERS_MAX)
 		s->workers_count = LB_WORKERS_MAX;
@@ -441,6 +435,7 @@ uint64_t lb_service_flows(const struct lb_service *s)
 
 void lb_service_drain(struct lb_service *s)
 {
+	__atomic_store_n(&s->draining, true, __ATOMIC_RELAXED);
 	for (uint32_t i = 0; i < s->workers_count; i++)
 		lb_worker_drain(s->workers[i]);
 }
@@ -464,6 +459,7 @@ void lb_service_stop(struct lb_service **ps)
 	if (!s)
 		return;
 	*ps = NULL;
+	lb_admin_close(&s->admin);
 	lb_backends_stop(s->backends);
 	lb_admission_stop(s->admission);
 	/* The one with the keeper last: the others may still have work for it. */
@@ -475,6 +471,7 @@ void lb_service_stop(struct lb_service **ps)
 	for (uint32_t i = 0; s->workers && i < s->workers_count; i++)
 		lb_worker_free(&s->workers[i]);
 	free(s->workers);
+	free(s->envs);
 	lb_access_log_close(&s->access_log);
 	lb_grafts_free(&s->grafts);
 	/* A start that failed must not cost an earlier daemon's flows. */
@@ -507,78 +504,4 @@ int lb_service_change_bandwidth(struct lb_service *s, size_t rule,
 		return -ENOENT;
 	lb_bandwidth_limit_change(limit, config, lb_clock_ns());
 	return lb_workers_look_again(s->workers, s->workers_count, &s->rules[rule]);
-}
-
-/* --- reports ---------------------------------------------------------------------------------- */
-
-size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules)
-{
-	*rules = s->rules;
-	return s->rules_count;
-}
-
-struct lb_buckets *lb_service_buckets(const struct lb_service *s)
-{
-	return s->buckets;
-}
-
-uint32_t lb_service_workers(const struct lb_service *s)
-{
-	return s->workers_count;
-}
-
-const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s)
-{
-	return &s->kernel_report;
-}
-
-const struct lb_graft_table_report *lb_service_graft(const struct lb_service *s)
-{
-	return &s->graft_report;
-}
-
-struct lb_graft_table *lb_service_graft_table(const struct lb_service *s)
-{
-	return s->graft_table;
-}
-
-uint64_t lb_service_sockmap_flows(const struct lb_service *s, uint64_t *max)
-{
-	uint64_t n = 0;
-
-	for (uint32_t i = 0; i < s->workers_count; i++)
-		n += lb_worker_sockmap_flows(s->workers[i]);
-	*max = s->kernel ? lb_kernel_pairs(s->kernel) : 0;
-	return n;
-}
-
-uint64_t lb_service_grafts(const struct lb_service *s)
-{
-	return __atomic_load_n(&s->limits.grafts, __ATOMIC_RELAXED);
-}
-
-struct lb_admit *lb_service_admit(const struct lb_service *s)
-{
-	return lb_admission_admit(s->admission);
-}
-
-const struct lb_same_host *lb_service_same_host(const struct lb_service *s)
-{
-	return s->same_host;
-}
-
-uint64_t lb_service_log_dropped(const struct lb_service *s)
-{
-	return s->access_log ? lb_access_log_dropped(s->access_log) : 0;
-}
-
-int lb_service_collect(struct lb_service *s, struct lb_counters *sums)
-{
-	for (uint32_t i = 0; i < s->workers_count; i++) {
-		int err = lb_worker_collect(s->workers[i], sums);
-
-		if (err)
-			return err;
-	}
-	return 0;
 }

@@ -50,6 +50,9 @@ void lb_service_stop(struct lb_service **s);
 
 /* --- for reports; any thread --- */
 
+bool lb_service_is_draining(const struct lb_service *s);
+/* When it was started, lb_clock_ms() scale. */
+uint64_t lb_service_start_ms(const struct lb_service *s);
 size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules);
 /* NULL when no rule limits the bandwidth. */
 struct lb_buckets *lb_service_buckets(const struct lb_service *s);

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from . import machine
 from .net import LB, PREFIX
-from .process import BUILD, SAN, wait_until
+from .process import BUILD, SAN, run, wait_until
 
 PROGRAM = Path(os.environ.get("LB_PROGRAM") or BUILD / "layer4-lb")
+LBCTL = BUILD / "lbctl"
 
 # What may stay after load: pipes are pooled per worker; malloc keeps a part of what many stalled
 # flows held at once (up to 50 MB were seen, and no growth from one load to the next).
@@ -48,6 +49,7 @@ class Daemon:
         self.name = f"daemon{number}"
         self.instance = instance or f"{PREFIX}{os.getpid()}n{number}"
         self.pin_dir = machine.BPFFS / f"layer4-lb-{self.instance}"
+        self.admin_socket = Path(f"/run/layer4-lb-{self.instance}/admin.sock")
         self.metrics_addr = ("127.0.0.1", 19000 + number)
         self.access_log = self.folder / f"{self.name}.access"
         self.config = self.folder / f"{self.name}.yaml"
@@ -239,6 +241,20 @@ class Daemon:
         found = wait_until(ended, seconds, f"{count} lines of rule {rule} in the access log")
         assert len(found) == count, f"{len(found)} flows instead of {count}: {found}"
         return found
+
+    def lbctl(self, *words):
+        """The CompletedProcess of an lbctl that asks this daemon."""
+        return run(LBCTL, "--instance", self.instance, *words, check=False, seconds=60)
+
+    def ctl(self, *words, code=0):
+        """The daemon's reply, from lbctl, which has to end with <code>."""
+        done = self.lbctl("--json", *words)
+        assert done.returncode == code, (done.returncode, done.stdout[-2000:], done.stderr)
+        return json.loads(done.stdout)
+
+    def living(self, *options):
+        """The flows that `lbctl flows` shows."""
+        return self.ctl("flows", "--limit", "131072", *options)["flows"]
 
     def metrics(self):
         """{(name, frozenset of labels): value}."""

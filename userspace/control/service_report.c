@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/* What a service tells of itself, to any thread. Must never change anything. */
+#include "control/access_log.h"
+#include "control/admission.h"
+#include "control/service_parts.h"
+#include "worker.h"
+
+bool lb_service_is_draining(const struct lb_service *s)
+{
+	return __atomic_load_n(&s->draining, __ATOMIC_RELAXED);
+}
+
+uint64_t lb_service_start_ms(const struct lb_service *s)
+{
+	return s->start_ms;
+}
+
+size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules)
+{
+	*rules = s->rules;
+	return s->rules_count;
+}
+
+struct lb_buckets *lb_service_buckets(const struct lb_service *s)
+{
+	return s->buckets;
+}
+
+uint32_t lb_service_workers(const struct lb_service *s)
+{
+	return s->workers_count;
+}
+
+const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s)
+{
+	return &s->kernel_report;
+}
+
+const struct lb_graft_table_report *lb_service_graft(const struct lb_service *s)
+{
+	return &s->graft_report;
+}
+
+struct lb_graft_table *lb_service_graft_table(const struct lb_service *s)
+{
+	return s->graft_table;
+}
+
+uint64_t lb_service_sockmap_flows(const struct lb_service *s, uint64_t *max)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < s->workers_count; i++)
+		n += lb_worker_sockmap_flows(s->workers[i]);
+	*max = s->kernel ? lb_kernel_pairs(s->kernel) : 0;
+	return n;
+}
+
+uint64_t lb_service_grafts(const struct lb_service *s)
+{
+	return __atomic_load_n(&s->limits.grafts, __ATOMIC_RELAXED);
+}
+
+struct lb_admit *lb_service_admit(const struct lb_service *s)
+{
+	return lb_admission_admit(s->admission);
+}
+
+const struct lb_same_host *lb_service_same_host(const struct lb_service *s)
+{
+	return s->same_host;
+}
+
+uint64_t lb_service_log_dropped(const struct lb_service *s)
+{
+	return s->access_log ? lb_access_log_dropped(s->access_log) : 0;
+}
+
+int lb_service_collect(struct lb_service *s, struct lb_counters *sums)
+{
+	for (uint32_t i = 0; i < s->workers_count; i++) {
+		int err = lb_worker_collect(s->workers[i], sums);
+
+		if (err)
+			return err;
+	}
+	return 0;
+}
