@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""TLS with clients that mean no good, streams that are cut, and what it all costs."""
+import contextlib
+import re
+import socket
+import ssl
+import struct
+import time
+
+import pytest
+
+from lbtest import machine, tls
+from lbtest.net import CLIENT
+from lbtest.process import BUILD, PATIENCE, SAN, run, wait_until
+from lbtest.tls_rule import (  # fixtures, too
+    AT, LISTEN, Kept, ca, echo, pair, ping, serve, start)
+
+
+# --- those who mean no good ---------------------------------------------------------------------
+
+HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(60)
+GARBAGE = {
+    "plain HTTP": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "random bytes": bytes(range(7, 256)) * 4,
+    "an SSLv2 hello": b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + bytes(40),
+    "a record that is too long": b"\x16\x03\x01\xff\xff" + bytes(1000),
+    "an alert": b"\x15\x03\x01\x00\x02\x02\x28",
+    "data before the handshake": b"\x17\x03\x03\x00\x05hello",
+}
+
+
+def ends(sock, seconds):
+    """How long until the peer closes; what it says before is an alert or nothing."""
+    begin, said = time.monotonic(), b""
+    sock.settimeout(seconds * PATIENCE)
+    with sock, contextlib.suppress(ConnectionResetError):
+        while True:
+            got = sock.recv(4096)
+            if not got:
+                break
+            said += got
+    assert not said or said[0] == 0x15, said
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_who_speaks_no_tls_is_closed_at_once_and_reaches_nobody(net, start, echo, what):
+    d = start()
+    s = net.connect(*AT)
+    s.sendall(GARBAGE[what])
+    assert ends(s, 5) < 1 * PATIENCE
+    flow, = d.wait_flows(1)
+    assert flow["reason"] == "tls_failed" and "detail" in flow and flow["up"] == "0", flow
+    assert echo.connections == 0
+    d.stop()
+
+
+def test_a_hello_that_stops_in_the_middle_is_closed_on_time(net, start, echo):
+    d = start(timeouts={"handshake_ms": 700})
+    socks = [net.connect(*AT) for _ in range(20)]
+    for s, said in zip(socks, [b"", HELLO[:1], HELLO[:5], HELLO] * 5):
+        s.sendall(said)
+    for s in socks:
+        ends(s, 3)
+    flows = d.wait_flows(20)
+    assert {f["reason"] for f in flows} == {"handshake_timeout"}
+    assert all(700 <= int(f["duration_ms"]) < 1000 * PATIENCE for f in flows), flows
+    assert echo.connections == 0
+    d.stop()
+
+
+def test_ten_thousand_bad_handshakes_leave_nothing_behind(net, start, echo):
+    d = start()
+    texts = list(GARBAGE.values()) + [HELLO]
+
+    def storm(count):
+        for i in range(count):
+            with socket.create_connection(AT, 5 * PATIENCE) as s, \
+                    contextlib.suppress(ConnectionError):
+                s.sendall(texts[i % len(texts)])
+                if texts[i % len(texts)] is HELLO:
+                    s.shutdown(socket.SHUT_WR)
+                s.recv(100)
+    net.call(CLIENT, storm, 1000)
+    d.rss = machine.process_rss(d.pid)
+    cpu = machine.process_cpu(d.pid)
+    net.call(CLIENT, storm, 9000)
+    used = machine.process_cpu(d.pid) - cpu
+    assert used < 9000 * 0.001 * PATIENCE, f"{used} s of CPU for 9000 tries"
+    print(f"{used / 9000 * 1e6:.0f} us of CPU each")
+    wait_until(lambda: d.metric("l4lb_active_connections") == 0, 5, "all are over")
+    assert echo.connections == 0
+    if not SAN:
+        assert machine.process_rss(d.pid) < d.rss + (1 << 20), (d.rss, machine.process_rss(d.pid))
+    d.check_idle()
+    d.stop()
+
+
+@pytest.mark.parametrize("flood", ["keyupdate", "keyupdate_requested"])
+def test_a_flood_of_key_updates_is_ended(net, start, echo, flood):
+    d = start()
+    cpu = machine.process_cpu(d.pid)
+    begin = time.monotonic()
+    done = run(*net.inside(CLIENT), BUILD / "tests/e2e/tls_flood", AT[0], LISTEN, flood, 1000000,
+               check=False, seconds=30)
+    assert done.returncode == 0, done.stderr
+    sent = int(re.search(r"(\d+) sent", done.stdout).group(1))
+    assert sent < 1000000, "it was ended before"
+    assert machine.process_cpu(d.pid) - cpu < 0.5 * PATIENCE and time.monotonic() - begin < 10
+    flow, = d.wait_flows(1)
+    assert flow["reason"] in ("tls_failed", "reset_by_client"), flow
+    assert 'detail="too many control messages"' in d.access_log.read_text()
+    d.stop()
+
+
+def test_a_few_key_updates_are_nothing(net, start, echo):
+    d = start()
+    done = run(*net.inside(CLIENT), BUILD / "tests/e2e/tls_flood", AT[0], LISTEN, "keyupdate_data",
+               200)
+    assert "200 sent" in done.stdout and "200 echoed" in done.stdout, done.stdout
+    assert d.wait_flows(1)[0]["reason"] == "done"
+    d.stop()
+
+
+# --- the end of a stream ------------------------------------------------------------------------
+
+
+def test_a_stream_that_is_cut_never_looks_whole(net, start, serve, ca):
+    kept = Kept()
+    serve(kept)
+    d = start()
+    c = tls.connect(net, AT, tls.client_context(ca.cert))
+    c.sendall(b"half of it")
+    wait_until(lambda: kept.heard == b"half of it", 5, "the first half")
+    # A FIN without close_notify, as anybody on the way can send.
+    raw = socket.socket(fileno=c.detach())
+    raw.shutdown(socket.SHUT_WR)
+    wait_until(lambda: kept.end, 5, "an end")
+    assert kept.end == "rst"
+    assert d.wait_flows(1)[0]["reason"] == "tls_truncated"
+    raw.close()
+    d.stop()
+
+
+def test_a_backend_that_is_reset_is_no_good_end_for_the_client(net, start, serve, ca):
+    def resets(conn, stop):
+        conn.sendall(b"half")
+        conn.recv(1)
+        conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    serve(resets)
+    d = start()
+    with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
+        assert c.recv(100) == b"half"
+        c.sendall(b"x")
+        with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+            assert c.recv(100) != b"", "a good end"
+    assert d.wait_flows(1)[0]["reason"] == "reset_by_backend"
+    d.stop()
+
+
+def test_an_idle_flow_is_told_goodbye(net, start, echo, ca):
+    d = start(timeouts={"idle_ms": 300})
+    with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
+        ping(c)
+        assert c.recv(1) == b"", "close_notify, not just a FIN"
+    assert d.wait_flows(1)[0]["reason"] == "idle"
+    d.stop()
+
+
+# --- cost ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(SAN, reason="its allocator keeps memory")
+def test_an_idle_tls_flow_takes_little_memory(net, start, serve, ca):
+    count = 500
+
+    def hold(conn, stop):
+        conn.sendall(conn.recv(100))
+        conn.recv(1)
+    serve(hold)
+    d = start()
+    context = tls.client_context(ca.cert)
+
+    def some(count):
+        made = [tls.connect(net, AT, context) for _ in range(count)]
+        for c in made:
+            ping(c)
+        return made
+    warm = some(50)
+    before = machine.process_rss(d.pid)
+    socks = some(count)
+    each = (machine.process_rss(d.pid) - before) / count
+    print(f"{each / 1024:.1f} KiB per idle flow")
+    assert each <= 40 * 1024, each
+    for c in warm + socks:
+        c.close()
+    d.stop()
+
+
+def test_established_flows_are_served_while_many_shake_hands(net, start, echo, ca, folder):
+    rsa = ca.issue("app.example", kind="rsa")
+    d = start(rsa.config())
+    c = tls.connect(net, AT, tls.client_context(ca.cert))
+    c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    ping(c)
+    loads = [net.start(CLIENT, f"load{i}", [
+        "openssl", "s_time", "-connect", f"{AT[0]}:{LISTEN}", "-new", "-time", "4", "-tls1_2"],
+        folder) for i in range(2)]
+    took = []
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        begin = time.monotonic()
+        ping(c)
+        took.append(time.monotonic() - begin)
+        time.sleep(0.002)
+    for load in loads:
+        load.kill()
+    took.sort()
+    rate = d.metric("l4lb_tls_handshakes_total", result="full") / 3
+    print(f"{rate:.0f} handshakes/s; ping median {took[len(took) // 2] * 1e3:.1f} ms, "
+          f"99 % {took[len(took) * 99 // 100] * 1e3:.1f} ms")
+    assert rate > 50 / PATIENCE
+    assert took[len(took) * 99 // 100] < 0.2 * PATIENCE
+    c.close()
+    d.stop()
