@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What is counted: bytes while a flow lives and after its end, connections, backends."""
+import http.client
 import re
+import signal
 import urllib.request
 
 from lbtest import lane as lanes
 from lbtest.daemon import rule
 from lbtest.net import LB
+from lbtest.process import run, wait_until
+from lbtest.talk import Talk
 
 SETTLED = {"go": 1}
 
@@ -109,3 +113,36 @@ def test_auto_promotes_only_what_has_earned_it(net, folder, daemon):
         short = on.run({"send": 1000}, {"send": 1000, "recv": 1000, "patient": 1})
         short.assert_identical()
         assert short.log[0]["why"] == "short", short.log
+
+
+def test_the_page_is_what_promtool_calls_clean(net, daemon):
+    backends = ["10.81.1.2:7690", {"addr": "10.81.1.2:7691", "drain": True}, "localhost:7692"]
+    rules = [rule("r \"quoted\"", "10.81.0.1:6690", backends, health_check={"enabled": True},
+                  passive_health={"enabled": True}), rule("s", "10.81.0.1:6691", backends)]
+    with daemon({"rules": rules}) as d:
+        page = d.lbctl("metrics").stdout
+        assert page.count("\n") > 100
+        run("promtool", "check", "metrics", stdin=page)
+
+
+def test_health_and_readiness_are_told_by_status(net, folder, daemon):
+    config = {"rules": [rule("r", "10.81.0.1:6690", ["10.81.1.2:7690"], acceleration="relay",
+                             timeouts={"drain_ms": 20000})]}
+    d = daemon(config).start()
+
+    def status(path):
+        def fetch():
+            connection = http.client.HTTPConnection(*d.metrics_addr, timeout=5)
+            connection.request("GET", path)
+            return connection.getresponse().status
+        return net.call(LB, fetch)
+    assert (status("/healthz"), status("/readyz")) == (200, 200)
+    with Talk(net, ("10.81.0.1", 6690), ("10.81.1.2", 7690)) as talk:
+        d.process.signal(signal.SIGTERM)
+        wait_until(lambda: status("/readyz") == 503, 5, "it is not ready any more")
+        assert status("/healthz") == 200
+        assert d.ctl("status")["state"] == "draining"
+        talk.finish()
+    assert d.process.wait(10) == 0
+    d.forget()
+    d.check_gone()

@@ -100,11 +100,16 @@ bool lb_admin_text_end(struct lb_admin_text *t)
 
 void lb_admin_text_refuse(struct lb_admin_text *t, const char *why)
 {
+	static const char fallback[] =
+		"{\"ok\":false,\"error\":\"refused: not UTF-8, or no memory\"}";
 	json_t *error = json_pack("{s:b,s:s}", "ok", 0, "error", why);
 
 	t->len = 0;
 	t->failed = false;
-	put_json(t, error, 0);
+	if (error)
+		put_json(t, error, 0);
+	else
+		put_string(t, fallback);
 	put_string(t, "\n");
 }
 

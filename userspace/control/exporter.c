@@ -26,6 +26,7 @@ struct lb_exporter {
 	struct MHD_Daemon *daemon;
 	struct lb_addr addr;
 	lb_exporter_render_fn render;
+	lb_exporter_ready_fn ready;
 	void *arg;
 };
 
@@ -78,6 +79,13 @@ static enum MHD_Result answer_metrics(struct MHD_Connection *c, const struct lb_
 	return answer(c, MHD_HTTP_OK, TYPE_METRICS, body, len);
 }
 
+static enum MHD_Result answer_ready(struct MHD_Connection *c, const struct lb_exporter *e)
+{
+	if (e->ready(e->arg))
+		return answer_text(c, MHD_HTTP_OK, "ready\n");
+	return answer_text(c, MHD_HTTP_SERVICE_UNAVAILABLE, "not ready\n");
+}
+
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url,
 				  const char *method, const char *version, const char *upload,
 				  size_t *upload_len, void **request)
@@ -98,6 +106,10 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 	}
 	if (!strcmp(url, "/metrics"))
 		return answer_metrics(c, e);
+	if (!strcmp(url, "/healthz"))
+		return answer_text(c, MHD_HTTP_OK, "ok\n");
+	if (!strcmp(url, "/readyz"))
+		return answer_ready(c, e);
 	if (!strcmp(url, "/"))
 		return answer_text(c, MHD_HTTP_OK, "layer4-lb: the metrics are at /metrics\n");
 	return answer_text(c, MHD_HTTP_NOT_FOUND, "Not found; the metrics are at /metrics\n");
@@ -137,7 +149,7 @@ static struct MHD_Daemon *start_daemon(struct lb_exporter *e, int fd)
 }
 
 int lb_exporter_open(struct lb_exporter **ret, const struct lb_addr *addr,
-		     lb_exporter_render_fn render, void *arg)
+		     lb_exporter_render_fn render, lb_exporter_ready_fn ready, void *arg)
 {
 	LB_AUTO_FREE struct lb_exporter *e = calloc(1, sizeof(*e));
 	int fd;
@@ -146,6 +158,7 @@ int lb_exporter_open(struct lb_exporter **ret, const struct lb_addr *addr,
 		return -ENOMEM;
 	e->addr = *addr;
 	e->render = render;
+	e->ready = ready;
 	e->arg = arg;
 	fd = listen_on(&e->addr);
 	if (fd < 0)

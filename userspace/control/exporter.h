@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The HTTP endpoint of the metrics: GET /metrics. A thread of its own, a handful of connections at
- * a time, ten seconds of patience with each; nothing in it can hold up a worker.
+ * The HTTP endpoint of the metrics: GET /metrics. And of two questions that are answered by the
+ * status: /healthz (is there a daemon: 200), /readyz (does it take new clients: 200 or 503). A
+ * thread of its own, a handful of connections at a time, ten seconds of patience with each; nothing
+ * in it can hold up a worker.
  */
 #ifndef LB_CONTROL_EXPORTER_H
 #define LB_CONTROL_EXPORTER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -18,10 +21,12 @@ struct lb_exporter;
  * scrape. Not 0: the scrape is answered with 500.
  */
 typedef int (*lb_exporter_render_fn)(FILE *out, void *arg);
+/* Whether new clients are taken. As above. */
+typedef bool (*lb_exporter_ready_fn)(void *arg);
 
 /* 0, or -errno with *ret untouched: -EADDRINUSE and what else socket, bind and listen say. */
 int lb_exporter_open(struct lb_exporter **ret, const struct lb_addr *addr,
-		     lb_exporter_render_fn render, void *arg);
+		     lb_exporter_render_fn render, lb_exporter_ready_fn ready, void *arg);
 
 /* The address it listens on, with the port the kernel chose when <addr> had port 0. */
 const struct lb_addr *lb_exporter_addr(const struct lb_exporter *e);

@@ -231,6 +231,11 @@ static int open_log(struct lb_service *s)
 	return err;
 }
 
+static bool is_ready(void *arg)
+{
+	return lb_service_is_ready(arg);
+}
+
 static int open_exporter(struct lb_service *s)
 {
 	char addr[LB_ADDR_STR_MAX];
@@ -238,7 +243,8 @@ static int open_exporter(struct lb_service *s)
 
 	if (!s->config->metrics_enabled)
 		return 0;
-	err = lb_exporter_open(&s->exporter, &s->config->metrics_addr, lb_metrics_render, s);
+	err = lb_exporter_open(&s->exporter, &s->config->metrics_addr, lb_metrics_render, is_ready,
+			       s);
 	if (err)
 		lb_err("admin.metrics: cannot listen on %s: %s (`metrics: off` does without)",
 		       lb_addr_format(&s->config->metrics_addr, addr), strerror(-err));
@@ -420,7 +426,7 @@ int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 	err = bring_up(s, opts->instance);
 	if (err)
 		return err;
-	s->up = true;
+	__atomic_store_n(&s->up, true, __ATOMIC_RELAXED);
 	*ret = LB_TAKE_PTR(s);
 	return 0;
 }

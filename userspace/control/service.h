@@ -51,6 +51,8 @@ void lb_service_stop(struct lb_service **s);
 /* --- for reports; any thread --- */
 
 bool lb_service_is_draining(const struct lb_service *s);
+/* It has come up and does not drain: new clients are taken. */
+bool lb_service_is_ready(const struct lb_service *s);
 /* When it was started, lb_clock_ms() scale. */
 uint64_t lb_service_start_ms(const struct lb_service *s);
 size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules);

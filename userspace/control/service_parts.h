@@ -41,7 +41,7 @@ struct lb_service {
 	uint64_t start_ms;
 	bool draining; /* atomic */
 	bool *cut;     /* by rule: its flows have been cut */
-	bool up;       /* it has come up */
+	bool up;       /* atomic: it has come up */
 };
 
 #endif

@@ -10,6 +10,11 @@ bool lb_service_is_draining(const struct lb_service *s)
 	return __atomic_load_n(&s->draining, __ATOMIC_RELAXED);
 }
 
+bool lb_service_is_ready(const struct lb_service *s)
+{
+	return __atomic_load_n(&s->up, __ATOMIC_RELAXED) && !lb_service_is_draining(s);
+}
+
 uint64_t lb_service_start_ms(const struct lb_service *s)
 {
 	return s->start_ms;

@@ -21,6 +21,7 @@
 struct scene {
 	struct lb_exporter *exporter;
 	int render_result;
+	bool ready;
 	char reply[8192];
 };
 
@@ -30,6 +31,13 @@ static int render_page(FILE *out, void *arg)
 
 	fputs(PAGE, out);
 	return s->render_result;
+}
+
+static bool is_ready(void *arg)
+{
+	const struct scene *s = arg;
+
+	return s->ready;
 }
 
 static struct lb_addr loopback(const char *text)
@@ -48,7 +56,7 @@ static int setup_scene(void **state)
 
 	memset(&s, 0, sizeof(s));
 	*state = &s;
-	return lb_exporter_open(&s.exporter, &addr, render_page, &s);
+	return lb_exporter_open(&s.exporter, &addr, render_page, is_ready, &s);
 }
 
 static int teardown_scene(void **state)
@@ -152,6 +160,20 @@ static void root_points_to_the_metrics(void **state)
 	assert_non_null(strstr(body_of(reply), "/metrics"));
 }
 
+static void questions_are_answered_by_status(void **state)
+{
+	struct scene *s = *state;
+
+	assert_int_equal(status_of(request(s, "GET", "/healthz")), 200);
+	assert_int_equal(status_of(request(s, "GET", "/readyz")), 503);
+	s->ready = true;
+	assert_int_equal(status_of(request(s, "GET", "/readyz")), 200);
+	assert_int_equal(status_of(request(s, "HEAD", "/readyz")), 200);
+	/* Whatever becomes of the metrics. */
+	s->render_result = -EIO;
+	assert_int_equal(status_of(request(s, "GET", "/healthz")), 200);
+}
+
 static void other_paths_are_not_found(void **state)
 {
 	static const char *const paths[] = {"/metrics/", "/metric", "/../etc/passwd", "//metrics"};
@@ -199,8 +221,9 @@ static void address_in_use_is_said_so(void **state)
 	struct scene *s = *state;
 	struct lb_exporter *second = (void *)state;
 
-	assert_int_equal(lb_exporter_open(&second, lb_exporter_addr(s->exporter), render_page, s),
-			 -EADDRINUSE);
+	assert_int_equal(
+		lb_exporter_open(&second, lb_exporter_addr(s->exporter), render_page, is_ready, s),
+		-EADDRINUSE);
 	assert_ptr_equal(second, state);
 }
 
@@ -213,7 +236,7 @@ static void address_is_free_again_after_close(void **state)
 	lb_exporter_close(&s->exporter);
 	assert_null(s->exporter);
 	lb_exporter_close(&s->exporter);
-	assert_int_equal(lb_exporter_open(&s->exporter, &addr, render_page, s), 0);
+	assert_int_equal(lb_exporter_open(&s->exporter, &addr, render_page, is_ready, s), 0);
 	assert_int_equal(status_of(request(s, "GET", "/metrics")), 200);
 }
 
@@ -221,7 +244,7 @@ static void ipv6_is_served(void **state)
 {
 	struct lb_addr addr = loopback("[::1]:1");
 	struct scene s = {0};
-	int err = lb_exporter_open(&s.exporter, &addr, render_page, &s);
+	int err = lb_exporter_open(&s.exporter, &addr, render_page, is_ready, &s);
 
 	if (err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT) {
 		print_message("no IPv6 here\n");
@@ -257,6 +280,7 @@ int main(void)
 		scene_test(head_tells_the_length_without_the_page),
 		scene_test(connection_can_be_used_for_more_than_one_scrape),
 		scene_test(root_points_to_the_metrics),
+		scene_test(questions_are_answered_by_status),
 		scene_test(other_paths_are_not_found),
 		scene_test(other_methods_are_not_allowed),
 		scene_test(body_of_a_get_is_skipped),
