@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What is counted: bytes while a flow lives and after its end, connections, backends."""
 import http.client
+import json
 import re
 import signal
 import urllib.request
@@ -8,7 +9,7 @@ import urllib.request
 from lbtest import lane as lanes
 from lbtest.daemon import rule
 from lbtest.net import LB
-from lbtest.process import run, wait_until
+from lbtest.process import ROOT, run, wait_until
 from lbtest.talk import Talk
 
 SETTLED = {"go": 1}
@@ -146,3 +147,25 @@ def test_health_and_readiness_are_told_by_status(net, folder, daemon):
     assert d.process.wait(10) == 0
     d.forget()
     d.check_gone()
+
+
+def test_the_dashboard_asks_for_nothing_that_does_not_exist(daemon):
+    board = json.loads((ROOT / "docs/grafana.json").read_text())
+    asked = [t["expr"] for p in board["panels"] for t in p["targets"]]
+    asked += [v["query"] for v in board["templating"]["list"] if v["type"] == "query"]
+    assert len(asked) > 15 and all("l4lb_" in a for a in asked)
+    rules = [rule("r", "10.81.0.1:6690", ["10.81.1.2:7690"])]
+    with daemon({"rules": rules, "graft": {"max_flows": 1024}}) as d:
+        lanes.skip_without("graft", d)
+        there = {}
+        for name, labels in d.metrics():
+            there.setdefault(name, set()).update(label for label, _ in labels)
+    for expression in asked:
+        for name, chosen in re.findall(r"(l4lb_\w+)(?:\{([^}]*)\})?", expression):
+            assert name in there, expression
+            labels = set(re.findall(r"(\w+)[!=]", chosen)) - {"job"}
+            assert labels <= there[name], (expression, there[name])
+        grouped = re.search(r"by \(([^)]*)\)", expression)
+        if grouped:
+            name = re.search(r"l4lb_\w+", expression).group(0)
+            assert set(grouped.group(1).split(", ")) <= there[name], expression

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -178,31 +179,53 @@ static void tls(const struct view *v)
 			    (uint64_t)lb_tls_expiry(v->rules[r].tls));
 }
 
+/* Where one stands in the counters of a rule. */
+struct histogram {
+	const char *name, *help;
+	const uint64_t *bounds;
+	size_t buckets, counts_at, sum_at;
+	double per_second;
+};
+
+static const struct histogram histograms[] = {
+	{"l4lb_connection_duration_seconds", "Accept to end of a flow.", lb_duration_bounds_ms,
+	 LB_DURATION_BUCKETS, offsetof(struct lb_counters, durations),
+	 offsetof(struct lb_counters, duration_sum_ms), 1e3},
+	{"l4lb_connect_duration_seconds", "Connects to backends that succeeded.",
+	 lb_connect_bounds_us, LB_CONNECT_BUCKETS, offsetof(struct lb_counters, connects),
+	 offsetof(struct lb_counters, connect_sum_us), 1e6},
+};
+
+static void histogram_row(const struct view *v, const struct histogram *h, size_t rule)
+{
+	const char *name = v->rules[rule].config->name, *c = (const char *)&v->sums[rule];
+	const uint64_t *counts = (const uint64_t *)(c + h->counts_at);
+	double sum = (double)*(const uint64_t *)(c + h->sum_at) / h->per_second;
+	uint64_t below = 0;
+
+	for (size_t b = 0; b <= h->buckets; b++) {
+		below += counts[b];
+		fprintf(v->out, "%s_bucket", h->name);
+		label(v->out, "rule", name, true);
+		if (b < h->buckets)
+			fprintf(v->out, ",le=\"%g\"} ", (double)h->bounds[b] / h->per_second);
+		else
+			fputs(",le=\"+Inf\"} ", v->out);
+		fprintf(v->out, "%" PRIu64 "\n", below);
+	}
+	fprintf(v->out, "%s_sum", h->name);
+	label(v->out, "rule", name, true);
+	fprintf(v->out, "} %.6f\n%s_count", sum, h->name);
+	label(v->out, "rule", name, true);
+	fprintf(v->out, "} %" PRIu64 "\n", below);
+}
+
 static void durations(const struct view *v)
 {
-	const char *name = "l4lb_connection_duration_seconds";
-
-	head(v, name, "histogram", "Accept to end of a flow.");
-	for (size_t r = 0; r < v->rules_count; r++) {
-		const struct lb_counters *c = &v->sums[r];
-		uint64_t below = 0;
-
-		for (unsigned int b = 0; b <= LB_DURATION_BUCKETS; b++) {
-			below += c->durations[b];
-			fprintf(v->out, "%s_bucket", name);
-			label(v->out, "rule", v->rules[r].config->name, true);
-			if (b < LB_DURATION_BUCKETS)
-				fprintf(v->out, ",le=\"%g\"} ",
-					(double)lb_duration_bounds_ms[b] / 1000.0);
-			else
-				fputs(",le=\"+Inf\"} ", v->out);
-			fprintf(v->out, "%" PRIu64 "\n", below);
-		}
-		fprintf(v->out, "%s_sum", name);
-		label(v->out, "rule", v->rules[r].config->name, true);
-		fprintf(v->out, "} %.3f\n%s_count", (double)c->duration_sum_ms / 1000.0, name);
-		label(v->out, "rule", v->rules[r].config->name, true);
-		fprintf(v->out, "} %" PRIu64 "\n", below);
+	for (size_t i = 0; i < LB_ARRAY_SIZE(histograms); i++) {
+		head(v, histograms[i].name, "histogram", histograms[i].help);
+		for (size_t r = 0; r < v->rules_count; r++)
+			histogram_row(v, &histograms[i], r);
 	}
 }
 

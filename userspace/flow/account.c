@@ -16,6 +16,10 @@ const uint64_t lb_duration_bounds_ms[LB_DURATION_BUCKETS] = {
 	5, 25, 100, 250, 1000, 5000, 30000, 120000, 600000, 3600000,
 };
 
+const uint64_t lb_connect_bounds_us[LB_CONNECT_BUCKETS] = {
+	100, 250, 1000, 2500, 10000, 50000, 250000, 1000000, 3000000, 10000000,
+};
+
 _Static_assert(sizeof(struct lb_counters) % sizeof(uint64_t) == 0, "counters only");
 
 void lb_account_add(struct lb_counters *to, const struct lb_counters *from)
@@ -58,11 +62,12 @@ void lb_account_fold(struct lb_session *s)
 	}
 }
 
-static unsigned int duration_bucket(uint64_t ms)
+/* <count> if it is beyond all <bounds>. */
+static unsigned int bucket_of(const uint64_t *bounds, unsigned int count, uint64_t value)
 {
 	unsigned int i = 0;
 
-	while (i < LB_DURATION_BUCKETS && ms > lb_duration_bounds_ms[i])
+	while (i < count && value > bounds[i])
 		i++;
 	return i;
 }
@@ -72,11 +77,18 @@ static uint64_t duration_ms(const struct lb_session *s)
 	return (lb_loop_now_ns(s->env->carrier.loop) - s->accept_ns) / 1000000;
 }
 
+void lb_account_count_connect(struct lb_counters *c, uint64_t us)
+{
+	lb_count(&c->connects[bucket_of(lb_connect_bounds_us, LB_CONNECT_BUCKETS, us)], 1);
+	lb_count(&c->connect_sum_us, us);
+}
+
 void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms)
 {
 	lb_count(&c->active, (uint64_t)-1);
 	lb_count(&c->ends[reason], 1);
-	lb_count(&c->durations[duration_bucket(duration_ms)], 1);
+	lb_count(&c->durations[bucket_of(lb_duration_bounds_ms, LB_DURATION_BUCKETS, duration_ms)],
+		 1);
 	lb_count(&c->duration_sum_ms, duration_ms);
 }
 

@@ -17,6 +17,9 @@ struct lb_session;
 /* Upper bounds of the duration histogram, milliseconds; one more bucket catches the rest. */
 #define LB_DURATION_BUCKETS 10
 extern const uint64_t lb_duration_bounds_ms[LB_DURATION_BUCKETS];
+/* The same for connects, microseconds. */
+#define LB_CONNECT_BUCKETS 10
+extern const uint64_t lb_connect_bounds_us[LB_CONNECT_BUCKETS];
 
 /* How a TLS handshake ended. */
 enum lb_handshake {
@@ -41,6 +44,8 @@ struct lb_counters {
 	uint64_t handshakes[2][LB_HANDSHAKE_MAX_]; /* by leg */
 	uint64_t durations[LB_DURATION_BUCKETS + 1];
 	uint64_t duration_sum_ms;
+	uint64_t connects[LB_CONNECT_BUCKETS + 1]; /* that succeeded */
+	uint64_t connect_sum_us;
 	uint64_t bandwidth_waits[2]; /* how often a flow had bytes and no budget, by direction .. */
 	uint64_t bandwidth_wait_ns[2]; /* .. and how long they had to wait then */
 };
@@ -82,6 +87,8 @@ struct lb_flow_record {
 	uint64_t unlogged; /* refusals before it that have no line */
 };
 
+/* A connect to a backend has succeeded after so long. */
+void lb_account_count_connect(struct lb_counters *c, uint64_t us);
 /* The end of a flow in the counters: reason and duration. */
 void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms);
 /* The line without newline. Returns its length, less than <size>. */

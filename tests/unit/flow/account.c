@@ -154,6 +154,22 @@ static void bytes_are_counted_once_however_often_they_are_folded(void **state)
 	assert_int_equal(fx.counters[0].whys[LB_WHY_CONFIGURED], 1);
 }
 
+static void connects_are_counted_by_their_time(void **state)
+{
+	struct lb_counters c = {0};
+
+	lb_account_count_connect(&c, 0);
+	lb_account_count_connect(&c, 100);
+	lb_account_count_connect(&c, 101);
+	lb_account_count_connect(&c, 10000000);
+	lb_account_count_connect(&c, 10000001);
+	assert_int_equal(c.connects[0], 2);
+	assert_int_equal(c.connects[1], 1);
+	assert_int_equal(c.connects[LB_CONNECT_BUCKETS - 1], 1);
+	assert_int_equal(c.connects[LB_CONNECT_BUCKETS], 1);
+	assert_int_equal(c.connect_sum_us, 20000202);
+}
+
 static void sums_are_sums(void **state)
 {
 	struct lb_counters a = {.connections = 1, .duration_sum_ms = 5};
@@ -186,6 +202,7 @@ int main(void)
 		TEST(a_name_with_spaces_or_quotes_stays_one_word),
 		TEST(a_line_too_long_is_cut_not_overrun),
 		TEST(bytes_are_counted_once_however_often_they_are_folded),
+		TEST(connects_are_counted_by_their_time),
 		TEST(sums_are_sums),
 		TEST(every_reason_has_a_word_of_its_own),
 	};
