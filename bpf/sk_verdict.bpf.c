@@ -165,8 +165,14 @@ static __always_inline struct lb_bucket *bucket_of(__u32 index)
 	return index == LB_BUCKET_NONE ? NULL : bpf_map_lookup_elem(&lb_buckets, &index);
 }
 
+/*
+ * As if it were half a burst earlier: what a bucket has to spare while flows wait in the daemon, for
+ * their turns come late when processors are busy, is theirs first. Otherwise the flows that happen
+ * to be with the kernel would have it all.
+ */
 static __always_inline bool limits_admit(const struct limits *l, __u32 bytes, __u64 now)
 {
+	now -= LB_BUCKET_BURST_NS / 2;
 	return (!l->client || bucket_admits(l->client, bytes, now)) &&
 	       (!l->backend || bucket_admits(l->backend, bytes, now));
 }

@@ -438,6 +438,25 @@ static void without_budget_in_either_bucket_bytes_go_to_the_daemon_uncharged(voi
 	}
 }
 
+static void half_a_burst_is_left_to_those_who_wait_in_the_daemon(void **state)
+{
+	struct lb_bucket *b;
+	struct flow f;
+
+	room_required();
+	f = flow_open_inserted();
+	b = limit(&f, 1000000, 0);
+	b[1].tat = lb_clock_ns() + LB_BUCKET_BURST_NS / 2 + 1000000;
+	carry(f.client, f.leg0, 10, 0);
+	assert_int_equal(seen(&f.up->passed), 10);
+	__atomic_store_n(&f.up->user_done, 10, __ATOMIC_RELEASE);
+	/* Some of that has been paid when another one comes. */
+	b[1].tat = lb_clock_ns() + LB_BUCKET_BURST_NS / 2 - 11000000;
+	carry(f.client, f.server, 10, 10);
+	assert_int_equal(seen(&f.up->redirected), 10);
+	flow_close(&f);
+}
+
 static void more_than_a_burst_is_the_daemons_to_cut(void **state)
 {
 	struct lb_bucket *b;
@@ -486,6 +505,7 @@ int main(void)
 		cmocka_unit_test(an_unknown_cookie_is_passed_and_not_counted),
 		cmocka_unit_test(what_is_redirected_is_charged_to_both_buckets),
 		cmocka_unit_test(without_budget_in_either_bucket_bytes_go_to_the_daemon_uncharged),
+		cmocka_unit_test(half_a_burst_is_left_to_those_who_wait_in_the_daemon),
 		cmocka_unit_test(more_than_a_burst_is_the_daemons_to_cut),
 		cmocka_unit_test(the_other_direction_has_limits_of_its_own),
 	};

@@ -101,7 +101,9 @@ def test_a_limit_holds_within_five_percent_with_fair_shares(limited, carrier, si
             parts.append([f.got[direction] - b for f, b in zip(t.flows, before)])
         total = sum(map(sum, parts))
         assert abs(total / (rate * seconds) - 1) <= OFF, (total, rate * seconds)
-        assert traffic.fairness(parts[1]) >= 0.75, sorted(parts[1])
+        # One that asks and waits is as fast as it is answered, too: on a busy machine not all are
+        # answered alike, and what they leave others take.
+        assert traffic.fairness(parts[1]) >= (0.8 if kind == "bulk" else 0.4), sorted(parts[1])
         # The flow was made to wait, and counted for it, this way and not the other.
         assert site.waits(direction) > 0
         assert site.waits({UP: DOWN, DOWN: UP}[direction]) == 0
