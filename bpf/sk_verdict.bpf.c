@@ -166,8 +166,8 @@ static __always_inline struct lb_bucket *bucket_of(__u32 index)
 }
 
 /*
- * As if it were half a burst earlier: what a bucket has to spare while flows wait in the daemon, for
- * their turns come late when processors are busy, is theirs first. Otherwise the flows that happen
+ * As if it were half a burst earlier: what a bucket has to spare while flows wait in the daemon,
+ * whose turns come late when processors are busy, is theirs first. Otherwise the flows that happen
  * to be with the kernel would have it all.
  */
 static __always_inline bool limits_admit(const struct limits *l, __u32 bytes, __u64 now)

@@ -392,7 +392,7 @@ static struct lb_bucket *limit(struct flow *f, uint64_t client_rate, uint64_t ba
 
 static void what_is_redirected_is_charged_to_both_buckets(void **state)
 {
-	uint64_t ahead = lb_clock_ns() + 20000000;
+	uint64_t ahead = lb_clock_ns() + 8000000; /* more than a jiffy, less than half a burst */
 	struct lb_bucket *b;
 	struct flow f;
 

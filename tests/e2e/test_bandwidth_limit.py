@@ -159,6 +159,8 @@ def test_nothing_is_set_aside_for_idle_flows(limited, carrier):
     with site.traffic(100) as t:
         site.settle(100)
         t.messages(40, 0.2)
+        # On sockmap a stream that begins while an answer is under way may run ahead (limits.md).
+        time.sleep(0.2)
         assert abs(traffic.error(t.bulk(UP, 3, busy=3), 3 * MB)) <= OFF
 
 
