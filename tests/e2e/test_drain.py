@@ -173,8 +173,8 @@ def test_idle_flows_are_closed_first(net, start, carrier):
 
 def test_what_is_left_at_the_deadline_is_cut(net, start, carrier):
     with start(carrier, [FIRST]) as d, flow(net, d, carrier) as talk:
-        reply = d.ctl("drain", "r", FIRST, "--deadline", "2s")
         begin = time.monotonic()
+        reply = d.ctl("drain", "r", FIRST, "--deadline", "2s")
         assert reply["deadline_ms"] == 2000
         left = []
         while time.monotonic() < begin + 1.5:

@@ -237,9 +237,11 @@ static int parse(struct call *c, int argc, char **argv)
 /* The exit code that a reply stands for, when it is shown. */
 static enum exit_code show(const struct call *c, const char *text, size_t len)
 {
-	json_t *reply = json_loadb(text, len, 0, NULL);
+	/* Left to the end of the process, which is near: to free a large one takes its time. */
+	static json_t *reply;
 	enum exit_code code = EXIT_FINE;
 
+	reply = json_loadb(text, len, 0, NULL);
 	if (!json_is_object(reply)) {
 		fputs("lbctl: the daemon's reply is no JSON\n", stderr);
 		code = EXIT_UNREACHABLE;
@@ -254,7 +256,6 @@ static enum exit_code show(const struct call *c, const char *text, size_t len)
 	}
 	if (c->json)
 		printf("%s\n", text);
-	/* The tree is left to the end of the process, which is now: large ones take their time. */
 	return code;
 }
 
