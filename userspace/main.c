@@ -7,16 +7,21 @@
 #include <errno.h>
 #include <getopt.h>
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "config/config_notices.h"
+#include "control/apply.h"
+#include "control/file_watch.h"
 #include "control/instance.h"
 #include "control/service.h"
 #include "control/tls.h"
@@ -51,6 +56,8 @@ struct options {
 
 /* While draining: how often it is looked whether all flows have ended. */
 #define DRAIN_STEP_MS 50
+/* While something is to be looked at again. */
+#define TICK_MS 50
 
 static void print_help(FILE *out)
 {
@@ -67,6 +74,7 @@ static void print_help(FILE *out)
 	      "  -h, --help            print this\n"
 	      "\n"
 	      "SIGTERM and SIGINT drain and exit; a second one cuts the drain short.\n"
+	      "SIGHUP reads the configuration again.\n"
 	      "Exit codes: 0 fine, 1 configuration, 2 usage, 3 the system refused something.\n",
 	      out);
 }
@@ -169,17 +177,100 @@ static void drain(struct lb_service *service, const sigset_t *set)
 	}
 }
 
-static void serve(struct lb_service *service, const sigset_t *set)
+struct server {
+	struct lb_service *service;
+	const char *path;
+	int signals;
+	struct lb_file_watch *watch; /* NULL: nobody wants it */
+	uint64_t settled_ms;         /* then the file is looked at; 0: nothing has happened to it */
+	bool ticking;                /* rules that were removed still have flows */
+};
+
+static void reload(struct server *s)
+{
+	/* What is read now is known, whatever the watch has seen. */
+	if (s->watch)
+		(void)lb_file_watch_is_new(s->watch);
+	s->settled_ms = 0;
+	(void)lb_apply_file(s->service, s->path);
+	s->ticking = true;
+}
+
+/* 0: none. */
+static int next_signal(const struct server *s)
+{
+	struct signalfd_siginfo info;
+
+	return read(s->signals, &info, sizeof(info)) == sizeof(info) ? (int)info.ssi_signo : 0;
+}
+
+/* How long poll(2) may wait. */
+static int patience(const struct server *s)
+{
+	return s->ticking || s->settled_ms ? TICK_MS : -1;
+}
+
+static void look_at_file(struct server *s, bool happened)
+{
+	if (happened) {
+		lb_file_watch_look(s->watch);
+		s->settled_ms = lb_clock_ms() + LB_FILE_WATCH_SETTLE_MS;
+	}
+	if (!s->settled_ms || lb_clock_ms() < s->settled_ms)
+		return;
+	s->settled_ms = 0;
+	if (!lb_file_watch_is_new(s->watch))
+		return;
+	lb_info("%s has changed", s->path);
+	reload(s);
+}
+
+/* Until somebody wants us to end. */
+static void serve(struct server *s)
 {
 	for (;;) {
-		int sig = sigwaitinfo(set, NULL);
+		struct pollfd fds[] = {
+			{.fd = s->signals, .events = POLLIN},
+			{.fd = s->watch ? lb_file_watch_fd(s->watch) : -1, .events = POLLIN},
+		};
+		int sig;
 
+		(void)poll(fds, LB_ARRAY_SIZE(fds), patience(s));
+		sig = next_signal(s);
 		if (sig == SIGTERM || sig == SIGINT)
-			break;
+			return;
 		if (sig == SIGHUP)
-			lb_warn("SIGHUP: reload is not yet in force; the configuration stays");
+			reload(s);
+		if (s->watch)
+			look_at_file(s, fds[1].revents);
+		if (s->ticking)
+			s->ticking = lb_service_tick(s->service);
 	}
-	drain(service, set);
+}
+
+/* 0 or -errno after a message. */
+static int open_server(struct server *s, const struct lb_config *config, const sigset_t *set)
+{
+	int err;
+
+	s->signals = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (s->signals < 0) {
+		lb_err("signals: %s", strerror(errno));
+		return -errno;
+	}
+	if (!config->reload_on_change)
+		return 0;
+	err = lb_file_watch_open(&s->watch, s->path);
+	if (err)
+		lb_err("reload_on_change: %s cannot be watched: %s", s->path, strerror(-err));
+	return err;
+}
+
+static void close_server(struct server *s)
+{
+	lb_file_watch_close(&s->watch);
+	if (s->signals >= 0)
+		close(s->signals);
 }
 
 /*
@@ -194,16 +285,17 @@ static void return_large_blocks(void)
 static enum exit_code run(const struct lb_config *config, const struct options *o)
 {
 	const struct lb_service_opts opts = {.instance = o->instance};
-	struct lb_service *service = NULL;
+	LB_AUTO(close_server) struct server s = {.path = o->config, .signals = -1};
 	sigset_t set;
 
 	return_large_blocks();
 	block_signals(&set);
-	if (lb_service_start(&service, config, &opts))
+	if (open_server(&s, config, &set) || lb_service_start(&s.service, config, &opts))
 		return EXIT_SYSTEM;
-	lb_info("ready: %zu rules, %u workers", config->rules_count, lb_service_workers(service));
-	serve(service, &set);
-	lb_service_stop(&service);
+	lb_info("ready: %zu rules, %u workers", config->rules_count, lb_service_workers(s.service));
+	serve(&s);
+	drain(s.service, &set);
+	lb_service_stop(&s.service);
 	lb_info("stopped");
 	return EXIT_FINE;
 }

@@ -7,9 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <lb/limits.h>
+
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "flow/accept.h"
 #include "flow/distress.h"
 #include "flow/graft_keeper.h"
 #include "flow/sockmap.h"
@@ -20,10 +21,10 @@
 struct lb_worker {
 	struct lb_worker_opts opts;
 	struct lb_flow_env env;
-	struct lb_acceptor *acceptors;
-	size_t acceptors_count;
+	struct lb_list listeners;
+	size_t rules_count; /* atomic: rules beyond are not in service */
 	struct lb_watch ring;
-	struct lb_timer distress; /* while a rule wants to know */
+	struct lb_timer distress;
 	pthread_t thread;
 	bool started;
 };
@@ -68,7 +69,7 @@ static int open_keeper(struct lb_worker *w)
 	const struct lb_graft_keeper_opts opts = {
 		.env = &w->env,
 		.rules = w->opts.rules,
-		.rules_count = w->opts.rules_count,
+		.rules_count = w->opts.rules_max,
 		.ports = w->opts.ports,
 	};
 
@@ -118,6 +119,8 @@ int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
 	w->opts = *opts;
 	w->ring.fd = -1;
 	env = &w->env;
+	w->rules_count = opts->rules_count;
+	lb_list_init(&w->listeners);
 	lb_list_init(&env->sessions);
 	lb_list_init(&env->walks);
 	lb_slab_init(&env->slab, sizeof(struct lb_session));
@@ -127,9 +130,9 @@ int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
 	env->log_line = opts->log_line ? log_line : NULL;
 	env->carrier.worker = opts->index;
 	env->carrier.scratch = malloc(LB_SCRATCH_BYTES);
-	env->counters = calloc(opts->rules_count + 1, sizeof(*env->counters));
-	w->acceptors = calloc(opts->rules_count + 1, sizeof(*w->acceptors));
-	if (!env->carrier.scratch || !env->counters || !w->acceptors)
+	/* Rules that are not there cost no memory. */
+	env->counters = calloc(opts->rules_max, sizeof(*env->counters));
+	if (!env->carrier.scratch || !env->counters)
 		return -ENOMEM;
 	err = lb_loop_new(&env->carrier.loop);
 	if (err)
@@ -143,34 +146,40 @@ int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
 	return 0;
 }
 
-int lb_worker_listen(struct lb_worker *w, const struct lb_rule *rule, int fd)
-{
-	int err = lb_accept_start(&w->acceptors[w->acceptors_count], &w->env, rule, fd);
+/* --- listeners -------------------------------------------------------------------------------- */
 
-	if (!err)
-		w->acceptors_count++;
-	return err;
+int lb_worker_listen(struct lb_worker *w, struct lb_listener **pl)
+{
+	return lb_listener_start(pl, &w->env, &w->listeners);
+}
+
+void lb_worker_hand_listeners(struct lb_worker *w,
+			      const struct lb_rule *(*heir)(const struct lb_rule *rule, void *arg),
+			      void *arg)
+{
+	lb_listeners_hand(&w->listeners, heir, arg);
+}
+
+static size_t count_rules(const struct lb_worker *w)
+{
+	return __atomic_load_n(&w->rules_count, __ATOMIC_ACQUIRE);
+}
+
+static bool is_distress_wanted(const struct lb_worker *w)
+{
+	for (size_t i = 0; i < count_rules(w); i++)
+		if (__atomic_load_n(&w->opts.rules[i].failed, __ATOMIC_RELAXED))
+			return true;
+	return false;
 }
 
 static void on_distress_look(struct lb_timer *t)
 {
 	struct lb_worker *w = lb_container_of(t, struct lb_worker, distress);
 
-	lb_distress_look(&w->env);
+	if (is_distress_wanted(w))
+		lb_distress_look(&w->env);
 	lb_timer_start(w->env.carrier.loop, t, LB_DISTRESS_LOOK_MS);
-}
-
-static void look_for_distress(struct lb_worker *w)
-{
-	bool wanted = false;
-
-	for (size_t i = 0; i < w->opts.rules_count; i++)
-		wanted = wanted || w->opts.rules[i].failed;
-	if (!wanted)
-		return;
-	lb_timer_init(&w->distress, on_distress_look);
-	lb_walk_begin(&w->env, &w->env.distress);
-	lb_timer_start(w->env.carrier.loop, &w->distress, LB_DISTRESS_LOOK_MS);
 }
 
 static void *run(void *arg)
@@ -181,7 +190,9 @@ static void *run(void *arg)
 
 	snprintf(name, sizeof(name), "worker-%u", w->opts.index);
 	pthread_setname_np(pthread_self(), name);
-	look_for_distress(w);
+	lb_timer_init(&w->distress, on_distress_look);
+	lb_walk_begin(&w->env, &w->env.distress);
+	lb_timer_start(w->env.carrier.loop, &w->distress, LB_DISTRESS_LOOK_MS);
 	err = lb_loop_run(w->env.carrier.loop);
 	if (err)
 		lb_err("worker %u: the event loop failed: %s", w->opts.index, strerror(-err));
@@ -200,19 +211,11 @@ int lb_worker_start(struct lb_worker *w)
 
 /* --- messages --------------------------------------------------------------------------------- */
 
-static void stop_listening(struct lb_worker *w)
-{
-	for (size_t i = 0; i < w->acceptors_count; i++)
-		lb_accept_stop(&w->acceptors[i]);
-}
-
 static void do_drain(void *arg)
 {
 	struct lb_worker *w = arg;
 
-	for (size_t i = 0; i < w->acceptors_count; i++)
-		lb_accept_drain(&w->acceptors[i]);
-	stop_listening(w);
+	lb_listeners_stop(&w->listeners, true);
 }
 
 void lb_worker_drain(struct lb_worker *w)
@@ -331,6 +334,7 @@ struct collect {
 	struct lb_worker *worker;
 	int holders;
 	bool done;
+	size_t count;
 	struct lb_counters counters[];
 };
 
@@ -358,7 +362,7 @@ static void do_collect(void *arg)
 	if (env->keeper)
 		lb_graft_keeper_fold(env->keeper);
 	pthread_mutex_lock(&c->lock);
-	memcpy(c->counters, env->counters, c->worker->opts.rules_count * sizeof(c->counters[0]));
+	memcpy(c->counters, env->counters, c->count * sizeof(c->counters[0]));
 	c->done = true;
 	pthread_cond_signal(&c->ready);
 	pthread_mutex_unlock(&c->lock);
@@ -368,11 +372,12 @@ static void do_collect(void *arg)
 static struct collect *collect_new(struct lb_worker *w)
 {
 	pthread_condattr_t attr;
-	struct collect *c;
+	size_t count = count_rules(w);
+	struct collect *c = calloc(1, sizeof(*c) + count * sizeof(c->counters[0]));
 
-	c = calloc(1, sizeof(*c) + w->opts.rules_count * sizeof(c->counters[0]));
 	if (!c)
 		return NULL;
+	c->count = count;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&c->ready, &attr);
@@ -403,10 +408,75 @@ int lb_worker_collect(struct lb_worker *w, struct lb_counters *sums)
 		;
 	done = c->done;
 	pthread_mutex_unlock(&c->lock);
-	for (size_t i = 0; i < w->opts.rules_count; i++)
+	for (size_t i = 0; i < c->count; i++)
 		lb_account_add(&sums[i], done ? &c->counters[i] : &w->env.counters[i]);
 	collect_put(c);
 	return 0;
+}
+
+/* --- for a change of rules -------------------------------------------------------------------- */
+
+void lb_worker_set_rules(struct lb_worker *w, size_t count)
+{
+	__atomic_store_n(&w->rules_count, count, __ATOMIC_RELEASE);
+}
+
+void lb_worker_forget_rule(struct lb_worker *w, uint32_t index)
+{
+	memset(&w->env.counters[index], 0, sizeof(w->env.counters[index]));
+}
+
+uint64_t lb_worker_active(const struct lb_worker *w, uint32_t index)
+{
+	return lb_count_read(&w->env.counters[index].active);
+}
+
+/* One for all workers, who are waited for. */
+struct round {
+	pthread_mutex_t lock;
+	pthread_cond_t done;
+	uint32_t left;
+	void (*fn)(struct lb_worker *w, uint32_t index, void *arg);
+	void *arg;
+};
+
+struct round_share {
+	struct lb_worker *worker;
+	struct round *round;
+};
+
+static void do_round(void *arg)
+{
+	struct round_share *share = arg;
+	struct round *r = share->round;
+
+	r->fn(share->worker, share->worker->opts.index, r->arg);
+	pthread_mutex_lock(&r->lock);
+	if (!--r->left)
+		pthread_cond_signal(&r->done);
+	pthread_mutex_unlock(&r->lock);
+}
+
+void lb_workers_do(struct lb_worker *const *workers, uint32_t count,
+		   void (*fn)(struct lb_worker *w, uint32_t index, void *arg), void *arg)
+{
+	struct round_share shares[LB_WORKERS_MAX];
+	struct round r = {.left = count, .fn = fn, .arg = arg};
+
+	pthread_mutex_init(&r.lock, NULL);
+	pthread_cond_init(&r.done, NULL);
+	for (uint32_t i = 0; i < count; i++) {
+		shares[i] = (struct round_share){.worker = workers[i], .round = &r};
+		/* Without memory nothing else can be done than to ask again. */
+		while (lb_loop_post(workers[i]->env.carrier.loop, do_round, &shares[i]))
+			sched_yield();
+	}
+	pthread_mutex_lock(&r.lock);
+	while (r.left)
+		pthread_cond_wait(&r.done, &r.lock);
+	pthread_mutex_unlock(&r.lock);
+	pthread_cond_destroy(&r.done);
+	pthread_mutex_destroy(&r.lock);
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */
@@ -415,7 +485,7 @@ static void do_stop(void *arg)
 {
 	struct lb_worker *w = arg;
 
-	stop_listening(w);
+	lb_listeners_stop(&w->listeners, false);
 	lb_session_close_all(&w->env, LB_FLOWS_ALL, LB_REASON_DRAINED);
 	if (w->env.keeper)
 		lb_graft_keeper_cut(w->env.keeper, LB_FLOWS_ALL, LB_REASON_DRAINED);
@@ -440,7 +510,7 @@ void lb_worker_free(struct lb_worker **pw)
 		return;
 	*pw = NULL;
 	if (w->env.carrier.loop) {
-		stop_listening(w);
+		lb_listeners_stop(&w->listeners, false);
 		lb_graft_keeper_free(&w->env.keeper);
 		if (w->ring.fd >= 0)
 			lb_watch_remove(w->env.carrier.loop, &w->ring, false);
@@ -453,6 +523,5 @@ void lb_worker_free(struct lb_worker **pw)
 	lb_door_fini(&w->env.door);
 	free(w->env.carrier.scratch);
 	free(w->env.counters);
-	free(w->acceptors);
 	free(w);
 }

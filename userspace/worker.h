@@ -6,14 +6,16 @@
 #ifndef LB_WORKER_H
 #define LB_WORKER_H
 
+#include "flow/listener.h"
 #include "flow/session.h"
 
 struct lb_worker;
 
 struct lb_worker_opts {
 	uint32_t index, workers;
-	struct lb_rule *rules; /* borrowed, like everything here */
-	size_t rules_count;
+	struct lb_rule *rules;    /* borrowed, like everything here */
+	size_t rules_count;       /* at the start .. */
+	uint32_t rules_max;       /* .. and for ever */
 	struct lb_kernel *kernel; /* NULL: kernel_why says why */
 	enum lb_why kernel_why;
 	struct lb_grafts *grafts; /* NULL: graft_why says why */
@@ -27,8 +29,18 @@ struct lb_worker_opts {
 
 /* 0 or -errno. Free with lb_worker_free(). */
 int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts);
-/* Listens on <fd> (taken over on success) for <rule>. Before lb_worker_start(). 0 or -errno. */
-int lb_worker_listen(struct lb_worker *w, const struct lb_rule *rule, int fd);
+/*
+ * Takes *pl, which becomes NULL, and accepts from now on. The worker's thread, or before it runs. 0
+ * or -errno.
+ */
+int lb_worker_listen(struct lb_worker *w, struct lb_listener **pl);
+/*
+ * heir(rule): for whom the listeners of <rule> listen from now on; NULL: for nobody, they are
+ * closed when what is in their backlog has been taken. The worker's thread.
+ */
+void lb_worker_hand_listeners(struct lb_worker *w,
+			      const struct lb_rule *(*heir)(const struct lb_rule *rule, void *arg),
+			      void *arg);
 /* Begins to serve in a thread of its own. 0 or -errno. */
 int lb_worker_start(struct lb_worker *w);
 
@@ -62,6 +74,16 @@ int lb_worker_collect(struct lb_worker *w, struct lb_counters *sums);
 
 /* Flows that it has on sockmap. Any thread. */
 uint32_t lb_worker_sockmap_flows(const struct lb_worker *w);
+/* Calls fn(worker, its index, arg) in each one's thread, and returns when all have. Any thread but
+ * theirs. */
+void lb_workers_do(struct lb_worker *const *workers, uint32_t count,
+		   void (*fn)(struct lb_worker *w, uint32_t index, void *arg), void *arg);
+/* So many of the rules may be in service from now on. Nobody collects meanwhile. */
+void lb_worker_set_rules(struct lb_worker *w, size_t count);
+/* The counters of rule <index>, of which no flow is left, begin anew. The worker's thread. */
+void lb_worker_forget_rule(struct lb_worker *w, uint32_t index);
+/* Flows of rule <index> that it has begun, less those that it has seen end. Any thread. */
+uint64_t lb_worker_active(const struct lb_worker *w, uint32_t index);
 
 /* Cuts what is left, ends the thread. */
 void lb_worker_stop(struct lb_worker *w);

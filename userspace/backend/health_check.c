@@ -79,6 +79,7 @@ static int build_request(struct lb_health_check *c, enum lb_proxy_protocol versi
 		fputs(send, out);
 	if (fclose(out))
 		return -ENOMEM;
+	free(c->request);
 	c->request = LB_TAKE_PTR(text);
 	c->probe.request = c->request;
 	c->probe.request_len = size;
@@ -187,6 +188,13 @@ static void check_free(struct lb_health_check **pc)
 	free(c);
 }
 
+static void set_address(struct lb_health_check *c)
+{
+	c->probe.addr = c->backend->addr;
+	if (c->config->port)
+		lb_addr_set_port(&c->probe.addr, c->config->port);
+}
+
 int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config *rule,
 			 struct lb_backend_tls *tls, struct lb_backend *b, void *watcher,
 			 struct lb_health_check **ret)
@@ -200,12 +208,11 @@ int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config
 	c->watcher = watcher;
 	c->backend = b;
 	c->config = &rule->health_check;
-	c->probe = (struct lb_probe){.loop = h->opts.loop, .config = c->config, .addr = b->addr};
+	c->probe = (struct lb_probe){.loop = h->opts.loop, .config = c->config};
 	c->probe.done = on_done;
 	c->probe.tls = rule->health_check.tls ? tls : NULL;
 	c->probe.backend = b;
-	if (c->config->port)
-		lb_addr_set_port(&c->probe.addr, c->config->port);
+	set_address(c);
 	err = build_request(c, rule->proxy_protocol);
 	if (err)
 		return err;
@@ -234,6 +241,30 @@ static void stop(struct lb_health_check *c)
 	lb_list_remove(&c->all_node);
 }
 
+/* Not under way any more; its place is the next one's. */
+static void give_up(struct lb_health_check *c)
+{
+	lb_probe_stop(&c->probe);
+	lb_list_remove(&c->wait_node);
+	if (!c->running)
+		return;
+	c->running = false;
+	c->all->running--;
+	run_next(c->all);
+}
+
+int lb_health_checks_renew(struct lb_health_check *c, const struct lb_rule_config *rule,
+			   bool changed)
+{
+	c->config = c->probe.config = c->probe.answer.config = &rule->health_check;
+	if (!changed)
+		return 0;
+	give_up(c);
+	set_address(c);
+	lb_timer_start(c->all->opts.loop, &c->timer, 0);
+	return build_request(c, rule->proxy_protocol);
+}
+
 void lb_health_checks_remove(struct lb_health_check **pc)
 {
 	struct lb_health_check *c = *pc;
@@ -243,11 +274,8 @@ void lb_health_checks_remove(struct lb_health_check **pc)
 		return;
 	*pc = NULL;
 	h = c->all;
+	give_up(c);
 	stop(c);
-	if (c->running) {
-		h->running--;
-		run_next(h);
-	}
 	/* Events of this turn may still name its probe. */
 	lb_loop_defer(h->opts.loop, &c->release, release);
 }

@@ -46,6 +46,14 @@ int lb_health_checks_new(struct lb_health_checks **ret, const struct lb_health_c
 int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config *rule,
 			 struct lb_backend_tls *tls, struct lb_backend *b, void *watcher,
 			 struct lb_health_check **ret);
+/*
+ * <rule>, which outlives the check, says from now on how it is checked; what is known of the
+ * backend stays. <changed>: it says something else than before; a check under way is given up then,
+ * and the next one is due at once. 0, or -ENOMEM: then what is asked is what was asked before. The
+ * loop's thread.
+ */
+int lb_health_checks_renew(struct lb_health_check *c, const struct lb_rule_config *rule,
+			   bool changed);
 /* Ends it: no callback comes any more. NULL inside is fine. */
 void lb_health_checks_remove(struct lb_health_check **pc);
 /* Ends all. NULL is fine. The loop must not run any more. */

@@ -19,7 +19,7 @@ struct lb_name {
 	struct lb_names *all;
 	const char *host;
 	uint16_t port;
-	const struct lb_resolve_config *config;
+	struct lb_resolve_config config;
 	void *owner;
 	struct lb_timer timer; /* to the next look-up */
 	struct lb_resolve *lookup;
@@ -67,7 +67,7 @@ static bool has(const struct lb_addr *addrs, uint32_t count, const struct lb_add
 static int choose(const struct lb_name *n, const struct lb_resolve_answer *answer,
 		  struct lb_addr **ret, uint32_t *count)
 {
-	bool all = n->config->addresses == LB_RESOLVE_ADDRESSES_ALL;
+	bool all = n->config.addresses == LB_RESOLVE_ADDRESSES_ALL;
 	const struct lb_addr *from = answer->addrs;
 	struct lb_addr *set;
 
@@ -105,7 +105,7 @@ static uint64_t spread(struct lb_names *all, uint64_t ms)
 
 static uint64_t next_ms(const struct lb_name *n, const struct lb_resolve_answer *answer)
 {
-	uint64_t most = n->config->interval_ms, ms = most;
+	uint64_t most = n->config.interval_ms, ms = most;
 
 	if (!answer || answer->cause)
 		ms = RETRY_MS;
@@ -254,7 +254,7 @@ int lb_name_add(struct lb_names *names, const char *host, uint16_t port,
 	n->all = names;
 	n->host = host;
 	n->port = port;
-	n->config = config;
+	n->config = *config;
 	n->owner = owner;
 	lb_timer_init(&n->timer, on_due);
 	lb_list_init(&n->wait_node);
@@ -281,6 +281,12 @@ void lb_name_remove(struct lb_name **pn)
 	}
 	free(n->addrs);
 	free(n);
+}
+
+void lb_name_move(struct lb_name *n, void *owner, const struct lb_resolve_config *config)
+{
+	n->owner = owner;
+	n->config = *config;
 }
 
 uint32_t lb_name_addresses(const struct lb_name *n, const struct lb_addr **ret)

@@ -42,14 +42,14 @@ int lb_names_new(struct lb_names **ret, const struct lb_names_opts *opts);
 /* Ends all. NULL is fine. */
 void lb_names_free(struct lb_names **names);
 
-/*
- * <host> and <config> must outlive the name. It has no addresses and is looked up in the next turn.
- * 0 or -ENOMEM.
- */
+/* <host> must outlive the name. It has no addresses and is looked up in the next turn. 0 or
+ * -ENOMEM. */
 int lb_name_add(struct lb_names *names, const char *host, uint16_t port,
 		const struct lb_resolve_config *config, void *owner, struct lb_name **ret);
 /* No event comes any more. NULL inside is fine. */
 void lb_name_remove(struct lb_name **pn);
+/* Somebody else's now, and looked up as <config> says: which may differ in its times only. */
+void lb_name_move(struct lb_name *n, void *owner, const struct lb_resolve_config *config);
 /* In an order of their own, which says nothing; valid until the next event. */
 uint32_t lb_name_addresses(const struct lb_name *n, const struct lb_addr **ret);
 

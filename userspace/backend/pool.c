@@ -45,7 +45,7 @@ static int copy_config(struct lb_backend_config *to, const struct lb_backend_con
 	return 0;
 }
 
-int lb_pool_add_entry(struct lb_pool *pool, const struct lb_backend_config *config,
+int lb_pool_new_entry(struct lb_pool *pool, const struct lb_backend_config *config,
 		      struct lb_pool_entry **ret)
 {
 	LB_AUTO(entry_free) struct lb_pool_entry *e = calloc(1, sizeof(*e));
@@ -57,11 +57,16 @@ int lb_pool_add_entry(struct lb_pool *pool, const struct lb_backend_config *conf
 	e->whole_weight = config->weight * LB_WEIGHT_UNIT;
 	e->row = NO_ROW;
 	e->holders = 1;
-	pthread_mutex_lock(&pool->lock);
-	lb_list_append(&pool->entries, &e->node);
-	pthread_mutex_unlock(&pool->lock);
+	lb_list_init(&e->node);
 	*ret = LB_TAKE_PTR(e);
 	return 0;
+}
+
+void lb_pool_list_entry(struct lb_pool_entry *entry)
+{
+	pthread_mutex_lock(&entry->pool->lock);
+	lb_list_append(&entry->pool->entries, &entry->node);
+	pthread_mutex_unlock(&entry->pool->lock);
 }
 
 /* True when it is to be freed. Under the lock. */
@@ -181,6 +186,52 @@ struct lb_backend *lb_pool_find_left(struct lb_pool_entry *entry, const struct l
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return found;
+}
+
+/* Under the lock. */
+static void settle(struct lb_backend *b, const struct lb_rule_config *rule,
+		   const struct lb_backend_config *was)
+{
+	const struct lb_backend_config *is = &b->entry->config;
+	uint32_t whole = is->weight * LB_WEIGHT_UNIT;
+
+	b->limit = limit_of(rule, is);
+	b->backup = is->backup;
+	if (is->weight != was->weight) {
+		/* One that starts slowly is not taken further than it is. */
+		if (b->weight == b->whole_weight || b->weight > whole)
+			b->weight = whole;
+		b->whole_weight = whole;
+	}
+	if (is->drain && !was->drain)
+		__atomic_fetch_or(&b->out, LB_BACKEND_DRAINS, __ATOMIC_RELAXED);
+	else if (!is->drain && was->drain)
+		__atomic_fetch_and(&b->out, (uint8_t)~LB_BACKEND_DRAINS, __ATOMIC_RELAXED);
+}
+
+void lb_pool_settle(struct lb_pool_entry *entry, const struct lb_rule_config *rule,
+		    const struct lb_backend_config *config)
+{
+	const struct lb_backend_config was = entry->config;
+	struct lb_pool *pool = entry->pool;
+
+	pthread_mutex_lock(&pool->lock);
+	entry->config.weight = config->weight;
+	entry->config.backup = config->backup;
+	entry->config.drain = config->drain;
+	entry->config.max_connections = config->max_connections;
+	if (config->weight != was.weight)
+		entry->whole_weight = config->weight * LB_WEIGHT_UNIT;
+	if (config->drain != was.drain)
+		entry->out = (uint8_t)((entry->out & ~LB_BACKEND_DRAINS) |
+				       (config->drain ? LB_BACKEND_DRAINS : 0));
+	for (uint32_t i = 0; i < pool->count; i++)
+		if (pool->backends[i]->entry == entry)
+			settle(pool->backends[i], rule, &was);
+	lb_list_for_each (node, &pool->left)
+		if (backend_of(node)->entry == entry)
+			settle(backend_of(node), rule, &was);
+	pthread_mutex_unlock(&pool->lock);
 }
 
 struct lb_backend *lb_pool_hold(struct lb_backend *b)
@@ -339,6 +390,16 @@ struct lb_backend *lb_pool_find(struct lb_pool *pool, const struct lb_addr *addr
 		b->holders++;
 	pthread_mutex_unlock(&pool->lock);
 	return b;
+}
+
+bool lb_pool_is_deserted(struct lb_pool *pool)
+{
+	bool deserted;
+
+	pthread_mutex_lock(&pool->lock);
+	deserted = !pool->count && lb_list_empty(&pool->left);
+	pthread_mutex_unlock(&pool->lock);
+	return deserted;
 }
 
 void lb_pool_count(struct lb_pool *pool, uint32_t *all, uint32_t *eligible)

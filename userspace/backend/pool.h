@@ -17,8 +17,8 @@
  * Invariants
  *  P1  Holding, letting go, and everything said to be "under the lock" happens under pool->lock,
  *      which nobody holds for longer than it takes to walk the set, or while it waits.
- *  P2  What entry->config says never changes. Weight, limit, backup and so on of a backend may:
- *      they are its own fields.
+ *  P2  The strings of entry->config never change; its numbers, and what follows from them in the
+ *      backends, change with lb_pool_settle() alone.
  *  P3  A backend's id is never used again: compare ids where a backend may be gone.
  */
 #ifndef LB_BACKEND_POOL_H
@@ -64,7 +64,7 @@ struct lb_pool_entry {
 	/* What its backends begin with: as configured, or as was asked for since. */
 	uint8_t out;
 	uint32_t whole_weight;
-	uint32_t holders;              /* under the lock: the pool, and its backends */
+	uint32_t holders;              /* under the lock: its maker's, its backends' */
 	struct lb_backend_counts gone; /* under the lock: of its backends that are freed */
 	uint32_t row;                  /* under the lock: lb_pool_rows()' */
 	uint64_t lookups;              /* of its name; atomic, as .. */
@@ -117,11 +117,20 @@ void lb_pool_free(struct lb_pool **pp);
 
 /* Any thread from here on. */
 
-/* A new entry with a copy of <config>; held by the pool. 0 or -ENOMEM. */
-int lb_pool_add_entry(struct lb_pool *pool, const struct lb_backend_config *config,
+/* A new entry with a copy of <config>, held for the caller and not yet listed. 0 or -ENOMEM. */
+int lb_pool_new_entry(struct lb_pool *pool, const struct lb_backend_config *config,
 		      struct lb_pool_entry **ret);
-/* The configuration has it no more. It is freed with the last of its backends. */
+/* The configuration has it from now on. */
+void lb_pool_list_entry(struct lb_pool_entry *entry);
+/* .. no more, and the caller's hold ends: it is freed with the last of its backends. */
 void lb_pool_remove_entry(struct lb_pool_entry *entry);
+/*
+ * Weight, limit, backup and drain are as <config>, of the same name, says from now on; what
+ * somebody has changed at run time stays where the configuration says what it said before. One
+ * thread at a time; the shares follow with the next lb_select_change().
+ */
+void lb_pool_settle(struct lb_pool_entry *entry, const struct lb_rule_config *rule,
+		    const struct lb_backend_config *config);
 
 /*
  * A backend of <entry> at <addr>, held once for the caller and in no set yet. <shared>: the entry
@@ -147,6 +156,8 @@ int lb_pool_snapshot(struct lb_pool *pool, struct lb_backend ***ret, uint32_t *c
 void lb_pool_snapshot_free(struct lb_backend ***backends, uint32_t count);
 /* The one in the set, or among those that left, at <addr>; held. NULL: there is none. */
 struct lb_backend *lb_pool_find(struct lb_pool *pool, const struct lb_addr *addr);
+/* Nobody is in it, and nobody is held by anybody. */
+bool lb_pool_is_deserted(struct lb_pool *pool);
 /* How many are in the set, and how many of them take flows. */
 void lb_pool_count(struct lb_pool *pool, uint32_t *all, uint32_t *eligible);
 

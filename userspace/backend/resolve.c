@@ -167,7 +167,7 @@ static void on_finish(struct lb_task *t)
 
 	if (r->late)
 		snprintf(cause, sizeof(cause), "no answer in %llu ms",
-			 (unsigned long long)ask.config->timeout_ms);
+			 (unsigned long long)ask.config.timeout_ms);
 	else if (r->status)
 		snprintf(cause, sizeof(cause), "%s", ares_strerror(r->status));
 	else
@@ -218,11 +218,11 @@ static int error_of(int status)
 int lb_resolve_start(struct lb_resolve **ret, const struct lb_resolve_ask *ask)
 {
 	const int mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB;
-	const struct ares_addrinfo_hints hints = {.ai_family = family_of(ask->config),
+	const struct ares_addrinfo_hints hints = {.ai_family = family_of(&ask->config),
 						  .ai_socktype = SOCK_STREAM};
 	struct lb_resolve *r = calloc(1, sizeof(*r));
 	struct ares_options options = {
-		.timeout = (int)(ask->config->timeout_ms / TRIES_LENGTH),
+		.timeout = (int)(ask->config.timeout_ms / TRIES_LENGTH),
 		.tries = TRIES,
 		.sock_state_cb = on_socket_state,
 		.sock_state_cb_data = r,
@@ -240,7 +240,7 @@ int lb_resolve_start(struct lb_resolve **ret, const struct lb_resolve_ask *ask)
 		free(r);
 		return error_of(status);
 	}
-	lb_timer_start(ask->loop, &r->deadline, ask->config->timeout_ms);
+	lb_timer_start(ask->loop, &r->deadline, ask->config.timeout_ms);
 	ares_getaddrinfo(r->channel, ask->host, NULL, &hints, on_answer, r);
 	arm_retry(r);
 	*ret = r;

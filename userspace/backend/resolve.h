@@ -35,7 +35,7 @@ struct lb_resolve_ask {
 	struct lb_loop *loop;
 	const char *host; /* borrowed until the answer */
 	uint16_t port;
-	const struct lb_resolve_config *config; /* .. too */
+	struct lb_resolve_config config;
 	/* Called once, never from within lb_resolve_start(). The look-up is over by then. */
 	void (*done)(void *arg, const struct lb_resolve_answer *answer);
 	void *arg;

@@ -292,7 +292,8 @@ struct lb_config {
 	struct lb_rule_config *rules;
 	size_t rules_count;
 	enum lb_log_level log_level;
-	uint32_t workers; /* 0: one per core */
+	bool reload_on_change; /* of the file */
+	uint32_t workers;      /* 0: one per core */
 	enum lb_acceleration acceleration;
 	char **interfaces; /* none: chosen automatically */
 	size_t interfaces_count;

@@ -188,7 +188,8 @@ static const struct lb_schema_key timeouts_keys[] = {
 	{"max_lifetime_ms", MS(lb_timeouts_config, max_lifetime_ms), RANGE(0, 365 * DAY),
 	 .def = "0", .help = "A flow older than this is closed. 0: never."},
 	{"drain_ms", MS(lb_timeouts_config, drain_ms), RANGE(0, 7 * DAY), .def = "30s",
-	 .help = "What a stop leaves living flows to end by themselves."},
+	 .help = "What a stop, or a reload without the rule, leaves living flows to end by "
+		 "themselves."},
 	{"keepalive_ms", MS(lb_timeouts_config, keepalive_ms), RANGE(0, 9 * HOUR), .def = "0",
 	 .help = "A peer that is silent for so long is asked whether it lives; it has failed after "
 		 "three questions, a third of that time apart. Whole seconds. 0: never."},
@@ -473,6 +474,8 @@ static const struct lb_schema_key root_keys[] = {
 	{"log", SAME_STRUCT(log_block), .help = "The daemon's own log."},
 	{"access_log", STRING(lb_config, access_log.path), RANGE(1, PATH_BYTES), .nothing = "off",
 	 .def = "off", .help = "One line per ended flow: `stdout`, `stderr` or a file."},
+	{"reload_on_change", BOOL(lb_config, reload_on_change), .def = "false",
+	 .help = "This file is watched, and read again when it has changed, as after SIGHUP."},
 	{"workers", NUMBER(lb_config, workers), RANGE(0, 256),
 	 .otherwise = "`NUM_ACCEPTORS` of the environment, else 0",
 	 .help = "Threads that carry flows. 0: one per core."},

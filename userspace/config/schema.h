@@ -125,6 +125,12 @@ int lb_schema_read(const struct lb_schema_block *block, const struct lb_yaml_nod
 /* Everything the table owns below <base>, not <base> itself. */
 void lb_schema_free(const struct lb_schema_block *block, void *base);
 
+/* --- schema_equal.c: do two structs say the same? --------------------------------------------- */
+
+bool lb_schema_is_equal(const struct lb_schema_block *block, const void *a, const void *b);
+/* The same for one key; <a> and <b> are the structs of its block. */
+bool lb_schema_is_key_equal(const struct lb_schema_key *key, const void *a, const void *b);
+
 /* --- schema_print.c, schema_markdown.c -------------------------------------------------------- */
 
 /* Does the key, or everything below it, hold its default? <base> is the struct of its block. */

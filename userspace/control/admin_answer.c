@@ -87,17 +87,22 @@ static void answer_status(struct lb_admin_job *job)
 	LB_AUTO_FREE struct lb_counters *sums = NULL;
 	struct lb_service *s = job->opts->service;
 	const struct lb_rule *rules;
-	size_t count = lb_service_rules(s, &rules);
+	size_t count;
 
+	lb_service_hold(s);
+	count = lb_service_rules(s, &rules);
 	sums = calloc(count + 1, sizeof(*sums));
 	if (!sums || lb_service_collect(s, sums)) {
+		lb_service_let_go(s);
 		lb_admin_job_refuse(job, "out of memory");
 		return;
 	}
 	lb_admin_text_begin(&job->reply, head_of_status(job));
 	lb_admin_text_begin_list(&job->reply, "rules");
 	for (size_t i = 0; i < count; i++)
-		lb_admin_text_add(&job->reply, rule_of_status(&rules[i], &sums[i]));
+		if (rules[i].config && !lb_service_is_gone(s, i))
+			lb_admin_text_add(&job->reply, rule_of_status(&rules[i], &sums[i]));
+	lb_service_let_go(s);
 	lb_admin_text_end_list(&job->reply);
 	lb_admin_text_end(&job->reply);
 	lb_admin_job_end(job);

@@ -109,7 +109,8 @@ static struct lb_rule *find_rule(const struct lb_admin_job *job)
 	size_t count = lb_backends_rules(job->opts->backends, &rules);
 
 	for (size_t i = 0; i < count; i++)
-		if (!strcmp(rules[i].config->name, job->request.rule))
+		if (lb_backends_is_served(job->opts->backends, i) &&
+		    !strcmp(rules[i].config->name, job->request.rule))
 			return &rules[i];
 	return NULL;
 }
@@ -130,7 +131,7 @@ static void list(struct lb_admin_job *job)
 	lb_admin_text_begin(&job->reply, NULL);
 	lb_admin_text_begin_list(&job->reply, "backends");
 	for (size_t i = 0; i < count && !err; i++)
-		if (!only || only == &rules[i])
+		if (lb_backends_is_served(job->opts->backends, i) && (!only || only == &rules[i]))
 			err = list_rule(job, &rules[i]);
 	lb_admin_text_end_list(&job->reply);
 	lb_admin_text_end(&job->reply);
@@ -332,11 +333,15 @@ static void do_it(void *arg)
 /* The byte counters of backends follow those of the rules: these are asked first. */
 static int bring_up_to_date(struct lb_service *s)
 {
+	LB_AUTO_FREE struct lb_counters *sums = NULL;
 	const struct lb_rule *rules;
-	LB_AUTO_FREE struct lb_counters *sums =
-		calloc(lb_service_rules(s, &rules) + 1, sizeof(*sums));
+	int err;
 
-	return sums ? lb_service_collect(s, sums) : -ENOMEM;
+	lb_service_hold(s);
+	sums = calloc(lb_service_rules(s, &rules) + 1, sizeof(*sums));
+	err = sums ? lb_service_collect(s, sums) : -ENOMEM;
+	lb_service_let_go(s);
+	return err;
 }
 
 void lb_admin_answer_backends(struct lb_admin_job *job)

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/service.h"
 #include "flow/acl.h"
 #include "flow/rate_limit.h"
 #include "kernel/netlink.h"
@@ -86,9 +87,8 @@ static int build_acl(struct lb_acl **ret, const struct lb_rule_config *c)
 	return err;
 }
 
-int lb_admission_build(struct lb_rule *rule)
+int lb_admission_build(struct lb_rule *rule, const struct lb_rule_config *c)
 {
-	const struct lb_rule_config *c = rule->config;
 	int err = 0;
 
 	if (has_lists(c))
@@ -194,20 +194,35 @@ static void on_own_address(void *arg, const struct lb_addr *own)
 	}
 }
 
-static int find_wanted(struct wanted *w)
+/* Rules may come and go meanwhile. */
+static void find_rules(struct wanted *w)
 {
-	const struct lb_admission_opts *opts = &w->admission->opts;
-	size_t kept = 0;
-	int err;
+	struct lb_service *service = w->admission->opts.service;
+	const struct lb_rule *rules;
+	size_t count;
 
-	for (size_t i = 0; i < opts->rules_count; i++) {
-		const struct lb_rule *rule = &opts->rules[i];
-		const struct lb_addr *listen = &rule->config->listen;
+	lb_service_hold(service);
+	count = lb_service_rules(service, &rules);
+	for (size_t i = 0; i < count; i++) {
+		const struct lb_rule *rule = &rules[i];
+		const struct lb_addr *listen;
 
-		if (rule->admit && !is_link_local(listen))
+		if (!rule->config || !rule->admit || lb_service_is_gone(service, i))
+			continue;
+		listen = &rule->config->listen;
+		if (!is_link_local(listen))
 			add(lb_addr_is_any(listen) ? &w->any : &w->all, listen,
 			    lb_addr_port(listen), rule->index);
 	}
+	lb_service_let_go(service);
+}
+
+static int find_wanted(struct wanted *w)
+{
+	size_t kept = 0;
+	int err;
+
+	find_rules(w);
 	err = lb_netlink_addresses(on_own_address, w);
 	if (err || w->any.out_of_memory || w->all.out_of_memory)
 		return err ? err : -ENOMEM;
@@ -289,6 +304,18 @@ static void on_news(struct lb_watch *w, uint32_t events)
 
 	if (lb_admit_follow(a->admit))
 		follow_addresses(a);
+}
+
+static void do_follow(void *arg)
+{
+	follow_addresses(arg);
+}
+
+void lb_admission_follow_rules(struct lb_admission_service *a)
+{
+	/* Without memory with the next news of this host's addresses. */
+	if (a)
+		(void)lb_loop_post(a->loop, do_follow, a);
 }
 
 static void *run(void *arg)

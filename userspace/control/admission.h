@@ -11,16 +11,21 @@
 #include "kernel/admit.h"
 
 struct lb_admission_service;
+struct lb_service;
 
 struct lb_admission_opts {
 	const char *instance; /* NULL: the default */
 	const struct lb_config *config;
 	struct lb_rule *rules; /* borrowed, as all here */
 	size_t rules_count;
+	struct lb_service *service; /* whose rules they are: they may change */
 };
 
-/* What the rules themselves need, with the kernel or without. Before workers run. 0 or -errno. */
-int lb_admission_build(struct lb_rule *rule);
+/*
+ * What <rule>, which is to be as <config> says, needs itself, with the kernel or without. Before a
+ * worker sees it. 0 or -errno.
+ */
+int lb_admission_build(struct lb_rule *rule, const struct lb_rule_config *config);
 /* NULL inside is fine. Nobody may use the rule any more. */
 void lb_admission_unbuild(struct lb_rule *rule);
 
@@ -30,6 +35,9 @@ void lb_admission_unbuild(struct lb_rule *rule);
  * it cannot be had; -errno, logged.
  */
 int lb_admission_new(struct lb_admission_service **ret, const struct lb_admission_opts *opts);
+/* Rules listen elsewhere, or are gone: soon the kernel judges for those that are there. Any thread.
+ * NULL is fine. */
+void lb_admission_follow_rules(struct lb_admission_service *a);
 /* 0 or -errno, logged. NULL is fine. */
 int lb_admission_start(struct lb_admission_service *a);
 /* Ends the thread; the programs stay until lb_admission_free(). NULL is fine. */

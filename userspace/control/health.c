@@ -25,7 +25,8 @@ struct watched {
 	struct lb_backend *backend;    /* whose this is */
 	struct lb_health_check *check; /* NULL: none */
 	struct lb_passive passive;
-	struct lb_timer back;  /* out: until it comes back */
+	struct lb_passive_health_config passive_config; /* that <passive> is made for */
+	struct lb_timer back;                           /* out: until it comes back */
 	struct lb_timer slow;  /* it has come up, and is not yet given its whole share: next step */
 	uint64_t slow_from_ms; /* since when */
 	uint32_t failures;     /* atomic: not yet looked at .. */
@@ -166,7 +167,7 @@ static bool may_eject(const struct watched *w)
 		eligible += lb_backend_is_eligible(pool->backends[i]);
 	}
 	pthread_mutex_unlock(&pool->lock);
-	return out < lb_passive_most(&w->rule->config->passive_health, all) &&
+	return out < lb_passive_most(&w->passive_config, all) &&
 	       eligible > (lb_backend_is_eligible(w->backend) ? 1u : 0u);
 }
 
@@ -176,8 +177,7 @@ static void on_return(struct lb_timer *t)
 	struct standing s;
 	char buf[NAME_BYTES];
 
-	lb_passive_return(&w->passive, &w->rule->config->passive_health,
-			  lb_loop_now_ms(w->health->opts.loop));
+	lb_passive_return(&w->passive, &w->passive_config, lb_loop_now_ms(w->health->opts.loop));
 	mark(w, LB_BACKEND_EJECTED, false);
 	s = standing_of(w->rule);
 	lb_info("rule %s: backend %s may take flows again; %u of %u take flows",
@@ -186,7 +186,7 @@ static void on_return(struct lb_timer *t)
 
 static void eject(struct watched *w, uint64_t now_ms)
 {
-	const struct lb_passive_health_config *config = &w->rule->config->passive_health;
+	const struct lb_passive_health_config *config = &w->passive_config;
 	uint64_t ms = lb_passive_eject(&w->passive, config, now_ms);
 	struct standing s;
 	char buf[NAME_BYTES];
@@ -210,7 +210,7 @@ static void on_failures(void *arg)
 	__atomic_store_n(&w->told, false, __ATOMIC_SEQ_CST);
 	n = __atomic_exchange_n(&w->failures, 0, __ATOMIC_SEQ_CST);
 	if (n && !w->away && w->passive.at_ms &&
-	    lb_passive_note(&w->passive, &w->rule->config->passive_health, n, now) && may_eject(w))
+	    lb_passive_note(&w->passive, &w->passive_config, n, now) && may_eject(w))
 		eject(w, now);
 	lb_pool_put(&held);
 }
@@ -259,6 +259,12 @@ static struct watched *watched_new(struct lb_health_service *h, const struct lb_
 	return w;
 }
 
+static int init_passive(struct watched *w)
+{
+	w->passive_config = w->rule->config->passive_health;
+	return lb_passive_init(&w->passive, &w->passive_config);
+}
+
 /* It has been away: nothing is known of it any more. */
 static void forget(struct watched *w)
 {
@@ -266,7 +272,7 @@ static void forget(struct watched *w)
 	bool unknown = check->enabled && check->initial == LB_HEALTH_CHECK_INITIAL_UNKNOWN;
 
 	if (w->passive.out)
-		lb_passive_return(&w->passive, &w->rule->config->passive_health,
+		lb_passive_return(&w->passive, &w->passive_config,
 				  lb_loop_now_ms(w->health->opts.loop));
 	if (w->backend->out & LB_BACKEND_EJECTED)
 		mark(w, LB_BACKEND_EJECTED, false);
@@ -285,12 +291,75 @@ static int begin(struct watched *w)
 
 	forget(w);
 	if (config->passive_health.enabled && !w->passive.at_ms)
-		err = lb_passive_init(&w->passive, &config->passive_health);
+		err = init_passive(w);
 	if (!err && config->health_check.enabled)
 		err = lb_health_checks_add(w->health->checks, config, w->rule->check_tls,
 					   w->backend, w, &w->check);
 	w->away = err != 0;
 	return err;
+}
+
+static bool is_same_passive(const struct lb_passive_health_config *a,
+			    const struct lb_passive_health_config *b)
+{
+	return a->enabled == b->enabled && a->failures == b->failures &&
+	       a->window_ms == b->window_ms && a->eject_ms == b->eject_ms &&
+	       a->max_ejected_percent == b->max_ejected_percent;
+}
+
+/* What flows told before does not count any more. */
+static int renew_passive(struct watched *w)
+{
+	const struct lb_passive_health_config *is = &w->rule->config->passive_health;
+
+	if (is_same_passive(is, &w->passive_config) || (!is->enabled && !w->passive.at_ms))
+		return 0;
+	lb_timer_stop(w->health->opts.loop, &w->back);
+	lb_passive_fini(&w->passive);
+	w->passive_config = (struct lb_passive_health_config){0};
+	if (w->backend->out & LB_BACKEND_EJECTED)
+		mark(w, LB_BACKEND_EJECTED, false);
+	return is->enabled ? init_passive(w) : 0;
+}
+
+/* Nobody asks how it is any more: it takes flows. */
+static void end_checks(struct watched *w)
+{
+	lb_health_checks_remove(&w->check);
+	lb_timer_stop(w->health->opts.loop, &w->slow);
+	if (w->backend->weight != w->backend->whole_weight)
+		tell_uneven(w->rule,
+			    lb_select_weigh(w->rule->select, w->backend, w->backend->whole_weight));
+	if (w->backend->out & LB_BACKEND_DOWN)
+		mark(w, LB_BACKEND_DOWN, false);
+}
+
+static int renew_checks(struct watched *w, bool changed)
+{
+	const struct lb_rule_config *config = w->rule->config;
+
+	if (!config->health_check.enabled) {
+		if (w->check)
+			end_checks(w);
+		return 0;
+	}
+	if (w->check)
+		return lb_health_checks_renew(w->check, config, changed);
+	return lb_health_checks_add(w->health->checks, config, w->rule->check_tls, w->backend, w,
+				    &w->check);
+}
+
+int lb_health_renew(struct lb_health_service *h, const struct lb_rule *rule, struct lb_backend *b,
+		    bool changed)
+{
+	struct watched *w = b->watch;
+	int err, one;
+
+	if (!w || w->away)
+		return lb_health_watch(h, rule, b);
+	err = renew_passive(w);
+	one = renew_checks(w, changed);
+	return err ? err : one;
 }
 
 static bool wants_any(const struct lb_rule *rule)

@@ -33,6 +33,13 @@ void lb_health_free(struct lb_health_service **h);
  */
 int lb_health_watch(struct lb_health_service *h, const struct lb_rule *rule, struct lb_backend *b);
 /*
+ * The same for one that may be watched already, after rule->config has been replaced: what is known
+ * of <b> stays. <changed>: its checks are to be others than before. The loop's thread, before the
+ * old configuration is freed.
+ */
+int lb_health_renew(struct lb_health_service *h, const struct lb_rule *rule, struct lb_backend *b,
+		    bool changed);
+/*
  * <b> is watched no more: its checks have ended when this returns. Harmless when it is not. The
  * loop's thread, before <b> is let go.
  */

@@ -8,9 +8,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "control/metrics_reloads.h"
+#include "control/metrics_same_host.h"
 #include "control/service.h"
 #include "flow/bandwidth_limit.h"
 #include "flow/rate_limit.h"
@@ -33,10 +36,29 @@ struct view {
 	size_t rules_count;
 	const struct lb_counters *sums;  /* by rule */
 	const struct backends *backends; /* by rule */
+	struct lb_reload_report reloads;
 };
 
 static const struct lb_carrier *const carriers[] = {&lb_relay, &lb_sockmap, &lb_graft};
 static const char *const directions[] = {"up", "down"};
+
+/* One that was removed and still has flows is, until its name is another one's. */
+static bool is_shown(const struct view *v, size_t rule)
+{
+	const struct lb_rule_config *config = v->rules[rule].config;
+
+	if (!config || !lb_service_is_gone(v->service, rule))
+		return config;
+	for (size_t i = 0; i < v->rules_count; i++)
+		if (i != rule && v->rules[i].config && !lb_service_is_gone(v->service, i) &&
+		    !strcmp(v->rules[i].config->name, config->name))
+			return false;
+	return true;
+}
+
+#define for_each_rule(v, r)                           \
+	for (size_t r = 0; r < (v)->rules_count; r++) \
+		if (is_shown(v, r))
 
 static void head(const struct view *v, const char *name, const char *type, const char *help)
 {
@@ -68,13 +90,13 @@ static void row(const struct view *v, const char *name, size_t rule, const char 
 static void connections(const struct view *v)
 {
 	head(v, "l4lb_connections_total", "counter", "Client connections accepted.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		row(v, "l4lb_connections_total", r, NULL, NULL, v->sums[r].connections);
 	head(v, "l4lb_queue_length", "gauge", "Clients that wait for a backend with room.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		row(v, "l4lb_queue_length", r, NULL, NULL, lb_select_waiting(v->rules[r].select));
 	head(v, "l4lb_active_connections", "gauge", "Client connections alive.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		row(v, "l4lb_active_connections", r, NULL, NULL, v->sums[r].active);
 }
 
@@ -82,13 +104,13 @@ static void traffic(const struct view *v)
 {
 	head(v, "l4lb_traffic_bytes_total", "counter",
 	     "Payload bytes, living flows included: up is client to backend, down the way back.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		for (unsigned int d = 0; d < 2; d++)
 			row(v, "l4lb_traffic_bytes_total", r, "direction", directions[d],
 			    v->sums[r].bytes[d]);
 	head(v, "l4lb_carrier_bytes_total", "counter",
 	     "Payload bytes both ways by the carrier of their flow.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		for (unsigned int c = 0; c < LB_CARRIER_MAX_; c++)
 			row(v, "l4lb_carrier_bytes_total", r, "carrier", carriers[c]->name,
 			    v->sums[r].carrier_bytes[c]);
@@ -97,24 +119,24 @@ static void traffic(const struct view *v)
 static void flows(const struct view *v)
 {
 	head(v, "l4lb_flows_total", "counter", "Flows ended, by the carrier they ended on.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		for (unsigned int c = 0; c < LB_CARRIER_MAX_; c++)
 			row(v, "l4lb_flows_total", r, "carrier", carriers[c]->name,
 			    v->sums[r].flows[c]);
 	head(v, "l4lb_promotions_total", "counter",
 	     "Flows that went from relay to a kernel carrier.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		for (unsigned int c = LB_CARRIER_SOCKMAP; c < LB_CARRIER_MAX_; c++)
 			row(v, "l4lb_promotions_total", r, "carrier", carriers[c]->name,
 			    v->sums[r].promotions[c]);
 	head(v, "l4lb_carrier_refusals_total", "counter",
 	     "Flows ended that were not on a faster carrier, by reason.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		for (unsigned int w = LB_WHY_NONE + 1; w < LB_WHY_MAX_; w++)
 			row(v, "l4lb_carrier_refusals_total", r, "reason",
 			    lb_why_word((enum lb_why)w), v->sums[r].whys[w]);
 	head(v, "l4lb_ends_total", "counter", "Flows ended, by reason.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		for (unsigned int e = 0; e < LB_REASON_MAX_; e++)
 			row(v, "l4lb_ends_total", r, "reason", lb_reason_word((enum lb_reason)e),
 			    v->sums[r].ends[e]);
@@ -127,12 +149,12 @@ static void bandwidth(const struct view *v)
 
 	head(v, "l4lb_bandwidth_limit_waits_total", "counter",
 	     "How often a flow had bytes and its bandwidth_limit made them wait.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		for (unsigned int d = 0; d < 2; d++)
 			row(v, "l4lb_bandwidth_limit_waits_total", r, "direction", directions[d],
 			    v->sums[r].bandwidth_waits[d]);
 	head(v, name, "counter", "How long they waited, all flows together.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		for (unsigned int d = 0; d < 2; d++) {
 			fputs(name, v->out);
 			label(v->out, "rule", v->rules[r].config->name, true);
@@ -142,7 +164,7 @@ static void bandwidth(const struct view *v)
 	head(v, "l4lb_bandwidth_limit_clients", "gauge",
 	     "Clients whose bandwidth is watched: they have a flow, or have not paid for the "
 	     "last.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		row(v, "l4lb_bandwidth_limit_clients", r, NULL, NULL,
 		    v->rules[r].bandwidth_limit
 			    ? lb_bandwidth_limit_clients(v->rules[r].bandwidth_limit, lb_clock_ns())
@@ -160,7 +182,7 @@ static void tls(const struct view *v)
 	const char *name = "l4lb_tls_handshakes_total";
 
 	head(v, name, "counter", "TLS handshakes ended, by how.");
-	for (size_t r = 0; r < v->rules_count; r++) {
+	for_each_rule (v, r) {
 		for (unsigned int i = 0; i < 2 * LB_HANDSHAKE_MAX_; i++) {
 			fputs(name, v->out);
 			label(v->out, "rule", v->rules[r].config->name, true);
@@ -173,7 +195,7 @@ static void tls(const struct view *v)
 	}
 	head(v, "l4lb_tls_certificate_expiry_seconds", "gauge",
 	     "When the first of the rule's certificates expires, seconds since 1970.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		if (v->rules[r].tls)
 			row(v, "l4lb_tls_certificate_expiry_seconds", r, NULL, NULL,
 			    (uint64_t)lb_tls_expiry(v->rules[r].tls));
@@ -224,7 +246,7 @@ static void durations(const struct view *v)
 {
 	for (size_t i = 0; i < LB_ARRAY_SIZE(histograms); i++) {
 		head(v, histograms[i].name, "histogram", histograms[i].help);
-		for (size_t r = 0; r < v->rules_count; r++)
+		for_each_rule (v, r)
 			histogram_row(v, &histograms[i], r);
 	}
 }
@@ -232,7 +254,7 @@ static void durations(const struct view *v)
 static void backend_rows(const struct view *v, const char *name,
 			 uint64_t (*read)(const struct lb_pool_row *b))
 {
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		for (uint32_t i = 0; i < v->backends[r].count; i++)
 			row(v, name, r, "backend", v->backends[r].rows[i].entry->config.addr,
 			    read(&v->backends[r].rows[i]));
@@ -295,7 +317,7 @@ static void drain_deadlines(const struct view *v)
 	uint64_t now = lb_clock_ms();
 
 	head(v, name, "gauge", "Time until the flows of a draining backend are cut.");
-	for (size_t r = 0; r < v->rules_count; r++) {
+	for_each_rule (v, r) {
 		for (uint32_t i = 0; i < v->backends[r].count; i++) {
 			const struct lb_pool_row *b = &v->backends[r].rows[i];
 			uint64_t until = b->drain_until_ms;
@@ -312,7 +334,7 @@ static void backend_traffic(const struct view *v)
 	const char *name = "l4lb_backend_traffic_bytes_total";
 
 	head(v, name, "counter", "Payload bytes, living flows included: up is to the backend.");
-	for (size_t r = 0; r < v->rules_count; r++) {
+	for_each_rule (v, r) {
 		for (uint32_t i = 0; i < v->backends[r].count; i++) {
 			const struct lb_pool_row *b = &v->backends[r].rows[i];
 
@@ -433,7 +455,7 @@ static void refusals(const struct view *v)
 
 	head(v, "l4lb_refusals_total", "counter",
 	     "Clients refused, by reason: their SYNs at xdp and tc, their connections at accept.");
-	for (size_t r = 0; r < v->rules_count; r++) {
+	for_each_rule (v, r) {
 		kernel_rows(v, "l4lb_refusals_total", r, false);
 		for (size_t i = 0; i < LB_ARRAY_SIZE(reasons); i++)
 			admit_row(v, "l4lb_refusals_total", r, "accept", lb_reason_word(reasons[i]),
@@ -441,11 +463,11 @@ static void refusals(const struct view *v)
 	}
 	head(v, "l4lb_refusals_unlogged_total", "counter",
 	     "Refusals without a line in the access log: there were too many at once.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		row(v, "l4lb_refusals_unlogged_total", r, NULL, NULL, v->sums[r].unlogged);
 	head(v, "l4lb_admission_passed_total", "counter",
 	     "SYNs for rules with access lists or rates that the programs let pass.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		kernel_rows(v, "l4lb_admission_passed_total", r, true);
 }
 
@@ -453,7 +475,7 @@ static void rate_limits(const struct view *v)
 {
 	head(v, "l4lb_rate_limit_clients", "gauge",
 	     "Clients of a rule that are remembered as not having all their tokens.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		if (v->rules[r].rate_limit)
 			row(v, "l4lb_rate_limit_clients", r, NULL, NULL,
 			    lb_rate_limit_clients(v->rules[r].rate_limit, lb_clock_ns()));
@@ -461,7 +483,7 @@ static void rate_limits(const struct view *v)
 	fprintf(v->out, "l4lb_rate_limit_clients_max %" PRIu32 "\n", lb_rate_limit_clients_max());
 	head(v, "l4lb_rate_limit_evicted_total", "counter",
 	     "Clients forgotten for want of room although they lacked tokens.");
-	for (size_t r = 0; r < v->rules_count; r++)
+	for_each_rule (v, r)
 		if (v->rules[r].rate_limit)
 			row(v, "l4lb_rate_limit_evicted_total", r, NULL, NULL,
 			    lb_rate_limit_evicted(v->rules[r].rate_limit));
@@ -497,37 +519,6 @@ static void admission(const struct view *v)
 		LB_ADMIT_REFUSED_MAX, LB_ADMIT_LISTENERS_MAX);
 }
 
-static uint64_t same_host_count(const struct view *v, enum lb_same_host_counter which)
-{
-	const struct lb_same_host *h = lb_service_same_host(v->service);
-
-	return h ? lb_same_host_count(h, which) : 0;
-}
-
-static void same_host(const struct view *v)
-{
-	head(v, "l4lb_same_host_in_service", "gauge",
-	     "1 when same_host_bypass is asked for and works.");
-	fprintf(v->out, "l4lb_same_host_in_service %d\n", lb_service_same_host(v->service) != NULL);
-	head(v, "l4lb_same_host_sockets_total", "counter",
-	     "Sockets of this host's processes put under watch, or not taken by the kernel.");
-	for (unsigned int c = LB_SAME_HOST_SOCKETS; c <= LB_SAME_HOST_REFUSED; c++)
-		fprintf(v->out, "l4lb_same_host_sockets_total{result=\"%s\"} %" PRIu64 "\n",
-			lb_same_host_counter_word(c), same_host_count(v, c));
-	head(v, "l4lb_same_host_redirects_total", "counter",
-	     "Messages that went from process to process without TCP.");
-	fprintf(v->out, "l4lb_same_host_redirects_total %" PRIu64 "\n",
-		same_host_count(v, LB_SAME_HOST_REDIRECTS));
-	head(v, "l4lb_same_host_bytes_total", "counter", "Their bytes.");
-	fprintf(v->out, "l4lb_same_host_bytes_total %" PRIu64 "\n",
-		same_host_count(v, LB_SAME_HOST_BYTES));
-	head(v, "l4lb_same_host_passes_total", "counter",
-	     "Messages of watched sockets that went through TCP, by reason.");
-	for (unsigned int c = LB_SAME_HOST_NO_PEER; c < LB_SAME_HOST_MAX_; c++)
-		fprintf(v->out, "l4lb_same_host_passes_total{reason=\"%s\"} %" PRIu64 "\n",
-			lb_same_host_counter_word(c), same_host_count(v, c));
-}
-
 static void process(const struct view *v)
 {
 	const struct lb_kernel_report *report = lb_service_kernel(v->service);
@@ -561,7 +552,8 @@ static void render(const struct view *v)
 	backends(v);
 	graft(v);
 	admission(v);
-	same_host(v);
+	lb_metrics_print_same_host(lb_service_same_host(v->service), v->out);
+	lb_metrics_print_reloads(&v->reloads, v->out);
 	process(v);
 }
 
@@ -571,7 +563,8 @@ static int collect(struct view *v, struct lb_counters *sums, struct backends *al
 	int err = lb_service_collect(v->service, sums);
 
 	for (size_t r = 0; r < v->rules_count && !err; r++)
-		err = lb_pool_rows(v->rules[r].pool, &all[r].rows, &all[r].count);
+		if (is_shown(v, r))
+			err = lb_pool_rows(v->rules[r].pool, &all[r].rows, &all[r].count);
 	v->sums = sums;
 	v->backends = all;
 	return err;
@@ -579,20 +572,21 @@ static int collect(struct view *v, struct lb_counters *sums, struct backends *al
 
 int lb_metrics_render(FILE *out, void *arg)
 {
-	struct view v = {.out = out, .service = arg};
+	struct view v = {.out = out, .service = arg, .reloads = lb_service_reloads(arg)};
 	LB_AUTO_FREE struct lb_counters *sums = NULL;
 	LB_AUTO_FREE struct backends *all = NULL;
 	int err;
 
+	lb_service_hold(v.service);
 	v.rules_count = lb_service_rules(v.service, &v.rules);
 	sums = calloc(v.rules_count + 1, sizeof(*sums));
 	all = calloc(v.rules_count + 1, sizeof(*all));
-	if (!sums || !all)
-		return -ENOMEM;
-	err = collect(&v, sums, all);
+	err = sums && all ? collect(&v, sums, all) : -ENOMEM;
 	if (!err)
 		render(&v);
 	for (size_t r = 0; r < v.rules_count; r++)
-		lb_pool_rows_free(&all[r].rows, all[r].count);
+		if (all)
+			lb_pool_rows_free(&all[r].rows, all[r].count);
+	lb_service_let_go(v.service);
 	return err;
 }

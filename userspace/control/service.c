@@ -46,45 +46,69 @@ static uint32_t count_cores(void)
  * Every flow needs two descriptors; the rest (listeners, loops, rings, health checks, pipes in use)
  * gets a reserve. Pipes have a fallback, so they need no guarantee.
  */
-static void set_limits(struct lb_service *s)
+void lb_service_set_limits(struct lb_service *s)
 {
-	uint64_t reserve =
-		64 + s->workers_count * (8 + s->rules_count) + lb_backends_descriptors(s->backends);
+	uint64_t reserve = 64 + s->workers_count * (8 + s->rules_count) +
+			   lb_backends_descriptors(s->backends, s->rules, s->rules_count);
 	uint64_t all = lb_descriptors_raise();
 
-	s->limits.sessions_max = all > reserve + 2 ? (all - reserve) / 2 : 1;
+	__atomic_store_n(&s->limits.sessions_max, all > reserve + 2 ? (all - reserve) / 2 : 1,
+			 __ATOMIC_RELAXED);
 }
 
 /* --- coming up -------------------------------------------------------------------------------- */
 
-static int build_rule(struct lb_service *s, struct lb_rule *rule)
+void lb_config_ref_put(struct lb_config_ref **pr)
 {
-	uint32_t clients = rule->config->client_connection_limit;
-	int err = lb_backends_build(s->backends, rule);
+	struct lb_config_ref *r = *pr;
+
+	*pr = NULL;
+	if (!r || --r->holders)
+		return;
+	lb_config_free(&r->config);
+	free(r);
+}
+
+int lb_service_build_rule(struct lb_rule *rule, const struct lb_rule_config *config)
+{
+	uint32_t clients = config->client_connection_limit;
+	int err = lb_backends_build(rule, config);
 
 	if (!err)
-		err = lb_tls_build(rule);
+		err = lb_tls_build(rule, config);
 	if (err)
 		return err;
 	if (clients)
 		err = lb_client_connection_limit_new(&rule->client_connection_limit, clients);
 	if (!err)
-		err = lb_admission_build(rule);
+		err = lb_admission_build(rule, config);
 	if (err)
-		lb_err("rule %s: %s", rule->config->name, strerror(-err));
+		lb_err("rule %s: %s", config->name, strerror(-err));
 	return err;
+}
+
+void lb_service_free_rule(struct lb_service *s, struct lb_rule *rule)
+{
+	lb_backends_discard(rule);
+	lb_client_connection_limit_free(&rule->client_connection_limit);
+	lb_bandwidth_limit_free(&rule->bandwidth_limit);
+	lb_admission_unbuild(rule);
+	lb_tls_release(rule);
+	lb_config_ref_put(&s->states[rule->index].source);
+	s->states[rule->index] = (struct lb_rule_state){0};
+	*rule = (struct lb_rule){.index = rule->index};
 }
 
 static int build_rules(struct lb_service *s)
 {
 	const struct lb_config *config = s->config;
-	struct lb_backends_opts opts = {.graft = &config->graft,
-					.rules_count = config->rules_count};
+	struct lb_backends_opts opts = {.graft = config->graft, .rules_max = LB_RULES_MAX};
 	int err = lb_ports_shelf_new(&s->ports);
 
-	s->rules = calloc(config->rules_count + 1, sizeof(*s->rules));
-	s->cut = calloc(config->rules_count + 1, sizeof(*s->cut));
-	if (err || !s->rules || !s->cut)
+	/* Rules that are not there cost no memory. */
+	s->rules = calloc(LB_RULES_MAX, sizeof(*s->rules));
+	s->states = calloc(LB_RULES_MAX, sizeof(*s->states));
+	if (err || !s->rules || !s->states)
 		return -ENOMEM;
 	opts.rules = s->rules;
 	opts.ports = s->ports;
@@ -92,11 +116,11 @@ static int build_rules(struct lb_service *s)
 	for (size_t i = 0; i < config->rules_count && !err; i++) {
 		s->rules[i].config = &config->rules[i];
 		s->rules[i].index = (uint32_t)i;
-		s->rules[i].id = i + 1;
+		s->rules[i].id = ++s->last_id;
 		s->rules_count++;
-		err = build_rule(s, &s->rules[i]);
+		err = lb_service_build_rule(&s->rules[i], &config->rules[i]);
 	}
-	return err ? err : lb_backends_resolve(s->backends);
+	return err ? err : lb_backends_resolve(s->backends, s->rules, s->rules_count);
 }
 
 static bool wants_kernel(const struct lb_config *config)
@@ -263,6 +287,7 @@ static int build_workers(struct lb_service *s)
 			.workers = s->workers_count,
 			.rules = s->rules,
 			.rules_count = s->rules_count,
+			.rules_max = LB_RULES_MAX,
 			.kernel = s->kernel,
 			.kernel_why = s->kernel_report.why,
 			.grafts = s->grafts,
@@ -286,21 +311,32 @@ static int build_workers(struct lb_service *s)
 	return 0;
 }
 
+int lb_service_open_listener(struct lb_service *s, const struct lb_rule *rule,
+			     const struct lb_rule_config *config, bool exclusive)
+{
+	int fd = lb_accept_open(&config->listen, exclusive);
+
+	if (fd < 0)
+		return fd;
+	lb_keepalive_set(fd, &config->timeouts);
+	if (s->grafts && may_graft(config))
+		lb_segments_limit_clients(fd, rule->pool);
+	return fd;
+}
+
 static int listen_one(struct lb_service *s, uint32_t worker, const struct lb_rule *rule)
 {
-	LB_AUTO_CLOSE int fd = -1;
+	LB_AUTO(lb_listener_free) struct lb_listener *l = NULL;
+	LB_AUTO_CLOSE int fd = lb_service_open_listener(s, rule, rule->config, worker == 0);
 	int err;
 
-	fd = lb_accept_open(&rule->config->listen, worker == 0);
 	if (fd < 0)
 		return LB_TAKE_FD(fd);
-	lb_keepalive_set(fd, &rule->config->timeouts);
-	if (s->grafts && may_graft(rule->config))
-		lb_segments_limit_clients(fd, rule->pool);
-	err = lb_worker_listen(s->workers[worker], rule, fd);
-	if (!err)
-		(void)LB_TAKE_FD(fd);
-	return err;
+	err = lb_listener_new(&l, rule, fd);
+	if (err)
+		return err;
+	(void)LB_TAKE_FD(fd);
+	return lb_worker_listen(s->workers[worker], &l);
 }
 
 static int listen_all(struct lb_service *s)
@@ -359,7 +395,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 	err = build_rules(s);
 	if (err)
 		return err;
-	set_limits(s);
+	lb_service_set_limits(s);
 	open_kernel(s, instance);
 	open_graft(s, instance);
 	tell_missing(s);
@@ -374,6 +410,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 						      .config = s->config,
 						      .rules = s->rules,
 						      .rules_count = s->rules_count,
+						      .service = s,
 					      });
 	if (err)
 		return err;
@@ -418,7 +455,9 @@ int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 
 	if (!s)
 		return -ENOMEM;
-	s->config = config;
+	pthread_mutex_init(&s->lock, NULL);
+	s->first = s->config = config;
+	s->reloads.generation = 1;
 	s->start_ms = lb_clock_ms();
 	s->workers_count = config->workers ? config->workers : count_cores();
 	if (s->workers_count > LB_WORKERS_MAX)
@@ -449,11 +488,13 @@ void lb_service_drain(struct lb_service *s)
 uint64_t lb_service_drain_step(struct lb_service *s, uint64_t elapsed_ms)
 {
 	for (size_t r = 0; r < s->rules_count; r++) {
-		if (s->cut[r] || elapsed_ms < s->rules[r].config->timeouts.drain_ms)
+		if (!s->rules[r].config || s->states[r].cut ||
+		    elapsed_ms < s->rules[r].config->timeouts.drain_ms)
 			continue;
 		/* Without memory for it: at the next step. */
-		s->cut[r] = !lb_workers_cut(s->workers, s->workers_count,
-					    LB_FLOWS_OF_RULE(s->rules[r].id), LB_REASON_DRAINED);
+		s->states[r].cut =
+			!lb_workers_cut(s->workers, s->workers_count,
+					LB_FLOWS_OF_RULE(s->rules[r].id), LB_REASON_DRAINED);
 	}
 	return lb_service_flows(s);
 }
@@ -485,17 +526,15 @@ void lb_service_stop(struct lb_service **ps)
 	lb_same_host_close(s->same_host);
 	lb_kernel_close(s->kernel);
 	lb_backends_free(&s->backends);
-	for (size_t i = 0; i < s->rules_count; i++) {
-		lb_client_connection_limit_free(&s->rules[i].client_connection_limit);
-		lb_bandwidth_limit_free(&s->rules[i].bandwidth_limit);
-		lb_admission_unbuild(&s->rules[i]);
-		lb_tls_release(&s->rules[i]);
-	}
+	for (size_t i = 0; i < s->rules_count; i++)
+		lb_service_free_rule(s, &s->rules[i]);
 	free(s->rules);
+	free(s->states);
 	lb_buckets_free(&s->buckets);
-	free(s->cut);
 	lb_ports_shelf_free(&s->ports);
 	lb_instance_unlock(&s->instance);
+	lb_config_ref_put(&s->source);
+	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
 

@@ -31,6 +31,21 @@ struct lb_service_opts {
 int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 		     const struct lb_service_opts *opts);
 
+/* What became of the reloads. Copied as a whole: lb_service_reloads(). */
+struct lb_reload_report {
+	uint64_t generation; /* of the configuration in force: 1 from the start */
+	uint64_t applied;
+	uint64_t refused;
+	uint64_t last_s; /* the last one's time, CLOCK_REALTIME; 0: there was none */
+	bool last_applied;
+};
+
+/*
+ * To be called now and then: removed rules whose flows are over, or whose time is, go for good.
+ * True: there is still one, call again soon.
+ */
+bool lb_service_tick(struct lb_service *s);
+
 /* Stops accepting; flows go on. */
 void lb_service_drain(struct lb_service *s);
 /* To be called while draining: cuts flows whose rule's drain_ms is over. Flows left. */
@@ -55,9 +70,22 @@ bool lb_service_is_draining(const struct lb_service *s);
 bool lb_service_is_ready(const struct lb_service *s);
 /* When it was started, lb_clock_ms() scale. */
 uint64_t lb_service_start_ms(const struct lb_service *s);
+/*
+ * Between hold and let_go the rules do not change, and no longer may anybody keep what it found in
+ * them: pools, backends that it does not hold itself, configurations.
+ */
+void lb_service_hold(struct lb_service *s);
+void lb_service_let_go(struct lb_service *s);
+struct lb_reload_report lb_service_reloads(struct lb_service *s);
+
+/*
+ * All that have been in service; held. One without config is not there; lb_service_is_gone() tells
+ * those that are no longer in the configuration and still have flows.
+ */
 size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules);
 /* NULL when no rule limits the bandwidth. */
 struct lb_buckets *lb_service_buckets(const struct lb_service *s);
+bool lb_service_is_gone(const struct lb_service *s, size_t rule);
 uint32_t lb_service_workers(const struct lb_service *s);
 const struct lb_kernel_report *lb_service_kernel(const struct lb_service *s);
 const struct lb_graft_table_report *lb_service_graft(const struct lb_service *s);
@@ -72,7 +100,10 @@ struct lb_admit *lb_service_admit(const struct lb_service *s);
 /* NULL: not in service, or no rule wants it. */
 const struct lb_same_host *lb_service_same_host(const struct lb_service *s);
 uint64_t lb_service_log_dropped(const struct lb_service *s);
-/* Sums of all workers by rule, living flows included; <sums> holds as many as there are rules. */
+/*
+ * Sums of all workers by rule, living flows included; <sums> holds as many as there are rules;
+ * held.
+ */
 int lb_service_collect(struct lb_service *s, struct lb_counters *sums);
 
 #endif

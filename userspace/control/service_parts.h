@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* What a service is made of: for service.c, which builds it, and service_report.c, which reads. */
+/* What a service is made of: for those who build it, change it, and read it. */
 #ifndef LB_CONTROL_SERVICE_PARTS_H
 #define LB_CONTROL_SERVICE_PARTS_H
+
+#include <pthread.h>
 
 #include "control/service.h"
 
@@ -16,8 +18,28 @@ struct lb_instance;
 struct lb_ports_shelf;
 struct lb_worker;
 
+/* Rules in service, and such as were removed and still have flows. */
+#define LB_RULES_MAX 8192u
+
+/* A configuration that was loaded while we ran; main thread only. */
+struct lb_config_ref {
+	struct lb_config *config; /* owned */
+	uint32_t holders;
+};
+/* The last one frees it. NULL inside is fine. */
+void lb_config_ref_put(struct lb_config_ref **pr);
+
+/* Of a place in service->rules: one that is free has no config. */
+struct lb_rule_state {
+	uint64_t gone_ms;             /* removed from the configuration then; 0: it was not */
+	struct lb_config_ref *source; /* then: what its config is a part of; NULL: the first one */
+	bool cut;                     /* its flows have been cut */
+};
+
 struct lb_service {
-	const struct lb_config *config;
+	const struct lb_config *first;  /* of the start: borrowed for ever */
+	const struct lb_config *config; /* in force */
+	struct lb_config_ref *source;   /* held: what that is; NULL: the first one, not ours */
 	struct lb_instance *instance;
 	struct lb_kernel *kernel;
 	struct lb_kernel_report kernel_report;
@@ -29,8 +51,16 @@ struct lb_service {
 	struct lb_buckets *buckets;     /* NULL: no rule limits the bandwidth */
 	struct lb_same_host *same_host; /* NULL: not in service */
 	struct lb_flow_limits limits;
+	/*
+	 * By place: LB_RULES_MAX, of which the first rules_count have been used. Only the main
+	 * thread changes them, under <lock>; others look under it (lb_service_hold()).
+	 */
 	struct lb_rule *rules;
+	struct lb_rule_state *states;
 	size_t rules_count;
+	uint64_t last_id; /* of a rule */
+	pthread_mutex_t lock;
+	struct lb_reload_report reloads; /* under it, too */
 	struct lb_worker **workers;
 	uint32_t workers_count;
 	struct lb_access_log *access_log;
@@ -40,8 +70,17 @@ struct lb_service {
 	struct lb_admin *admin;
 	uint64_t start_ms;
 	bool draining; /* atomic */
-	bool *cut;     /* by rule: its flows have been cut */
 	bool up;       /* atomic: it has come up */
 };
+
+/* Of apply.c, too. 0 or -errno after a message. */
+int lb_service_build_rule(struct lb_rule *rule, const struct lb_rule_config *config);
+/* Everything that build made; no flow is left, and nobody looks. The place is free. */
+void lb_service_free_rule(struct lb_service *s, struct lb_rule *rule);
+/* How many sessions there may be, with the rules that are there. */
+void lb_service_set_limits(struct lb_service *s);
+/* A listening socket for <config>; <exclusive>: see lb_accept_open(). -errno on failure. */
+int lb_service_open_listener(struct lb_service *s, const struct lb_rule *rule,
+			     const struct lb_rule_config *config, bool exclusive);
 
 #endif

@@ -1,9 +1,34 @@
 /* SPDX-License-Identifier: MIT */
-/* What a service tells of itself, to any thread. Must never change anything. */
+/* What the service tells of itself. See service.h. Must never change anything. */
 #include "control/access_log.h"
 #include "control/admission.h"
 #include "control/service_parts.h"
 #include "worker.h"
+
+void lb_service_hold(struct lb_service *s)
+{
+	pthread_mutex_lock(&s->lock);
+}
+
+void lb_service_let_go(struct lb_service *s)
+{
+	pthread_mutex_unlock(&s->lock);
+}
+
+struct lb_reload_report lb_service_reloads(struct lb_service *s)
+{
+	struct lb_reload_report report;
+
+	pthread_mutex_lock(&s->lock);
+	report = s->reloads;
+	pthread_mutex_unlock(&s->lock);
+	return report;
+}
+
+bool lb_service_is_gone(const struct lb_service *s, size_t rule)
+{
+	return s->states[rule].gone_ms;
+}
 
 bool lb_service_is_draining(const struct lb_service *s)
 {

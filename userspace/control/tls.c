@@ -91,40 +91,41 @@ void lb_tls_judge(const struct lb_config *config, const struct lb_yaml_node *roo
 
 /* --- making ----------------------------------------------------------------------------------- */
 
-static int build_backend(struct lb_rule *rule, struct lb_tls_problem *problem)
+static int build_backend(struct lb_rule *rule, const struct lb_rule_config *of,
+			 struct lb_tls_problem *problem)
 {
-	const struct lb_backend_tls_config *config = &rule->config->backend_tls;
+	const struct lb_backend_tls_config *config = &of->backend_tls;
 
 	if (config->ignore_verify)
-		lb_warn("rule %s: backend_tls.ignore_verify: backends are not verified",
-			rule->config->name);
+		lb_warn("rule %s: backend_tls.ignore_verify: backends are not verified", of->name);
 	return lb_backend_tls_new(&rule->backend_tls, config, !config->ignore_verify, problem);
 }
 
 /* Where flows speak no TLS nobody has said whom to believe: that TLS is spoken is what counts. */
-static int build_check(struct lb_rule *rule, struct lb_tls_problem *problem)
+static int build_check(struct lb_rule *rule, const struct lb_rule_config *of,
+		       struct lb_tls_problem *problem)
 {
 	static const struct lb_backend_tls_config any;
-	const struct lb_backend_tls_config *config = &rule->config->backend_tls;
+	const struct lb_backend_tls_config *config = &of->backend_tls;
 
 	if (!config->enabled)
 		return lb_backend_tls_new(&rule->check_tls, &any, false, problem);
 	return lb_backend_tls_new(&rule->check_tls, config, !config->ignore_verify, problem);
 }
 
-int lb_tls_build(struct lb_rule *rule)
+int lb_tls_build(struct lb_rule *rule, const struct lb_rule_config *config)
 {
 	struct lb_tls_problem problem = LB_TLS_PROBLEM_NONE;
 	int err = 0;
 
-	if (rule->config->tls.enabled)
-		err = lb_tls_new(&rule->tls, rule->config, &problem);
-	if (!err && rule->config->backend_tls.enabled)
-		err = build_backend(rule, &problem);
-	if (!err && rule->config->health_check.enabled && rule->config->health_check.tls)
-		err = build_check(rule, &problem);
+	if (config->tls.enabled)
+		err = lb_tls_new(&rule->tls, config, &problem);
+	if (!err && config->backend_tls.enabled)
+		err = build_backend(rule, config, &problem);
+	if (!err && config->health_check.enabled && config->health_check.tls)
+		err = build_check(rule, config, &problem);
 	if (err)
-		lb_err("rule %s: TLS: %s%s%s", rule->config->name, problem.key ? problem.key : "",
+		lb_err("rule %s: TLS: %s%s%s", config->name, problem.key ? problem.key : "",
 		       problem.key ? ": " : "", *problem.text ? problem.text : strerror(-err));
 	return err;
 }

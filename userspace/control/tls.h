@@ -10,8 +10,11 @@
 void lb_tls_judge(const struct lb_config *config, const struct lb_yaml_node *root,
 		  struct lb_config_notices *notices);
 
-/* Before privileges are dropped. 0, or -errno after a message. */
-int lb_tls_build(struct lb_rule *rule);
+/*
+ * What <rule>, which is to be as <config> says, needs; <config> must outlive it. Before privileges
+ * are dropped. 0, or -errno after a message.
+ */
+int lb_tls_build(struct lb_rule *rule, const struct lb_rule_config *config);
 /* Harmless when there is nothing. No flow may be left. */
 void lb_tls_release(struct lb_rule *rule);
 

@@ -72,6 +72,11 @@ void lb_client_connection_limit_free(struct lb_client_connection_limit **pl)
 	free(l);
 }
 
+void lb_client_connection_limit_set(struct lb_client_connection_limit *l, uint32_t max)
+{
+	__atomic_store_n(&l->max, max ? max : UINT32_MAX, __ATOMIC_RELAXED);
+}
+
 static bool take(struct lb_client_connection_limit *l, const struct lb_addr *client, uint32_t max)
 {
 	struct client *c;
@@ -92,7 +97,7 @@ static bool take(struct lb_client_connection_limit *l, const struct lb_addr *cli
 bool lb_client_connection_limit_take(struct lb_client_connection_limit *l,
 				     const struct lb_addr *client)
 {
-	return take(l, client, l->max);
+	return take(l, client, __atomic_load_n(&l->max, __ATOMIC_RELAXED));
 }
 
 bool lb_client_connection_limit_adopt(struct lb_client_connection_limit *l,

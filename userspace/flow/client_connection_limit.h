@@ -21,6 +21,9 @@ int lb_client_connection_limit_new(struct lb_client_connection_limit **ret, uint
 /* NULL is fine. Nobody may use it any more. */
 void lb_client_connection_limit_free(struct lb_client_connection_limit **l);
 
+/* <max> from now on; clients that have more keep them. 0: any. */
+void lb_client_connection_limit_set(struct lb_client_connection_limit *l, uint32_t max);
+
 /*
  * One more for <client>; false when it has as many as it may, or memory is out: then it is not let
  * in. To be given back.

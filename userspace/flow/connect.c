@@ -64,8 +64,8 @@ static void backend_drop(struct lb_session *s, bool own_fault)
 
 	lb_count(&s->env->counters[s->rule->index].connect_failures, 1);
 	__atomic_fetch_add(&s->backend->counts.connect_failures, 1, __ATOMIC_RELAXED);
-	if (s->rule->failed && !own_fault)
-		s->rule->failed(s->rule, s->backend);
+	if (!own_fault)
+		lb_rule_failed(s->rule, s->backend);
 	lb_select_release(s->rule->select, s->backend);
 	s->backend = NULL;
 	lb_tls_relay_leave(leg);

@@ -35,6 +35,6 @@ void lb_distress_look(struct lb_flow_env *env)
 		if (!s->rule->failed || !s->carrying || s->distressed || !is_in_distress(s))
 			continue;
 		s->distressed = true;
-		s->rule->failed(s->rule, s->backend);
+		lb_rule_failed(s->rule, s->backend);
 	}
 }

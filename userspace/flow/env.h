@@ -20,7 +20,10 @@ struct lb_graft_keeper;
 struct lb_rate_limit;
 struct lb_tls;
 
-/* A rule in service; shared by all workers. */
+/*
+ * A rule in service; shared by all workers. Its configuration may be replaced at any time by
+ * another one with the same name: whoever reads it keeps no pointer into it for longer than a turn.
+ */
 struct lb_rule {
 	const struct lb_rule_config *config;
 	uint64_t id; /* never used again; not 0 */
@@ -35,11 +38,22 @@ struct lb_rule {
 	struct lb_tls *tls;                 /* NULL: clients speak none */
 	struct lb_backend_tls *backend_tls; /* NULL: backends speak none */
 	struct lb_backend_tls *check_tls;   /* .. of health_check.tls */
-	/* NULL, or told of every flow that shows <b> failing. Any worker; must not block. */
+	/*
+	 * Atomic: NULL, or told of every flow that shows <b> failing. Any worker; must not block.
+	 */
 	void (*failed)(const struct lb_rule *rule, struct lb_backend *b);
-	void *failed_arg;
 	bool same_host; /* bytes of its flows may skip TCP: see kernel/same_host.h */
 };
+
+/* A flow of <rule> has shown <b>, which it holds, failing. */
+static inline void lb_rule_failed(const struct lb_rule *rule, struct lb_backend *b)
+{
+	void (*failed)(const struct lb_rule *r, struct lb_backend *backend) =
+		__atomic_load_n(&rule->failed, __ATOMIC_RELAXED);
+
+	if (failed)
+		failed(rule, b);
+}
 
 /* Some flows: of one rule, and of one backend, by id; 0: of all. */
 struct lb_flows {

@@ -118,7 +118,12 @@ static const struct lb_rule *steward_of(struct lb_graft_keeper *k, uint32_t pair
 {
 	const struct lb_rule *rule = owner_of(k, pair)->rule;
 
-	return rule ? rule : &k->opts.rules[0];
+	if (rule)
+		return rule;
+	/* There is always one in service. */
+	for (rule = k->opts.rules; !rule->config;)
+		rule++;
+	return rule;
 }
 
 static bool has_closed(const struct lb_graft *g)
@@ -462,7 +467,7 @@ void lb_graft_keeper_end(struct lb_graft_keeper *k, uint32_t pair, enum lb_reaso
 
 static const struct lb_rule *find_rule(struct lb_graft_keeper *k, uint32_t hash)
 {
-	for (size_t i = 0; i < k->opts.rules_count; i++)
+	for (size_t i = 0; i < k->opts.rules_count && k->opts.rules[i].config; i++)
 		if (lb_graft_keeper_hash(k->opts.rules[i].config->name) == hash)
 			return &k->opts.rules[i];
 	return NULL;

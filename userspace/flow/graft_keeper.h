@@ -18,7 +18,7 @@ struct lb_graft_keeper;
 struct lb_graft_keeper_opts {
 	struct lb_flow_env *env; /* of the worker it lives in; env->carrier.grafts is set */
 	const struct lb_rule *rules;
-	size_t rules_count;
+	size_t rules_count; /* as many as there may ever be; none in service has no config */
 	struct lb_ports_shelf *ports; /* local ports of adopted flows are taken */
 };
 

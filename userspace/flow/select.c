@@ -362,7 +362,8 @@ static void let_go(struct lb_select *sel, struct lb_select_set old)
 	free((void *)old.at);
 }
 
-static int change(struct lb_select *sel, struct lb_backend *const *backends, uint32_t count)
+static int change(struct lb_select *sel, struct lb_backend *const *backends, uint32_t count,
+		  enum lb_balance balance)
 {
 	LB_AUTO_FREE struct lb_backend **fresh = calloc(count + 1, sizeof(struct lb_backend *));
 	struct lb_select_tables tables, old_tables;
@@ -373,11 +374,12 @@ static int change(struct lb_select *sel, struct lb_backend *const *backends, uin
 		return -ENOMEM;
 	for (uint32_t i = 0; i < count; i++)
 		fresh[i] = backends[i];
-	err = lb_select_tables_init(&tables, (struct lb_select_set){fresh, count}, sel->balance);
+	err = lb_select_tables_init(&tables, (struct lb_select_set){fresh, count}, balance);
 	if (err)
 		return err;
 	lock(sel);
 	exchange(sel->pool, &old, LB_TAKE_PTR(fresh), count);
+	sel->balance = balance;
 	old_tables = sel->tables;
 	put_in_place(sel, &tables);
 	serve_queue(sel);
@@ -387,12 +389,13 @@ static int change(struct lb_select *sel, struct lb_backend *const *backends, uin
 	return 0;
 }
 
-int lb_select_change(struct lb_select *sel, struct lb_backend *const *backends, uint32_t count)
+int lb_select_change(struct lb_select *sel, struct lb_backend *const *backends, uint32_t count,
+		     enum lb_balance balance)
 {
 	int err;
 
 	pthread_mutex_lock(&sel->changing);
-	err = change(sel, backends, count);
+	err = change(sel, backends, count, balance);
 	pthread_mutex_unlock(&sel->changing);
 	return err;
 }

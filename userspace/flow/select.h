@@ -42,10 +42,11 @@ void lb_select_free(struct lb_select **sel);
 
 /*
  * <backends> are the pool's set from now on. Each of them is held for it; those that were in it and
- * are not any more have LEFT: no new flow, and they live on for their holders. All or nothing: 0,
- * or -errno with the set as it was.
+ * are not any more have LEFT: no new flow, and they live on for their holders. <balance>: the
+ * method from now on. All or nothing: 0, or -errno with everything as it was.
  */
-int lb_select_change(struct lb_select *sel, struct lb_backend *const *backends, uint32_t count);
+int lb_select_change(struct lb_select *sel, struct lb_backend *const *backends, uint32_t count,
+		     enum lb_balance balance);
 /*
  * <b> has <bit> (enum lb_backend_out), or has it no more. 0, or -errno: it counts all the same, but
  * the shares of the others are uneven.

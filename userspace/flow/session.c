@@ -342,8 +342,8 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	s->reason = reason;
 	lb_carrier_quiesce(&s->pair);
 	lb_timer_stop(env->carrier.loop, &s->timer);
-	if (s->rule->failed && shows_failing_backend(s, reason))
-		s->rule->failed(s->rule, s->backend);
+	if (shows_failing_backend(s, reason))
+		lb_rule_failed(s->rule, s->backend);
 	lb_connect_leave(s);
 	lb_admit_leave(s);
 	if (s->carrying && s->pair.carrier->quit)

@@ -18,6 +18,7 @@ static struct lb_pool *pool;
 static struct lb_pool_entry *entry;
 static struct lb_select *sel;
 static struct lb_rule_config rule;
+static enum lb_balance method;
 static struct lb_backend *backends[ADDRESSES]; /* held by the test */
 static unsigned int made, freed;
 
@@ -53,7 +54,9 @@ static void begin(enum lb_balance balance)
 
 	made = freed = 0;
 	assert_int_equal(lb_pool_new(&pool), 0);
-	assert_int_equal(lb_pool_add_entry(pool, &config, &entry), 0);
+	assert_int_equal(lb_pool_new_entry(pool, &config, &entry), 0);
+	lb_pool_list_entry(entry);
+	method = balance;
 	assert_int_equal(lb_select_new(&sel, pool, balance), 0);
 	for (unsigned int i = 0; i < ADDRESSES; i++)
 		make(i);
@@ -68,7 +71,7 @@ static void change(uint32_t bits)
 	for (unsigned int i = 0; i < ADDRESSES; i++)
 		if (bits >> i & 1)
 			set[n++] = backends[i];
-	assert_int_equal(lb_select_change(sel, set, n), 0);
+	assert_int_equal(lb_select_change(sel, set, n, method), 0);
 }
 
 static void finish(void)
@@ -78,6 +81,8 @@ static void finish(void)
 		lb_pool_put(&backends[i]);
 	assert_true(lb_list_empty(&pool->left));
 	assert_int_equal(freed, made);
+	if (entry)
+		lb_pool_remove_entry(entry);
 	lb_select_free(&sel);
 	lb_pool_free(&pool);
 }
@@ -242,12 +247,54 @@ static void an_entry_that_is_removed_lives_for_its_backends(void **state)
 	change(0x1);
 	a = take(1);
 	lb_pool_remove_entry(entry);
+	entry = NULL;
 	change(0);
 	assert_int_equal(lb_pool_rows(pool, &rows, &n), 0);
 	assert_int_equal(n, 0);
 	lb_pool_rows_free(&rows, n);
 	assert_string_equal(a->config->addr, "a.test:80");
 	lb_select_release(sel, a);
+	finish();
+}
+
+static void the_method_may_change_with_the_set(void **state)
+{
+	begin(LB_BALANCE_WEIGHTED_ROUND_ROBIN);
+	for (size_t m = 0; m < 2 * METHODS; m++) {
+		method = methods[m % METHODS];
+		change(m % 2 ? 0x3f : 0x7);
+		assert_int_equal(who_gets_flows(), m % 2 ? 0x3f : 0x7);
+	}
+	finish();
+}
+
+static void settled_numbers_take_effect_and_others_stay(void **state)
+{
+	struct lb_backend_config config = {
+		.addr = (char *)"a.test:80", .host = (char *)"a.test", .port = 80, .weight = 5};
+
+	begin(LB_BALANCE_WEIGHTED_ROUND_ROBIN);
+	change(0x3);
+	/* Somebody drains one by hand; another one starts slowly. */
+	assert_int_equal(lb_select_mark(sel, backends[0], LB_BACKEND_DRAINS, true), 0);
+	assert_int_equal(lb_select_weigh(sel, backends[1], 3), 0);
+	config.max_connections = 9;
+	lb_pool_settle(entry, &rule, &config);
+	change(0x3);
+	assert_int_equal(who_gets_flows(), 0x2);
+	assert_int_equal(backends[0]->weight, 5 * LB_WEIGHT_UNIT);
+	assert_int_equal(backends[1]->weight, 3);
+	assert_int_equal(backends[1]->whole_weight, 5 * LB_WEIGHT_UNIT);
+	assert_int_equal(backends[0]->limit, 9);
+	/* What the file says anew counts. */
+	config.drain = true;
+	lb_pool_settle(entry, &rule, &config);
+	change(0x3);
+	assert_int_equal(who_gets_flows(), 0);
+	config.drain = false;
+	lb_pool_settle(entry, &rule, &config);
+	change(0x3);
+	assert_int_equal(who_gets_flows(), 0x3);
 	finish();
 }
 
@@ -314,6 +361,8 @@ int main(void)
 		cmocka_unit_test(one_that_comes_has_room_at_once),
 		cmocka_unit_test(rows_take_addresses_together_and_never_fall),
 		cmocka_unit_test(an_entry_that_is_removed_lives_for_its_backends),
+		cmocka_unit_test(the_method_may_change_with_the_set),
+		cmocka_unit_test(settled_numbers_take_effect_and_others_stay),
 		cmocka_unit_test(picks_go_on_while_the_set_changes),
 	};
 

@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See apply.h. Must never change anything that runs before all that may fail has been done, nor
+ * free a configuration that a worker may still be reading: lb_workers_do() sees each of them end
+ * the turn in which it did.
+ */
+#include "control/apply.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "control/admission.h"
+#include "control/backends.h"
+#include "control/difference.h"
+#include "control/service_parts.h"
+#include "control/tls.h"
+#include "flow/client_connection_limit.h"
+#include "kernel/same_host.h"
+#include "worker.h"
+
+/* A rule of the new configuration. */
+struct target {
+	struct lb_rule *rule; /* its place */
+	const struct lb_rule_config *config;
+	bool added;
+	bool listens_anew;              /* nobody hands it listeners: <listeners> are its own */
+	struct lb_listener **listeners; /* by worker */
+};
+
+struct plan {
+	struct lb_service *s;
+	struct lb_config_ref *ref;
+	const struct lb_config *fresh;
+	struct target *targets;
+	struct lb_backends_change *changes;
+	size_t count;  /* of both */
+	bool prepared; /* the backends are */
+	/* By place: whose listeners the rule there gets; NULL: nobody's. */
+	const struct lb_rule **heirs;
+	unsigned int changed, added, removed, refused;
+};
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+static void log_notices(const struct lb_config_notices *notices, const char *path)
+{
+	for (size_t i = 0; i < notices->count; i++) {
+		char line[1024];
+
+		lb_config_notice_format(&notices->items[i], path, line, sizeof(line));
+		if (notices->items[i].severity == LB_CONFIG_ERROR)
+			lb_err("%s", line);
+		else
+			lb_warn("%s", line);
+	}
+}
+
+static int load(const char *path, struct lb_config **ret,
+		void (*tell)(const struct lb_config_notices *notices, const char *path))
+{
+	LB_AUTO(lb_config_notices_fini) struct lb_config_notices notices = {0};
+	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
+	int err = lb_config_load_with(&config, path, lb_tls_judge, &notices);
+
+	tell(&notices, path);
+	if (!err && lb_config_notices_refuse(&notices)) {
+		lb_err("%s: it asks for protection that is not yet in force", path);
+		err = -EINVAL;
+	}
+	if (!err)
+		*ret = LB_TAKE_PTR(config);
+	return err;
+}
+
+/* Logs it, and counts. */
+static void on_difference(void *arg, const struct lb_difference *d)
+{
+	LB_AUTO_FREE char *text = NULL;
+	struct plan *p = arg;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+
+	p->changed += d->kind == LB_DIFFERENCE_CHANGED;
+	p->added += d->kind == LB_DIFFERENCE_ADDED;
+	p->removed += d->kind == LB_DIFFERENCE_REMOVED;
+	p->refused += d->kind == LB_DIFFERENCE_REFUSED;
+	if (!out)
+		return;
+	lb_difference_print(d, out);
+	if (fclose(out))
+		return;
+	if (d->kind == LB_DIFFERENCE_REFUSED)
+		lb_err("reload: %s", text);
+	else if (d->kind == LB_DIFFERENCE_RESTART)
+		lb_warn("reload: %s", text);
+	else
+		lb_info("reload: %s", text);
+}
+
+/* --- prepare ---------------------------------------------------------------------------------- */
+
+static struct lb_rule *find_rule(const struct lb_service *s, const char *name)
+{
+	for (size_t i = 0; i < s->rules_count; i++)
+		if (s->rules[i].config && !s->states[i].gone_ms &&
+		    !strcmp(s->rules[i].config->name, name))
+			return &s->rules[i];
+	return NULL;
+}
+
+/* A place that nobody has: neither in service nor taken by a target before this one. */
+static struct lb_rule *find_place(const struct plan *p)
+{
+	struct lb_service *s = p->s;
+
+	for (uint32_t i = 0; i < LB_RULES_MAX; i++)
+		if (!s->rules[i].config && !s->rules[i].pool) {
+			s->rules[i].index = i;
+			return &s->rules[i];
+		}
+	return NULL;
+}
+
+static bool checks_change(const struct lb_rule_config *was, const struct lb_rule_config *is)
+{
+	return !lb_difference_is_same(was, is, "health_check") ||
+	       !lb_difference_is_same(was, is, "proxy_protocol");
+}
+
+/* The rule of <config>, in its place; with what is to be done to its backends. */
+static int prepare_target(struct plan *p, struct target *t, struct lb_backends_change *change,
+			  const struct lb_rule_config *config)
+{
+	struct lb_rule *rule = find_rule(p->s, config->name);
+
+	*change = (struct lb_backends_change){.rule = rule, .config = config};
+	t->config = config;
+	t->rule = rule;
+	if (rule) {
+		change->checks_changed = checks_change(rule->config, config);
+		return 0;
+	}
+	rule = find_place(p);
+	if (!rule) {
+		lb_err("reload: too many rules: those that were removed still have flows");
+		return -ENOSPC;
+	}
+	change->rule = t->rule = rule;
+	t->added = true;
+	/* From here on the place is taken. */
+	return lb_service_build_rule(rule, config);
+}
+
+static int prepare_targets(struct plan *p)
+{
+	const struct lb_config *fresh = p->fresh;
+	int err = 0;
+
+	p->targets = calloc(fresh->rules_count + 1, sizeof(*p->targets));
+	p->changes = calloc(fresh->rules_count + 1, sizeof(*p->changes));
+	if (!p->targets || !p->changes)
+		return -ENOMEM;
+	for (size_t i = 0; i < fresh->rules_count && !err; i++) {
+		p->count++;
+		err = prepare_target(p, &p->targets[i], &p->changes[i], &fresh->rules[i]);
+	}
+	return err;
+}
+
+/* Whether sockets of ours are in the way of one that must be alone at <addr>. */
+static bool is_ours(const struct lb_service *s, const struct lb_addr *addr)
+{
+	for (size_t i = 0; i < s->rules_count; i++) {
+		const struct lb_rule_config *config = s->rules[i].config;
+
+		if (!config || s->states[i].gone_ms ||
+		    config->listen.sa.sa_family != addr->sa.sa_family ||
+		    lb_addr_port(&config->listen) != lb_addr_port(addr))
+			continue;
+		if (lb_addr_is_any(&config->listen) || lb_addr_is_any(addr) ||
+		    lb_addr_equal(&config->listen, addr))
+			return true;
+	}
+	return false;
+}
+
+/* The rule in service that listens at <addr>. */
+static const struct lb_rule *find_listening(const struct lb_service *s, const struct lb_addr *addr)
+{
+	for (size_t i = 0; i < s->rules_count; i++)
+		if (s->rules[i].config && !s->states[i].gone_ms &&
+		    lb_addr_equal(&s->rules[i].config->listen, addr))
+			return &s->rules[i];
+	return NULL;
+}
+
+static int open_listener(struct plan *p, struct target *t, uint32_t worker, bool exclusive)
+{
+	LB_AUTO_CLOSE int fd =
+		lb_service_open_listener(p->s, t->rule, t->config, exclusive && !worker);
+	int err;
+
+	if (fd < 0)
+		return LB_TAKE_FD(fd);
+	err = lb_listener_new(&t->listeners[worker], t->rule, fd);
+	if (!err)
+		(void)LB_TAKE_FD(fd);
+	return err;
+}
+
+/* Listeners of its own, unless somebody in service is at its address: then it gets those. */
+static int prepare_listeners(struct plan *p, struct target *t, const struct lb_rule_config *config)
+{
+	const struct lb_rule *from = find_listening(p->s, &config->listen);
+	bool exclusive = !is_ours(p->s, &config->listen);
+	char addr[LB_ADDR_STR_MAX];
+	int err = 0;
+
+	if (from) {
+		p->heirs[from->index] = t->rule;
+		return 0;
+	}
+	t->listens_anew = true;
+	t->listeners = calloc(p->s->workers_count, sizeof(struct lb_listener *));
+	if (!t->listeners)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < p->s->workers_count && !err; i++)
+		err = open_listener(p, t, i, exclusive);
+	if (err)
+		lb_err("reload: rule %s: cannot listen on %s: %s", config->name,
+		       lb_addr_format(&config->listen, addr), strerror(-err));
+	return err;
+}
+
+static int prepare(struct plan *p)
+{
+	int err = prepare_targets(p);
+
+	p->heirs = calloc(LB_RULES_MAX, sizeof(const struct lb_rule *));
+	if (!err && !p->heirs)
+		err = -ENOMEM;
+	if (err)
+		return err;
+	/* The pools first: how large a segment a listener allows depends on them. */
+	p->prepared = true;
+	err = lb_backends_prepare(p->s->backends, p->changes, p->count);
+	for (size_t i = 0; i < p->count && !err; i++)
+		err = prepare_listeners(p, &p->targets[i], &p->fresh->rules[i]);
+	return err;
+}
+
+/* Whatever of it there is. Nothing has changed. */
+static void abandon(struct plan *p)
+{
+	if (p->prepared)
+		lb_backends_abort(p->s->backends, p->changes, p->count);
+	for (size_t i = 0; i < p->count; i++) {
+		struct target *t = &p->targets[i];
+
+		if (t->added && t->rule)
+			lb_service_free_rule(p->s, t->rule);
+	}
+}
+
+/* --- commit ----------------------------------------------------------------------------------- */
+
+/* Limits of a rule that stays. */
+static void commit_limits(struct plan *p, struct target *t)
+{
+	struct lb_rule *rule = t->rule;
+
+	if (rule->client_connection_limit)
+		lb_client_connection_limit_set(rule->client_connection_limit,
+					       t->config->client_connection_limit);
+	if (!lb_difference_is_same(rule->config, t->config, "bandwidth_limit"))
+		/* Without memory some wait longer than they would have to. */
+		(void)lb_service_change_bandwidth(p->s, rule->index, &t->config->bandwidth_limit);
+}
+
+static void commit_added(struct plan *p, struct target *t)
+{
+	struct lb_service *s = p->s;
+
+	t->rule->id = ++s->last_id;
+	if (t->rule->index >= s->rules_count)
+		s->rules_count = t->rule->index + 1;
+}
+
+static const struct lb_rule *heir_of(const struct lb_rule *rule, void *arg)
+{
+	const struct plan *p = arg;
+
+	return p->heirs[rule->index];
+}
+
+/* In each worker: who listens where. New sockets have taken connections since they were made. */
+static void take_listeners(struct lb_worker *w, uint32_t index, void *arg)
+{
+	struct plan *p = arg;
+
+	lb_worker_hand_listeners(w, heir_of, p);
+	for (size_t i = 0; i < p->count; i++) {
+		struct target *t = &p->targets[i];
+		int err;
+
+		if (!t->listens_anew)
+			continue;
+		err = lb_worker_listen(w, &t->listeners[index]);
+		if (err)
+			lb_err("rule %s: worker %u cannot listen: %s", t->config->name, index,
+			       strerror(-err));
+	}
+}
+
+static bool is_target(const struct plan *p, const struct lb_rule *rule)
+{
+	for (size_t i = 0; i < p->count; i++)
+		if (p->targets[i].rule == rule)
+			return true;
+	return false;
+}
+
+/* Those that the new configuration has no more: they keep what they are made of until the end. */
+static void commit_removed(struct plan *p)
+{
+	struct lb_service *s = p->s;
+
+	for (size_t i = 0; i < s->rules_count; i++) {
+		if (!s->rules[i].config || s->states[i].gone_ms || is_target(p, &s->rules[i]))
+			continue;
+		s->states[i].gone_ms = lb_clock_ms();
+		s->states[i].source = s->source;
+		if (s->source)
+			s->source->holders++;
+		lb_backends_retire(s->backends, &s->rules[i]);
+	}
+}
+
+static void commit(struct plan *p)
+{
+	struct lb_service *s = p->s;
+
+	lb_service_hold(s);
+	for (size_t i = 0; i < p->count; i++) {
+		struct target *t = &p->targets[i];
+
+		if (t->added)
+			commit_added(p, t);
+		else
+			commit_limits(p, t);
+		if (s->same_host && lb_same_host_covers(s->same_host, &t->config->listen))
+			t->rule->same_host = true;
+	}
+	for (uint32_t i = 0; i < s->workers_count; i++)
+		lb_worker_set_rules(s->workers[i], s->rules_count);
+	lb_backends_commit(s->backends, p->changes, p->count);
+	lb_workers_do(s->workers, s->workers_count, take_listeners, p);
+	commit_removed(p);
+	/* Else what was set at run time stays. */
+	if (p->fresh->log_level != s->config->log_level)
+		lb_log_set_level(p->fresh->log_level);
+	s->config = p->fresh;
+	lb_config_ref_put(&s->source);
+	s->source = LB_TAKE_PTR(p->ref);
+	lb_service_set_limits(s);
+	lb_service_let_go(s);
+	lb_admission_follow_rules(s->admission);
+}
+
+/* --- both ------------------------------------------------------------------------------------- */
+
+static void plan_fini(struct plan *p)
+{
+	for (size_t i = 0; i < p->count; i++) {
+		struct target *t = &p->targets[i];
+
+		for (uint32_t w = 0; t->listeners && w < p->s->workers_count; w++)
+			lb_listener_free(&t->listeners[w]);
+		free(t->listeners);
+	}
+	free(p->targets);
+	free(p->changes);
+	free(p->heirs);
+	lb_config_ref_put(&p->ref);
+}
+
+static int apply(struct lb_service *s, const char *path)
+{
+	LB_AUTO(plan_fini) struct plan p = {.s = s};
+	int err;
+
+	p.ref = calloc(1, sizeof(*p.ref));
+	if (!p.ref)
+		return -ENOMEM;
+	p.ref->holders = 1;
+	err = load(path, &p.ref->config, log_notices);
+	if (err)
+		return err;
+	p.fresh = p.ref->config;
+	err = lb_difference_find(s->first, s->config, p.fresh, on_difference, &p);
+	if (!err && p.refused)
+		err = -EINVAL;
+	if (err)
+		return err;
+	err = prepare(&p);
+	if (err) {
+		abandon(&p);
+		return err;
+	}
+	commit(&p);
+	lb_info("reload: %s is in force: %u changes, %u rules added, %u removed", path, p.changed,
+		p.added, p.removed);
+	return 0;
+}
+
+int lb_apply_file(struct lb_service *s, const char *path)
+{
+	int err = apply(s, path);
+
+	if (err == -EINVAL)
+		lb_err("reload: %s is not in force: everything stays as it was", path);
+	else if (err)
+		lb_err("reload: %s is not in force: %s; everything stays as it was", path,
+		       strerror(-err));
+	lb_service_hold(s);
+	s->reloads.last_s = (uint64_t)time(NULL);
+	s->reloads.last_applied = !err;
+	s->reloads.applied += !err;
+	s->reloads.refused += !!err;
+	s->reloads.generation += !err;
+	lb_service_let_go(s);
+	return err;
+}
+
+/* --- without doing it ------------------------------------------------------------------------- */
+
+struct explanation {
+	FILE *out;
+	bool any, refused;
+};
+
+static void explain(void *arg, const struct lb_difference *d)
+{
+	struct explanation *e = arg;
+
+	e->any = true;
+	e->refused = e->refused || d->kind == LB_DIFFERENCE_REFUSED;
+	lb_difference_print(d, e->out);
+	fputc('\n', e->out);
+}
+
+int lb_apply_explain(struct lb_service *s, const char *path, FILE *out)
+{
+	LB_AUTO(lb_config_notices_fini) struct lb_config_notices notices = {0};
+	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
+	struct explanation e = {.out = out};
+	int err = lb_config_load_with(&config, path, lb_tls_judge, &notices);
+
+	lb_config_notices_print(&notices, path, out);
+	if (err)
+		return err;
+	if (lb_config_notices_refuse(&notices))
+		return -EINVAL;
+	/* A reload may be under way. */
+	lb_service_hold(s);
+	err = lb_difference_find(s->first, s->config, config, explain, &e);
+	lb_service_let_go(s);
+	if (!err && !e.any)
+		fputs("nothing would change\n", out);
+	return err ? err : e.refused ? -EINVAL : 0;
+}

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See difference.h. A key that is not named here needs a restart: a new one does nothing that
+ * nobody has thought about.
+ */
+#include "control/difference.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "config/schema.h"
+#include "flow/bandwidth_limit.h"
+
+#define PATH_BYTES 128
+
+/* Keys of a rule that may change while it serves. */
+static const char *const live[] = {
+	"listen",
+	"backends",
+	"resolve",
+	"balance",
+	"acceleration",
+	"timeouts",
+	"retries",
+	"queue",
+	"backend_connection_limit",
+	"client_connection_limit",
+	"proxy_protocol",
+	"accept_proxy_protocol",
+	"bandwidth_limit",
+	"health_check",
+	"passive_health",
+	"on_down",
+};
+
+/* Keys that a rule which comes later may not have, unless they say nothing. */
+static const char *const only_at_start[] = {
+	"same_host_bypass", "tls", "backend_tls", "sni", "bandwidth_limit",
+};
+
+struct walk {
+	lb_difference_fn tell;
+	void *arg;
+	enum lb_difference_kind kind;
+	const char *rule;
+	int err;
+};
+
+static const struct lb_schema_block *rule_block(void)
+{
+	return lb_schema_find(&lb_schema_root, "rules")->block;
+}
+
+static bool is_one_of(const char *name, const char *const *names, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!strcmp(names[i], name))
+			return true;
+	return false;
+}
+
+/* --- values ----------------------------------------------------------------------------------- */
+
+static void print_value(const struct lb_schema_key *key, const void *base, FILE *out)
+{
+	const void *field = (const char *)base + key->offset;
+
+	if (key->list)
+		fprintf(out, "%zu entries", lb_schema_list_count(key, base));
+	else if (lb_schema_value_is_nothing(key, field))
+		fputs("nothing", out);
+	else
+		lb_schema_value_print(key, field, out);
+}
+
+/* free(3) the result; NULL without memory. */
+static char *text_of(const struct lb_schema_key *key, const void *base)
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return NULL;
+	print_value(key, base, out);
+	if (fclose(out)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+static void tell_value(struct walk *w, const struct lb_schema_key *key, const char *path,
+		       const void *was, const void *is)
+{
+	LB_AUTO_FREE char *before = text_of(key, was);
+	LB_AUTO_FREE char *after = text_of(key, is);
+	const struct lb_difference d = {
+		.kind = w->kind, .rule = w->rule, .key = path, .was = before, .is = after};
+
+	if (before && after)
+		w->tell(w->arg, &d);
+	else
+		w->err = -ENOMEM;
+}
+
+static void walk_block(struct walk *w, const struct lb_schema_block *block, const char *prefix,
+		       const void *was, const void *is);
+
+static void walk_key(struct walk *w, const struct lb_schema_key *key, const char *prefix,
+		     const void *was, const void *is)
+{
+	char path[PATH_BYTES];
+
+	if (lb_schema_is_key_equal(key, was, is))
+		return;
+	snprintf(path, sizeof(path), "%s%s%s", prefix, *prefix ? "." : "", key->name);
+	if (key->type == LB_SCHEMA_BLOCK && !key->list)
+		walk_block(w, key->block, path, (const char *)was + key->offset,
+			   (const char *)is + key->offset);
+	else
+		tell_value(w, key, path, was, is);
+}
+
+static void walk_block(struct walk *w, const struct lb_schema_block *block, const char *prefix,
+		       const void *was, const void *is)
+{
+	for (size_t i = 0; i < block->count; i++)
+		walk_key(w, &block->keys[i], prefix, was, is);
+}
+
+/* --- backends --------------------------------------------------------------------------------- */
+
+static const struct lb_backend_config *find_backend(const struct lb_rule_config *rule,
+						    const char *addr)
+{
+	for (size_t i = 0; i < rule->backends_count; i++)
+		if (!strcmp(rule->backends[i].addr, addr))
+			return &rule->backends[i];
+	return NULL;
+}
+
+static void walk_backends(struct walk *w, const struct lb_rule_config *was,
+			  const struct lb_rule_config *is)
+{
+	const struct lb_schema_block *block = lb_schema_find(rule_block(), "backends")->block;
+
+	for (size_t i = 0; i < was->backends_count; i++) {
+		const char *addr = was->backends[i].addr;
+		const struct lb_backend_config *now = find_backend(is, addr);
+		char path[PATH_BYTES + 256];
+
+		snprintf(path, sizeof(path), "backends[%s]", addr);
+		if (now)
+			walk_block(w, block, path, &was->backends[i], now);
+		else
+			w->tell(w->arg, &(struct lb_difference){.kind = w->kind,
+								.rule = w->rule,
+								.key = "backends",
+								.was = addr,
+								.is = ""});
+	}
+	for (size_t i = 0; i < is->backends_count; i++)
+		if (!find_backend(was, is->backends[i].addr))
+			w->tell(w->arg, &(struct lb_difference){.kind = w->kind,
+								.rule = w->rule,
+								.key = "backends",
+								.was = "",
+								.is = is->backends[i].addr});
+}
+
+/* --- rules ------------------------------------------------------------------------------------ */
+
+static bool checks_by_tls(const struct lb_rule_config *rule)
+{
+	return rule->health_check.enabled && rule->health_check.tls;
+}
+
+/* What would have to begin or to end, and cannot while flows are there that know nothing of it. */
+static bool is_switched(const struct lb_schema_key *key, const struct lb_rule_config *was,
+			const struct lb_rule_config *is)
+{
+	if (!strcmp(key->name, "client_connection_limit"))
+		return !was->client_connection_limit != !is->client_connection_limit;
+	if (!strcmp(key->name, "health_check"))
+		return checks_by_tls(was) != checks_by_tls(is);
+	if (!strcmp(key->name, "bandwidth_limit"))
+		return lb_bandwidth_limit_is_set(&was->bandwidth_limit) !=
+		       lb_bandwidth_limit_is_set(&is->bandwidth_limit);
+	return false;
+}
+
+/* Of a file that has the name it had. */
+static void walk_list_file(struct walk *w, const char *key, const struct lb_prefixes *was,
+			   const struct lb_prefixes *is)
+{
+	if (was->count == is->count &&
+	    (!was->count || !memcmp(was->all, is->all, was->count * sizeof(*was->all))))
+		return;
+	w->kind = LB_DIFFERENCE_REFUSED;
+	w->tell(w->arg, &(struct lb_difference){.kind = w->kind,
+						.rule = w->rule,
+						.key = key,
+						.was = "its entries",
+						.is = "others"});
+}
+
+static void walk_rule(struct walk *w, const struct lb_rule_config *was,
+		      const struct lb_rule_config *is)
+{
+	const struct lb_schema_block *block = rule_block();
+
+	w->rule = is->name;
+	for (size_t i = 0; i < block->count; i++) {
+		const struct lb_schema_key *key = &block->keys[i];
+		bool may = is_one_of(key->name, live, LB_ARRAY_SIZE(live)) &&
+			   !is_switched(key, was, is);
+
+		w->kind = may ? LB_DIFFERENCE_CHANGED : LB_DIFFERENCE_REFUSED;
+		if (!strcmp(key->name, "backends"))
+			walk_backends(w, was, is);
+		else
+			walk_key(w, key, "", was, is);
+	}
+	walk_list_file(w, "allow_list_file", &was->allow_file, &is->allow_file);
+	walk_list_file(w, "deny_list_file", &was->deny_file, &is->deny_file);
+	w->rule = NULL;
+}
+
+static void tell_added(struct walk *w, const struct lb_rule_config *is)
+{
+	char listen[LB_ADDR_STR_MAX];
+
+	lb_addr_format(&is->listen, listen);
+	w->tell(w->arg, &(struct lb_difference){.kind = LB_DIFFERENCE_ADDED,
+						.rule = is->name,
+						.key = "",
+						.was = "",
+						.is = listen});
+	if (checks_by_tls(is))
+		w->tell(w->arg, &(struct lb_difference){.kind = LB_DIFFERENCE_REFUSED,
+							.rule = is->name,
+							.key = "health_check.tls",
+							.was = "",
+							.is = "true"});
+	for (size_t i = 0; i < LB_ARRAY_SIZE(only_at_start); i++) {
+		const struct lb_schema_key *key = lb_schema_find(rule_block(), only_at_start[i]);
+
+		if (!lb_schema_is_default(key, is))
+			w->tell(w->arg, &(struct lb_difference){.kind = LB_DIFFERENCE_REFUSED,
+								.rule = is->name,
+								.key = key->name,
+								.was = "",
+								.is = "something"});
+	}
+}
+
+static void tell_removed(struct walk *w, const struct lb_rule_config *was)
+{
+	char listen[LB_ADDR_STR_MAX];
+
+	lb_addr_format(&was->listen, listen);
+	w->tell(w->arg, &(struct lb_difference){.kind = LB_DIFFERENCE_REMOVED,
+						.rule = was->name,
+						.key = "",
+						.was = listen,
+						.is = "",
+						.drain_ms = was->timeouts.drain_ms});
+}
+
+const struct lb_rule_config *lb_difference_rule(const struct lb_config *config, const char *name)
+{
+	for (size_t i = 0; i < config->rules_count; i++)
+		if (!strcmp(config->rules[i].name, name))
+			return &config->rules[i];
+	return NULL;
+}
+
+bool lb_difference_is_same(const struct lb_rule_config *a, const struct lb_rule_config *b,
+			   const char *key)
+{
+	return lb_schema_is_key_equal(lb_schema_find(rule_block(), key), a, b);
+}
+
+static void walk_rules(struct walk *w, const struct lb_config *was, const struct lb_config *is)
+{
+	for (size_t i = 0; i < was->rules_count; i++)
+		if (!lb_difference_rule(is, was->rules[i].name))
+			tell_removed(w, &was->rules[i]);
+	for (size_t i = 0; i < is->rules_count; i++) {
+		const struct lb_rule_config *before = lb_difference_rule(was, is->rules[i].name);
+
+		if (before)
+			walk_rule(w, before, &is->rules[i]);
+		else
+			tell_added(w, &is->rules[i]);
+	}
+}
+
+int lb_difference_find(const struct lb_config *first, const struct lb_config *was,
+		       const struct lb_config *is, lb_difference_fn tell, void *arg)
+{
+	struct walk w = {.tell = tell, .arg = arg};
+
+	for (size_t i = 0; i < lb_schema_root.count; i++) {
+		const struct lb_schema_key *key = &lb_schema_root.keys[i];
+		/* The top level's acceleration is what rules have that do not say. */
+		bool may = !strcmp(key->name, "log") || !strcmp(key->name, "acceleration");
+
+		if (!strcmp(key->name, "rules"))
+			continue;
+		w.kind = may ? LB_DIFFERENCE_CHANGED : LB_DIFFERENCE_RESTART;
+		walk_key(&w, key, "", may ? was : first, is);
+	}
+	walk_rules(&w, was, is);
+	return w.err;
+}
+
+void lb_difference_print(const struct lb_difference *d, FILE *out)
+{
+	if (d->rule)
+		fprintf(out, "rule %s: ", d->rule);
+	if (d->kind == LB_DIFFERENCE_ADDED)
+		fprintf(out, "added, listens on %s", d->is);
+	else if (d->kind == LB_DIFFERENCE_REMOVED)
+		fprintf(out, "removed, its flows have %.1f s to end", (double)d->drain_ms / 1000);
+	else if (!*d->was)
+		fprintf(out, "%s: + %s", d->key, d->is);
+	else if (!*d->is)
+		fprintf(out, "%s: - %s", d->key, d->was);
+	else
+		fprintf(out, "%s: %s -> %s", d->key, d->was, d->is);
+	if (d->kind == LB_DIFFERENCE_RESTART)
+		fprintf(out, " (needs a restart; %s stays in force)", d->was);
+	else if (d->kind == LB_DIFFERENCE_REFUSED)
+		fputs(" (needs a restart)", out);
+}
