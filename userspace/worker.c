@@ -479,6 +479,22 @@ void lb_workers_do(struct lb_worker *const *workers, uint32_t count,
 	pthread_mutex_destroy(&r.lock);
 }
 
+size_t lb_worker_judge_sessions(struct lb_worker *w, struct lb_flows which, enum lb_reason reason,
+				bool cut)
+{
+	size_t n = lb_session_count(&w->env, which);
+
+	if (cut && n)
+		lb_session_close_all(&w->env, which, reason);
+	return n;
+}
+
+size_t lb_worker_judge_grafts(struct lb_worker *w, struct lb_flows which, enum lb_reason reason,
+			      bool cut)
+{
+	return w->env.keeper ? lb_graft_keeper_judge(w->env.keeper, which, reason, cut) : 0;
+}
+
 /* --- the end ---------------------------------------------------------------------------------- */
 
 static void do_stop(void *arg)

@@ -78,6 +78,15 @@ uint32_t lb_worker_sockmap_flows(const struct lb_worker *w);
  * theirs. */
 void lb_workers_do(struct lb_worker *const *workers, uint32_t count,
 		   void (*fn)(struct lb_worker *w, uint32_t index, void *arg), void *arg);
+/*
+ * Inside of lb_workers_do(): how many of <w>'s sessions, or of its grafts, are of <which>; with
+ * <cut> they are ended with <reason> and RST. The sessions of all workers come before the grafts:
+ * they may become some.
+ */
+size_t lb_worker_judge_sessions(struct lb_worker *w, struct lb_flows which, enum lb_reason reason,
+				bool cut);
+size_t lb_worker_judge_grafts(struct lb_worker *w, struct lb_flows which, enum lb_reason reason,
+			      bool cut);
 /* So many of the rules may be in service from now on. Nobody collects meanwhile. */
 void lb_worker_set_rules(struct lb_worker *w, size_t count);
 /* The counters of rule <index>, of which no flow is left, begin anew. The worker's thread. */

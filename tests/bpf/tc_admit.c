@@ -220,7 +220,10 @@ static void clients_who_may_come_again_make_room(void **state)
 	refuse_until("172.16.0.1:1", now + HOUR_NS);
 	assert_true(is_client_dropped("172.16.0.1:1", 80));
 	assert_true(is_client_dropped("0.0.0.1:1", 80));
-	lb_admit_forget(admit, now + 2 * HOUR_NS);
+	lb_admit_pardon(admit, OTHER);
+	assert_true(is_client_dropped("0.0.0.1:1", 80));
+	lb_admit_pardon(admit, RULE);
+	assert_false(is_client_dropped("0.0.0.1:1", 80));
 	assert_int_equal(lb_admit_refused(admit), 0);
 }
 

@@ -259,6 +259,7 @@ struct lb_rule_config {
 	char *deny_list_file;          /* .. */
 	struct lb_prefixes allow_file; /* what was in them: from lb_config_load() alone */
 	struct lb_prefixes deny_file;
+	bool acl_cut_existing; /* a reload resets flows of clients that it denies */
 };
 
 struct lb_access_log_config {

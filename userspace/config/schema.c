@@ -422,6 +422,8 @@ static const struct lb_schema_key rule_keys[] = {
 	 .help = "More of `allow_list`, one entry in a line, `#` begins a comment."},
 	{"deny_list_file", STRING(lb_rule_config, deny_list_file), RANGE(1, PATH_BYTES),
 	 .help = "More of `deny_list`, likewise."},
+	{"acl_cut_existing", BOOL(lb_rule_config, acl_cut_existing), .def = "false",
+	 .help = "A reload resets the flows of clients that it denies; else they live on."},
 };
 static const struct lb_schema_block rule_block = {KEYS(rule_keys)};
 

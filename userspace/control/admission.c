@@ -104,27 +104,122 @@ void lb_admission_unbuild(struct lb_rule *rule)
 	lb_rate_limit_free(&rule->rate_limit);
 }
 
-/* Whatever the kernel does not take is left to the daemon. */
-static void bring_in(struct lb_admission_service *a, struct lb_rule *rule)
-{
-	const struct lb_acl_v4_node *v4;
-	const struct lb_acl_v6_node *v6;
-	uint32_t v4_count, v6_count;
-	int err = 0;
+/* --- the kernel's tables ---------------------------------------------------------------------- */
 
-	if (!may_use_kernel(rule->config))
-		return;
-	if (rule->acl) {
+/* Whatever the kernel does not take is left to the daemon. */
+static void bring_in_acl(struct lb_admission_service *a, const struct lb_rule *rule,
+			 const struct lb_rule_config *config)
+{
+	const struct lb_acl_v4_node *v4 = NULL;
+	const struct lb_acl_v6_node *v6 = NULL;
+	uint32_t v4_count = 0, v6_count = 0;
+	int err;
+
+	if (rule->acl && may_use_kernel(config)) {
 		v4 = lb_acl_v4_nodes(rule->acl, &v4_count);
 		v6 = lb_acl_v6_nodes(rule->acl, &v6_count);
-		err = lb_admit_set_acl(a->admit, rule->index, v4, v4_count, v6, v6_count);
 	}
+	err = lb_admit_set_acl(a->admit, rule->index, v4, v4_count, v6, v6_count);
 	if (err)
 		lb_warn("rule %s: its access lists are not enforced in the kernel: %s",
-			rule->config->name, strerror(-err));
-	lb_admit_set_rate_limit(a->admit, rule->index, rule->rate_limit != NULL,
-				rule->config->rate_limit.ipv6_prefix);
-	rule->admit = a->admit;
+			config->name, strerror(-err));
+}
+
+static void bring_in(struct lb_admission_service *a, struct lb_rule *rule,
+		     const struct lb_rule_config *config)
+{
+	bool may = may_use_kernel(config);
+
+	lb_admit_set_rate_limit(a->admit, rule->index, may && rule->rate_limit,
+				config->rate_limit.ipv6_prefix);
+	__atomic_store_n(&rule->admit, may ? a->admit : NULL, __ATOMIC_RELEASE);
+}
+
+static void tell_missing(const struct lb_admission_service *a, const struct lb_rule_config *config)
+{
+	if (!a && may_use_kernel(config))
+		lb_info("rule %s: clients are refused after they are accepted: admission in the "
+			"kernel was not in service at the start",
+			config->name);
+}
+
+void lb_admission_add(struct lb_admission_service *a, struct lb_rule *rule,
+		      const struct lb_rule_config *config)
+{
+	tell_missing(a, config);
+	if (!a)
+		return;
+	/* Also with none: the place may have been another rule's. */
+	bring_in_acl(a, rule, config);
+	bring_in(a, rule, config);
+}
+
+/* --- changes ---------------------------------------------------------------------------------- */
+
+int lb_admission_prepare(struct lb_admission_change *c, const struct lb_rule *rule,
+			 const struct lb_rule_config *config)
+{
+	int err = has_lists(config) ? build_acl(&c->acl, config) : 0;
+
+	if (!err && config->rate_limit.enabled && !rule->rate_limit)
+		err = lb_rate_limit_new(&c->rate_limit, &config->rate_limit);
+	return err;
+}
+
+static bool is_same(const struct lb_acl *a, const struct lb_acl *b)
+{
+	return a && b ? lb_acl_equal(a, b) : a == b;
+}
+
+static bool is_same_rate(const struct lb_rate_limit_config *a, const struct lb_rate_limit_config *b)
+{
+	return a->enabled == b->enabled && a->requests_per_second == b->requests_per_second &&
+	       a->burst == b->burst && a->ipv6_prefix == b->ipv6_prefix &&
+	       a->rule_requests_per_second == b->rule_requests_per_second &&
+	       a->rule_burst == b->rule_burst;
+}
+
+static void commit_rate(struct lb_rule *rule, const struct lb_rule_config *config,
+			struct lb_admission_change *c)
+{
+	struct lb_rate_limit *old = rule->rate_limit;
+
+	/* Who owes goes on owing. */
+	if (config->rate_limit.enabled && old) {
+		lb_rate_limit_set(old, &config->rate_limit, lb_clock_ns());
+		return;
+	}
+	__atomic_store_n(&rule->rate_limit, c->rate_limit, __ATOMIC_RELEASE);
+	c->rate_limit = old;
+}
+
+void lb_admission_commit(struct lb_admission_service *a, struct lb_rule *rule,
+			 const struct lb_rule_config *config, struct lb_admission_change *c)
+{
+	bool was_in_kernel = rule->admit, limits = rule->acl || rule->rate_limit;
+	struct lb_acl *old = rule->acl;
+
+	commit_rate(rule, config, c);
+	if (a && !is_same_rate(&rule->config->rate_limit, &config->rate_limit))
+		lb_admit_pardon(a->admit, rule->index);
+	c->acl_changed = !is_same(old, c->acl);
+	if (c->acl_changed) {
+		__atomic_store_n(&rule->acl, c->acl, __ATOMIC_RELEASE);
+		c->acl = old;
+	}
+	if (!limits)
+		tell_missing(a, config);
+	if (!a)
+		return;
+	if (c->acl_changed || (rule->acl && !was_in_kernel))
+		bring_in_acl(a, rule, config);
+	bring_in(a, rule, config);
+}
+
+void lb_admission_change_fini(struct lb_admission_change *c)
+{
+	lb_acl_free(&c->acl);
+	lb_rate_limit_free(&c->rate_limit);
 }
 
 /* --- listeners -------------------------------------------------------------------------------- */
@@ -387,7 +482,7 @@ static int build(struct lb_admission_service *a)
 	if (err)
 		return err;
 	for (size_t i = 0; i < a->opts.rules_count; i++)
-		bring_in(a, &a->opts.rules[i]);
+		lb_admission_add(a, &a->opts.rules[i], a->opts.rules[i].config);
 	follow_addresses(a);
 	renew(a);
 	return 0;

@@ -29,6 +29,26 @@ int lb_admission_build(struct lb_rule *rule, const struct lb_rule_config *config
 /* NULL inside is fine. Nobody may use the rule any more. */
 void lb_admission_unbuild(struct lb_rule *rule);
 
+/* What a reload does to a rule that stays. */
+struct lb_admission_change {
+	struct lb_acl *acl;               /* the new one; after the commit the old one */
+	struct lb_rate_limit *rate_limit; /* likewise */
+	bool acl_changed;                 /* after the commit: other clients may come than before */
+};
+/* All that may fail. 0 or -errno; to be freed in either case. */
+int lb_admission_prepare(struct lb_admission_change *c, const struct lb_rule *rule,
+			 const struct lb_rule_config *config);
+/*
+ * Puts it into force, for new connections, here and in the kernel; <a> may be NULL. What was there
+ * before is in <c>: workers may still read it until each of them has ended its turn.
+ */
+void lb_admission_commit(struct lb_admission_service *a, struct lb_rule *rule,
+			 const struct lb_rule_config *config, struct lb_admission_change *c);
+void lb_admission_change_fini(struct lb_admission_change *c);
+/* A rule that a reload has added, and built. NULL is fine. */
+void lb_admission_add(struct lb_admission_service *a, struct lb_rule *rule,
+		      const struct lb_rule_config *config);
+
 /*
  * The kernel's part, for rules that were built: attached, with all rights of the start. One log
  * line says what is in service, and where, or why not. 0, with *ret NULL when no rule wants it or

@@ -27,6 +27,7 @@
 struct target {
 	struct lb_rule *rule; /* its place */
 	const struct lb_rule_config *config;
+	struct lb_admission_change admission; /* when it is not added */
 	bool added;
 	bool listens_anew;              /* nobody hands it listeners: <listeners> are its own */
 	struct lb_listener **listeners; /* by worker */
@@ -143,7 +144,7 @@ static int prepare_target(struct plan *p, struct target *t, struct lb_backends_c
 	t->rule = rule;
 	if (rule) {
 		change->checks_changed = checks_change(rule->config, config);
-		return 0;
+		return lb_admission_prepare(&t->admission, rule, config);
 	}
 	rule = find_place(p);
 	if (!rule) {
@@ -317,6 +318,44 @@ static void take_listeners(struct lb_worker *w, uint32_t index, void *arg)
 	}
 }
 
+/* Flows whose clients a rule's new lists deny. */
+struct denied {
+	struct lb_flows which;
+	bool cut;
+	size_t flows; /* atomic */
+};
+
+static void judge_sessions(struct lb_worker *w, uint32_t index, void *arg)
+{
+	struct denied *d = arg;
+	size_t n = lb_worker_judge_sessions(w, d->which, LB_REASON_ACL_DENIED, d->cut);
+
+	__atomic_fetch_add(&d->flows, n, __ATOMIC_RELAXED);
+}
+
+static void judge_grafts(struct lb_worker *w, uint32_t index, void *arg)
+{
+	struct denied *d = arg;
+	size_t n = lb_worker_judge_grafts(w, d->which, LB_REASON_ACL_DENIED, d->cut);
+
+	__atomic_fetch_add(&d->flows, n, __ATOMIC_RELAXED);
+}
+
+static void judge_flows(struct lb_service *s, const struct target *t)
+{
+	struct denied d = {
+		.which = LB_FLOWS_DENIED(t->rule->id, t->rule->acl),
+		.cut = t->config->acl_cut_existing,
+	};
+
+	lb_workers_do(s->workers, s->workers_count, judge_sessions, &d);
+	lb_workers_do(s->workers, s->workers_count, judge_grafts, &d);
+	if (d.flows)
+		lb_info("reload: rule %s: %zu flows of clients that may not come any more %s",
+			t->config->name, d.flows,
+			d.cut ? "are reset" : "live on (acl_cut_existing: false)");
+}
+
 static bool is_target(const struct plan *p, const struct lb_rule *rule)
 {
 	for (size_t i = 0; i < p->count; i++)
@@ -353,6 +392,10 @@ static void commit(struct plan *p)
 			commit_added(p, t);
 		else
 			commit_limits(p, t);
+		if (t->added)
+			lb_admission_add(s->admission, t->rule, t->config);
+		else
+			lb_admission_commit(s->admission, t->rule, t->config, &t->admission);
 		if (s->same_host && lb_same_host_covers(s->same_host, &t->config->listen))
 			t->rule->same_host = true;
 	}
@@ -360,6 +403,9 @@ static void commit(struct plan *p)
 		lb_worker_set_rules(s->workers[i], s->rules_count);
 	lb_backends_commit(s->backends, p->changes, p->count);
 	lb_workers_do(s->workers, s->workers_count, take_listeners, p);
+	for (size_t i = 0; i < p->count; i++)
+		if (p->targets[i].admission.acl_changed && p->targets[i].rule->acl)
+			judge_flows(s, &p->targets[i]);
 	commit_removed(p);
 	/* Else what was set at run time stays. */
 	if (p->fresh->log_level != s->config->log_level)
@@ -382,6 +428,7 @@ static void plan_fini(struct plan *p)
 		for (uint32_t w = 0; t->listeners && w < p->s->workers_count; w++)
 			lb_listener_free(&t->listeners[w]);
 		free(t->listeners);
+		lb_admission_change_fini(&t->admission);
 	}
 	free(p->targets);
 	free(p->changes);

@@ -32,6 +32,12 @@ static const char *const live[] = {
 	"health_check",
 	"passive_health",
 	"on_down",
+	"allow_list",
+	"deny_list",
+	"allow_list_file",
+	"deny_list_file",
+	"acl_cut_existing",
+	"rate_limit",
 };
 
 /* Keys that a rule which comes later may not have, unless they say nothing. */
@@ -195,15 +201,17 @@ static bool is_switched(const struct lb_schema_key *key, const struct lb_rule_co
 static void walk_list_file(struct walk *w, const char *key, const struct lb_prefixes *was,
 			   const struct lb_prefixes *is)
 {
+	char before[48], after[48];
+
 	if (was->count == is->count &&
 	    (!was->count || !memcmp(was->all, is->all, was->count * sizeof(*was->all))))
 		return;
-	w->kind = LB_DIFFERENCE_REFUSED;
-	w->tell(w->arg, &(struct lb_difference){.kind = w->kind,
-						.rule = w->rule,
-						.key = key,
-						.was = "its entries",
-						.is = "others"});
+	snprintf(before, sizeof(before), "%zu entries", was->count);
+	snprintf(after, sizeof(after), "%zu entries, other ones", is->count);
+	w->kind = LB_DIFFERENCE_CHANGED;
+	w->tell(w->arg,
+		&(struct lb_difference){
+			.kind = w->kind, .rule = w->rule, .key = key, .was = before, .is = after});
 }
 
 static void walk_rule(struct walk *w, const struct lb_rule_config *was,

@@ -291,6 +291,14 @@ void lb_acl_free(struct lb_acl **acl)
 	*acl = NULL;
 }
 
+/* What is said of all addresses decides how the nodes are. */
+bool lb_acl_equal(const struct lb_acl *a, const struct lb_acl *b)
+{
+	return a->v4_count == b->v4_count && a->v6_count == b->v6_count &&
+	       !memcmp(a->v4, b->v4, a->v4_count * sizeof(*a->v4)) &&
+	       !memcmp(a->v6, b->v6, a->v6_count * sizeof(*a->v6));
+}
+
 const struct lb_acl_v4_node *lb_acl_v4_nodes(const struct lb_acl *acl, uint32_t *count)
 {
 	*count = acl->v4_count;

@@ -25,6 +25,9 @@ int lb_acl_new(struct lb_acl **ret, const struct lb_prefix *allow, size_t allow_
 /* NULL is fine. Nobody may use it any more. */
 void lb_acl_free(struct lb_acl **acl);
 
+/* Whether both say the same of every address. */
+bool lb_acl_equal(const struct lb_acl *a, const struct lb_acl *b);
+
 /* An IPv4-mapped address is judged as IPv4. */
 bool lb_acl_allows(const struct lb_acl *acl, const struct lb_addr *client);
 

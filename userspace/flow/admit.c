@@ -14,25 +14,26 @@
 static void tell_kernel(const struct lb_session *s, enum lb_rate_limit_verdict verdict,
 			uint64_t until_ns)
 {
-	const struct lb_rule *rule = s->rule;
+	struct lb_admit *admit = __atomic_load_n(&s->rule->admit, __ATOMIC_ACQUIRE);
 
-	if (!rule->admit)
+	if (!admit)
 		return;
 	if (verdict == LB_RATE_LIMIT_CLIENT)
-		lb_admit_refuse(rule->admit, rule->index, &s->client, until_ns);
+		lb_admit_refuse(admit, s->rule->index, &s->client, until_ns);
 	else
-		lb_admit_refuse_rule(rule->admit, rule->index, until_ns);
+		lb_admit_refuse_rule(admit, s->rule->index, until_ns);
 }
 
 static bool has_token(struct lb_session *s)
 {
+	struct lb_rate_limit *limit = __atomic_load_n(&s->rule->rate_limit, __ATOMIC_ACQUIRE);
 	enum lb_rate_limit_verdict verdict;
 	uint64_t until_ns;
 
-	if (!s->rule->rate_limit)
+	if (!limit)
 		return true;
-	verdict = lb_rate_limit_take(s->rule->rate_limit, &s->client,
-				     lb_loop_now_ns(s->env->carrier.loop), &until_ns);
+	verdict = lb_rate_limit_take(limit, &s->client, lb_loop_now_ns(s->env->carrier.loop),
+				     &until_ns);
 	if (verdict == LB_RATE_LIMIT_TAKEN)
 		return true;
 	tell_kernel(s, verdict, until_ns);
@@ -48,8 +49,9 @@ static enum lb_step refuse(struct lb_session *s, enum lb_reason reason)
 enum lb_step lb_admit_enter(struct lb_session *s)
 {
 	struct lb_client_connection_limit *limit = s->rule->client_connection_limit;
+	const struct lb_acl *acl = __atomic_load_n(&s->rule->acl, __ATOMIC_ACQUIRE);
 
-	if (s->rule->acl && !lb_acl_allows(s->rule->acl, &s->client))
+	if (acl && !lb_acl_allows(acl, &s->client))
 		return refuse(s, LB_REASON_ACL_DENIED);
 	if (limit) {
 		if (!lb_client_connection_limit_take(limit, &s->client))

@@ -30,6 +30,7 @@ struct lb_rule {
 	uint32_t index;
 	struct lb_pool *pool;
 	struct lb_select *select;
+	/* A reload may change these three: to be read atomically, once in a turn. */
 	struct lb_acl *acl;                                         /* NULL: everybody may come */
 	struct lb_client_connection_limit *client_connection_limit; /* NULL: none */
 	struct lb_bandwidth_limit *bandwidth_limit;                 /* NULL: none */
@@ -59,10 +60,12 @@ static inline void lb_rule_failed(const struct lb_rule *rule, struct lb_backend 
 struct lb_flows {
 	uint64_t rule;
 	uint64_t backend;
+	const struct lb_acl *denied_by; /* of clients that it does not allow; NULL: of all */
 };
-#define LB_FLOWS_ALL                ((struct lb_flows){0, 0})
-#define LB_FLOWS_OF_RULE(rule_id)   ((struct lb_flows){(rule_id), 0})
-#define LB_FLOWS_OF_BACKEND(its_id) ((struct lb_flows){0, (its_id)})
+#define LB_FLOWS_ALL                  ((struct lb_flows){0})
+#define LB_FLOWS_OF_RULE(rule_id)     ((struct lb_flows){.rule = (rule_id)})
+#define LB_FLOWS_OF_BACKEND(its_id)   ((struct lb_flows){.backend = (its_id)})
+#define LB_FLOWS_DENIED(rule_id, acl) ((struct lb_flows){.rule = (rule_id), .denied_by = (acl)})
 
 /* What all workers share about flows. */
 struct lb_flow_limits {

@@ -20,6 +20,7 @@
 #include "backend/ports.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "flow/acl.h"
 #include "flow/client_connection_limit.h"
 #include "flow/grafts.h"
 
@@ -415,24 +416,34 @@ static void on_sweep(struct lb_timer *t)
 static bool is_one_of(struct lb_graft_keeper *k, uint32_t pair, struct lb_flows which)
 {
 	const struct lb_backend *backend = owner_of(k, pair)->backend;
+	struct lb_addr client;
 
-	if (which.rule && steward_of(k, pair)->id != which.rule)
-		return false;
-	return !which.backend || (backend && backend->id == which.backend);
+	if (which.denied_by) {
+		lb_graft_client(entry_of(k, pair), &client);
+		if (lb_acl_allows(which.denied_by, &client))
+			return false;
+	}
+	return (!which.rule || steward_of(k, pair)->id == which.rule) &&
+	       (!which.backend || (backend && backend->id == which.backend));
 }
 
-void lb_graft_keeper_cut(struct lb_graft_keeper *k, struct lb_flows which, enum lb_reason reason)
+size_t lb_graft_keeper_judge(struct lb_graft_keeper *k, struct lb_flows which,
+			     enum lb_reason reason, bool cut)
 {
+	size_t n = 0;
+
 	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++) {
 		struct lb_graft *g = entry_of(k, i);
 
 		if (!is_kept(g) || g->end_reason || !is_one_of(k, i, which))
 			continue;
-		if (lb_graft_has_ended(g))
+		n++;
+		if (cut && lb_graft_has_ended(g))
 			write_down_early(k, i);
-		else
+		else if (cut)
 			end(k, i, reason);
 	}
+	return n;
 }
 
 /* --- one by one ------------------------------------------------------------------------------- */

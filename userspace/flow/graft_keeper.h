@@ -9,6 +9,7 @@
 #ifndef LB_FLOW_GRAFT_KEEPER_H
 #define LB_FLOW_GRAFT_KEEPER_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "flow/env.h"
@@ -33,10 +34,16 @@ void lb_graft_keeper_free(struct lb_graft_keeper **keeper);
 /* Brings the byte counters up to date with every living graft. */
 void lb_graft_keeper_fold(struct lb_graft_keeper *k);
 /*
- * Ends <which> of the grafts with <reason> and RST to both peers; the first rule's include those
- * whose own is gone. What had ended before is written down as it ended.
+ * Counts <which> of the grafts; with <cut> it ends them with <reason> and RST to both peers. The
+ * first rule's include those whose own is gone. What had ended before is written down as it ended.
  */
-void lb_graft_keeper_cut(struct lb_graft_keeper *k, struct lb_flows which, enum lb_reason reason);
+size_t lb_graft_keeper_judge(struct lb_graft_keeper *k, struct lb_flows which,
+			     enum lb_reason reason, bool cut);
+static inline void lb_graft_keeper_cut(struct lb_graft_keeper *k, struct lb_flows which,
+				       enum lb_reason reason)
+{
+	(void)lb_graft_keeper_judge(k, which, reason, true);
+}
 /* --- one by one, see flow/survey.h --- */
 
 /* As many places the table has. */

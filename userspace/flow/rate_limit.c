@@ -166,11 +166,43 @@ enum lb_rate_limit_verdict lb_rate_limit_take(struct lb_rate_limit *l, const str
 	return verdict;
 }
 
-void lb_rate_limit_set(struct lb_rate_limit *l, const struct lb_rate_limit_config *config)
+/* When a bucket is full that lacks as many tokens as before, and not more than it holds. */
+static uint64_t converted(uint64_t full_ns, const struct rate *from, const struct rate *to,
+			  uint64_t now_ns)
 {
+	unsigned __int128 lacks;
+
+	if (full_ns <= now_ns || !from->token_ns || !to->token_ns)
+		return 0;
+	lacks = (unsigned __int128)(full_ns - now_ns) * to->token_ns / from->token_ns;
+	return now_ns + (lacks < to->burst_ns ? (uint64_t)lacks : to->burst_ns);
+}
+
+static void convert(struct lb_rate_limit *l, const struct rate *from, const struct rate *to,
+		    uint64_t now_ns)
+{
+	for (uint32_t g = 0; g < SETS / GROUP; g++) {
+		struct client *c = &l->clients[(size_t)g * GROUP * WAYS];
+
+		for (uint32_t i = 0; l->used[g] && i < GROUP * WAYS; i++)
+			__atomic_store_n(&c[i].full_ns, converted(c[i].full_ns, from, to, now_ns),
+					 __ATOMIC_RELAXED);
+	}
+}
+
+void lb_rate_limit_set(struct lb_rate_limit *l, const struct lb_rate_limit_config *config,
+		       uint64_t now_ns)
+{
+	struct rate client = rate_of(config->requests_per_second, config->burst);
+	struct rate rule = rate_of(config->rule_requests_per_second, config->rule_burst);
+
 	pthread_mutex_lock(&l->lock);
-	l->client_rate = rate_of(config->requests_per_second, config->burst);
-	l->rule_rate = rate_of(config->rule_requests_per_second, config->rule_burst);
+	if (client.token_ns != l->client_rate.token_ns ||
+	    client.burst_ns != l->client_rate.burst_ns)
+		convert(l, &l->client_rate, &client, now_ns);
+	l->rule_full_ns = converted(l->rule_full_ns, &l->rule_rate, &rule, now_ns);
+	l->client_rate = client;
+	l->rule_rate = rule;
 	l->ipv6_prefix = config->ipv6_prefix;
 	pthread_mutex_unlock(&l->lock);
 }
@@ -192,7 +224,7 @@ int lb_rate_limit_new(struct lb_rate_limit **ret, const struct lb_rate_limit_con
 	(void)madvise(table, TABLE_BYTES, MADV_NOHUGEPAGE);
 	l->clients = table;
 	pthread_mutex_init(&l->lock, NULL);
-	lb_rate_limit_set(l, config);
+	lb_rate_limit_set(l, config, 0);
 	*ret = LB_TAKE_PTR(l);
 	return 0;
 }

@@ -33,8 +33,9 @@ int lb_rate_limit_new(struct lb_rate_limit **ret, const struct lb_rate_limit_con
 /* NULL is fine. Nobody may use it any more. */
 void lb_rate_limit_free(struct lb_rate_limit **l);
 
-/* New rates for living buckets; what a client owes it keeps owing in time. */
-void lb_rate_limit_set(struct lb_rate_limit *l, const struct lb_rate_limit_config *config);
+/* New rates for living buckets: what a client lacks it goes on lacking, in tokens. */
+void lb_rate_limit_set(struct lb_rate_limit *l, const struct lb_rate_limit_config *config,
+		       uint64_t now_ns);
 
 /*
  * A connection of <client>, now. When it is refused, *until_ns is when the next token comes; the

@@ -47,6 +47,7 @@
 
 #include "backend/ports.h"
 #include "base/cleanup.h"
+#include "flow/acl.h"
 #include "flow/admit.h"
 #include "flow/connect.h"
 #include "flow/graft_keeper.h"
@@ -406,7 +407,20 @@ static bool is_one_of(const struct lb_session *s, struct lb_flows which)
 {
 	if (which.rule && s->rule->id != which.rule)
 		return false;
+	/* Who has not been admitted yet will be asked then. */
+	if (which.denied_by &&
+	    (!(s->tries || s->waiting) || lb_acl_allows(which.denied_by, &s->client)))
+		return false;
 	return !which.backend || (s->carrying && s->backend->id == which.backend);
+}
+
+size_t lb_session_count(const struct lb_flow_env *env, struct lb_flows which)
+{
+	size_t n = 0;
+
+	lb_list_for_each (node, &env->sessions)
+		n += is_one_of(lb_container_of(node, struct lb_session, node), which);
+	return n;
 }
 
 void lb_session_close_all(struct lb_flow_env *env, struct lb_flows which, enum lb_reason reason)

@@ -83,5 +83,7 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean);
  * backend is not yet that backend's.
  */
 void lb_session_close_all(struct lb_flow_env *env, struct lb_flows which, enum lb_reason reason);
+/* How many it would end. */
+size_t lb_session_count(const struct lb_flow_env *env, struct lb_flows which);
 
 #endif

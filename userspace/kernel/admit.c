@@ -209,7 +209,7 @@ int lb_admit_set_acl(struct lb_admit *a, uint32_t rule, const struct lb_acl_v4_n
 	int r;
 
 	if (rule >= LB_ADMIT_RULES_MAX)
-		return -ERANGE;
+		return v4_count ? -ERANGE : 0;
 	if (!v4_count) {
 		__atomic_store_n(&a->rules[rule].acl, 0, __ATOMIC_RELEASE);
 		(void)bpf_map_delete_elem(bpf_map__fd(a->tc->maps.lb_acl_v4), &rule);
@@ -282,37 +282,63 @@ void lb_admit_refuse(struct lb_admit *a, uint32_t rule, const struct lb_addr *cl
 		(void)bpf_map_update_elem(fd, &key, &until_ns, BPF_EXIST);
 }
 
-/* One batch of entries, and those of it who may come again. True when there are more. */
-static bool forget_some(struct lb_admit *a, struct lb_admit_client *keys, uint64_t *until,
-			bool first, uint32_t *batch, uint64_t now_ns)
+/* Of lb_refused, as the kernel hands them over. */
+struct batch {
+	uint32_t at;
+	struct lb_admit_client keys[BATCH];
+	uint64_t until[BATCH];
+};
+
+/* Who is to be forgotten: clients who may come again by then, or all of a rule. */
+struct forgotten {
+	uint64_t until_ns;
+	uint32_t rule;
+};
+#define NO_RULE UINT32_MAX
+
+/* One batch. True when there are more. */
+static bool forget_some(struct lb_admit *a, struct batch *b, bool first,
+			const struct forgotten *who)
 {
 	int fd = bpf_map__fd(a->tc->maps.lb_refused), r;
 	uint32_t count = BATCH;
 
-	r = bpf_map_lookup_batch(fd, first ? NULL : batch, batch, keys, until, &count, NULL);
+	r = bpf_map_lookup_batch(fd, first ? NULL : &b->at, &b->at, b->keys, b->until, &count,
+				 NULL);
 	if (r && r != -ENOENT)
 		return false;
 	for (uint32_t i = 0; i < count; i++)
 		/* One that is refused anew just now is refused by the daemon next time. */
-		if (until[i] <= now_ns && !bpf_map_delete_elem(fd, &keys[i]))
+		if ((b->until[i] <= who->until_ns || b->keys[i].rule == who->rule) &&
+		    !bpf_map_delete_elem(fd, &b->keys[i]))
 			__atomic_fetch_sub(&a->refused, 1, __ATOMIC_RELAXED);
 	return !r;
 }
 
-void lb_admit_forget(struct lb_admit *a, uint64_t now_ns)
+static void forget(struct lb_admit *a, const struct forgotten *who)
 {
-	LB_AUTO_FREE struct lb_admit_client *keys = NULL;
-	LB_AUTO_FREE uint64_t *until = NULL;
-	uint32_t batch, rounds = LB_ADMIT_REFUSED_MAX / BATCH * 2;
+	/* Entries come and go meanwhile: never more rounds than there are places. */
+	uint32_t rounds = LB_ADMIT_REFUSED_MAX / BATCH * 2;
+	LB_AUTO_FREE struct batch *b = malloc(sizeof(*b));
 	bool more = true;
 
-	if (lb_admit_refused(a) <= LB_ADMIT_REFUSED_MAX / 4)
+	for (uint32_t i = 0; b && more && i < rounds; i++)
+		more = forget_some(a, b, !i, who);
+}
+
+void lb_admit_forget(struct lb_admit *a, uint64_t now_ns)
+{
+	if (lb_admit_refused(a) > LB_ADMIT_REFUSED_MAX / 4)
+		forget(a, &(struct forgotten){.until_ns = now_ns, .rule = NO_RULE});
+}
+
+void lb_admit_pardon(struct lb_admit *a, uint32_t rule)
+{
+	if (rule >= LB_ADMIT_RULES_MAX)
 		return;
-	keys = calloc(BATCH, sizeof(*keys));
-	until = calloc(BATCH, sizeof(*until));
-	/* Entries come and go meanwhile: never more rounds than there are places. */
-	for (uint32_t i = 0; keys && until && more && i < rounds; i++)
-		more = forget_some(a, keys, until, !i, &batch, now_ns);
+	__atomic_store_n(&a->rules[rule].refused_until_ns, 0, __ATOMIC_RELAXED);
+	if (lb_admit_refused(a))
+		forget(a, &(struct forgotten){.rule = rule});
 }
 
 void lb_admit_refuse_rule(struct lb_admit *a, uint32_t rule, uint64_t until_ns)

@@ -78,6 +78,8 @@ void lb_admit_refuse(struct lb_admit *a, uint32_t rule, const struct lb_addr *cl
 		     uint64_t until_ns);
 void lb_admit_refuse_rule(struct lb_admit *a, uint32_t rule, uint64_t until_ns);
 
+/* All of <rule>'s clients are forgotten: other rates hold for them. */
+void lb_admit_pardon(struct lb_admit *a, uint32_t rule);
 /*
  * Takes out the clients who may come again at <now_ns>; to be called now and then. Looks at all
  * when more than a quarter of the places are taken, else at none.

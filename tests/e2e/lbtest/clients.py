@@ -59,10 +59,11 @@ def connects(net, to, source=None, seconds=0.3):
     return net.call(CLIENT, client)
 
 
-def hammer(net, to, rate, seconds, sources=(None,), patience=0.4):
+def hammer(net, to, rate, seconds, sources=(None,), patience=0.4, answer=b"y"):
     """
     Opens <rate> connections a second, evenly, from <sources> in turn, and gives up on each after
-    <patience>. How many were answered, by source, and the time from the first to the last.
+    <patience>. How many were answered (what begins with <answer>), by source, and the time from the
+    first to the last.
     """
     def clients():
         answered = dict.fromkeys(sources, 0)
@@ -84,7 +85,7 @@ def hammer(net, to, rate, seconds, sources=(None,), patience=0.4):
             for fd, _ in poll.poll(0.001, 256):
                 s, source, _ = open_now.pop(fd)
                 try:
-                    answered[source] += s.recv(1) == b"y"
+                    answered[source] += s.recv(1) == answer
                 except OSError:
                     pass
                 s.close()

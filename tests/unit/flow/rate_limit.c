@@ -150,8 +150,15 @@ static void new_rates_hold_for_living_buckets(void **state)
 
 	setup(1, 1, 0, 0);
 	assert_int_equal(ask("10.0.0.1:1", START, 1, 9), 1);
-	lb_rate_limit_set(limit, &config);
-	assert_in_range(ask("10.0.0.1:1", START + SECOND, SECOND, 5000), 1095, 1102);
+	/* It lacks one token, and lacks it still. */
+	lb_rate_limit_set(limit, &config, START);
+	assert_int_equal(ask("10.0.0.1:1", START, 1, 200), 99);
+	/* It lacks all, and then all of fewer. */
+	config.burst = config.requests_per_second = 2;
+	lb_rate_limit_set(limit, &config, START);
+	assert_int_equal(ask("10.0.0.1:1", START, 1, 9), 0);
+	assert_int_equal(ask("10.0.0.1:1", START + SECOND, 1, 9), 2);
+	assert_int_equal(ask("10.0.0.2:1", START + SECOND, 1, 9), 2);
 }
 
 static void idle_clients_are_forgotten_and_others_are_not(void **state)
