@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """
-Measures the bandwidth limits and prints what docs/limits.md shows: target, measured, error and the
-smallest share by the largest, per carrier. Needs root. One rule and one daemon (two workers) for
+Measures connection rates and bandwidth limits and prints what docs/limits.md shows: target, measured
+and error, per hook or carrier, and the smallest share by the largest. Needs root. One rule and one daemon (two workers) for
 each line; network and daemon are those of the end-to-end tests.
 
     make limits                          everything; the tables of docs/limits.md
@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 # pylint: disable=wrong-import-position
-from lbtest import lane as lanes, machine, net as nets, traffic  # noqa: E402
+from lbtest import clients, lane as lanes, machine, net as nets, traffic  # noqa: E402
+from lbtest.backends import Backend  # noqa: E402
 from lbtest.daemon import Daemon, rule  # noqa: E402
 from lbtest.net import BACKEND, BACKEND_ADDR, CLIENT, LB_ADDR  # noqa: E402
 from lbtest.process import BUILD  # noqa: E402
@@ -33,17 +34,21 @@ BULK, MESSAGES = 1000000, 50000  # bytes per second
 MESSAGE = 40
 AMPLE = 10 ** 11  # far above any demand
 DOCUMENT = ROOT / "docs/limits.md"
-MARKS = ("<!-- measured -->", "<!-- /measured -->")
+MARKS = {"connections": ("<!-- connections -->", "<!-- /connections -->"),
+         "rates": ("<!-- measured -->", "<!-- /measured -->")}
+HOOKS = ("native", "generic", "tc", "off")
 
 
 class Site:
     """A daemon with one rule, and its end."""
 
-    def __init__(self, net, carrier, limit=None):
+    def __init__(self, net, carrier, limit=None, admission="auto", rate_limit=None):
         keys = {"acceleration": carrier}
         if limit:
             keys["bandwidth_limit"] = {"enabled": True, **limit}
-        config = {"workers": 2, "rules": [rule("r", f"{LB_ADDR[4]}:{LISTEN}",
+        if rate_limit:
+            keys["rate_limit"] = {"enabled": True, **rate_limit}
+        config = {"workers": 2, "admission": admission, "rules": [rule("r", f"{LB_ADDR[4]}:{LISTEN}",
                                                [f"{BACKEND_ADDR[4]}:{BACK}"], **keys)]}
         self.net = net
         self.daemon = Daemon(net, tempfile.mkdtemp(prefix="l4limits"), config)
@@ -60,6 +65,25 @@ class Site:
 
     def waits(self, direction):
         return self.daemon.metric("l4lb_bandwidth_limit_waits_total", direction=direction)
+
+
+def table_of_connections(net, seconds):
+    """A client that asks for three times its rate, evenly."""
+    yield "| refused at | rate | burst | s | r t .. r t + b | measured | outside by |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    for hook in HOOKS:
+        for rate, burst in ((20, 5), (200, 50), (1000, 100)):
+            backend = Backend(net, BACK, clients.says_y)
+            limit = {"requests_per_second": rate, "burst": burst}
+            try:
+                with Site(net, lanes.RELAY, admission=hook, rate_limit=limit):
+                    got, took = clients.hammer(net, (LB_ADDR[4], LISTEN), 3 * rate, seconds)
+            finally:
+                backend.close()
+            least, most, got = rate * took, rate * took + burst, got[None]
+            beyond = max(got - most, least - got, 0)
+            yield f"| {hook if hook != 'off' else 'accept'} | {rate} | {burst} | {took:.1f} " \
+                  f"| {least:.0f} .. {most:.0f} | {got} | {100 * beyond / most:.1f} % |"
 
 
 def limit_of(side, direction, rate):
@@ -180,11 +204,11 @@ def table_of_costs(net, carriers, seconds, rounds):
             yield f"| {carrier} | {what} | {found} |"
 
 
-def publish(lines):
+def publish(marks, lines):
     text = DOCUMENT.read_text()
-    head, rest = text.split(MARKS[0] + "\n", 1)
-    tail = rest.split(MARKS[1], 1)[1]
-    DOCUMENT.write_text("\n".join([head + MARKS[0], "", *lines, "", MARKS[1]]) + tail)
+    head, rest = text.split(marks[0] + "\n", 1)
+    tail = rest.split(marks[1], 1)[1]
+    DOCUMENT.write_text("\n".join([head + marks[0], "", *lines, "", marks[1]]) + tail)
 
 
 def main():
@@ -192,28 +216,33 @@ def main():
     parser.add_argument("--carrier", choices=CARRIERS, action="append")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=5, help="of requests beside no limit")
-    parser.add_argument("--only", choices=("rates", "costs"))
+    parser.add_argument("--only", choices=("connections", "rates", "costs"))
     parser.add_argument("--publish", action="store_true", help="into docs/limits.md")
     options = parser.parse_args()
     carriers = options.carrier or CARRIERS
     nets.remove_stale()
     machine.mount_bpffs()
-    net, lines = nets.Net(), []
+    net = nets.Net()
+    tables = {"connections": table_of_connections(net, options.seconds),
+              "rates": table_of_rates(net, carriers, options.seconds),
+              "costs": table_of_costs(net, carriers, options.seconds, options.rounds)}
+    found = {}
     try:
-        for table in ("rates", "costs"):
-            if options.only not in (None, table):
+        for name, rows in tables.items():
+            if options.only not in (None, name):
                 continue
-            rows = table_of_rates(net, carriers, options.seconds) if table == "rates" else \
-                table_of_costs(net, carriers, options.seconds, options.rounds)
+            found[name] = []
             for line in rows:
                 print(line, flush=True)
-                lines.append(line)
-            lines.append("")
+                found[name].append(line)
             print(flush=True)
     finally:
         net.close()
-    if options.publish:
-        publish(lines[:-1])
+    if options.publish and "connections" in found:
+        publish(MARKS["connections"], found["connections"])
+    # These two stand together.
+    if options.publish and "rates" in found and "costs" in found:
+        publish(MARKS["rates"], [*found["rates"], "", *found["costs"]])
     return 0
 
 

@@ -55,5 +55,7 @@ void lb_admin_answer_backends(struct lb_admin_job *job);
 /* `flows` and `kill`: control/admin_flows.c. */
 void lb_admin_answer_flows(struct lb_admin_job *job);
 void lb_admin_answer_kill(struct lb_admin_job *job);
+/* `reload`: control/admin_reload.c. */
+void lb_admin_answer_reload(struct lb_admin_job *job);
 
 #endif

@@ -34,6 +34,7 @@ enum word {
 	WEIGHT,
 	FLOW,
 	LEVEL,
+	DRY_RUN,
 	WORD_MAX_
 };
 
@@ -57,6 +58,7 @@ static const struct {
 	[LB_ADMIN_DISABLE] = {"disable", {RULE, BACKEND}, 2},
 	[LB_ADMIN_KILL] = {"kill", {FLOW}, 1},
 	[LB_ADMIN_LOG] = {"log", {LEVEL}, 1},
+	[LB_ADMIN_RELOAD] = {"reload", .options = BIT(DRY_RUN)},
 	[LB_ADMIN_METRICS] = {"metrics"},
 	[LB_ADMIN_VERSION] = {"version"},
 };
@@ -198,6 +200,12 @@ static int read_level(struct lb_admin_request *r, const char *text)
 	return lb_log_level_parse(text, &r->level);
 }
 
+static int read_dry_run(struct lb_admin_request *r, const char *text)
+{
+	r->dry_run = !strcmp(text, "yes");
+	return r->dry_run || !strcmp(text, "no") ? 0 : -EINVAL;
+}
+
 static const struct {
 	const char *key;
 	int (*read)(struct lb_admin_request *r, const char *text);
@@ -214,6 +222,7 @@ static const struct {
 	[WEIGHT] = {"weight", read_weight, "1 to 256"},
 	[FLOW] = {"flow", read_flow, "the 16 digits that `flows` shows"},
 	[LEVEL] = {"level", read_level, "error, warn, info or debug"},
+	[DRY_RUN] = {"dry_run", read_dry_run, "yes or no"},
 };
 _Static_assert(LB_ARRAY_SIZE(words) == WORD_MAX_, "every word has its row");
 

@@ -36,6 +36,7 @@ enum lb_admin_verb {
 	LB_ADMIN_DISABLE,
 	LB_ADMIN_KILL,
 	LB_ADMIN_LOG,
+	LB_ADMIN_RELOAD,
 	LB_ADMIN_METRICS,
 	LB_ADMIN_VERSION,
 	LB_ADMIN_VERB_MAX_
@@ -71,6 +72,7 @@ struct lb_admin_request {
 	uint32_t weight;
 	uint64_t flow;
 	enum lb_log_level level;
+	bool dry_run; /* reload: only what would change */
 	char text[LB_ADMIN_LINE_MAX + 1];
 };
 

@@ -76,6 +76,8 @@ uint64_t lb_service_start_ms(const struct lb_service *s);
  */
 void lb_service_hold(struct lb_service *s);
 void lb_service_let_go(struct lb_service *s);
+/* Of the file that was loaded; for ever. */
+const char *lb_service_path(const struct lb_service *s);
 struct lb_reload_report lb_service_reloads(struct lb_service *s);
 
 /*

@@ -15,6 +15,11 @@ void lb_service_let_go(struct lb_service *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
+const char *lb_service_path(const struct lb_service *s)
+{
+	return s->first->path;
+}
+
 struct lb_reload_report lb_service_reloads(struct lb_service *s)
 {
 	struct lb_reload_report report;

@@ -34,6 +34,7 @@ enum {
 	OPT_LIMIT,
 	OPT_OVER,
 	OPT_DEADLINE,
+	OPT_DRY_RUN,
 	OPT_MAX_
 };
 
@@ -52,6 +53,7 @@ static const struct option options[] = {
 	{"limit", required_argument, NULL, OPT_LIMIT},
 	{"over", required_argument, NULL, OPT_OVER},
 	{"deadline", required_argument, NULL, OPT_DEADLINE},
+	{"dry-run", no_argument, NULL, OPT_DRY_RUN},
 	{NULL, 0, NULL, 0},
 };
 
@@ -62,6 +64,7 @@ static const struct {
 } words[] = {
 	{"rule"}, {"backend"}, {"client"},        {"carrier"},
 	{"sort"}, {"limit"},   {"over_ms", true}, {"deadline_ms", true},
+	{"dry_run"},
 };
 _Static_assert(LB_ARRAY_SIZE(words) == OPT_MAX_ - OPT_RULE, "in the order of the options");
 
@@ -88,6 +91,8 @@ static const struct command {
 	{"enable", "RULE BACKEND", 2, 0, lb_show_nothing, "takes that back"},
 	{"kill", "FLOW", 1, 0, lb_show_nothing, "resets both ends of a flow"},
 	{"log", "LEVEL", 1, 0, lb_show_log, "error, warn, info or debug, until the next start"},
+	{"reload", "", 0, BIT(OPT_DRY_RUN), lb_show_reload,
+	 "reads the configuration again: all of it comes into force, or nothing"},
 	{"metrics", "", 0, 0, lb_show_metrics, "what Prometheus gets"},
 	{"version", "", 0, 0, lb_show_version, "of both"},
 };
@@ -110,6 +115,9 @@ static const char usage_options[] =
 	"\n"
 	"drain:\n"
 	"  --deadline TIME    cut what is left after it, or never (default: timeouts.drain_ms)\n"
+	"\n"
+	"reload:\n"
+	"  --dry-run          only tell what would change\n"
 	"\n"
 	"Exit codes: 0 fine, 1 refused, 2 usage, 3 the daemon cannot be reached.\n";
 
@@ -154,6 +162,9 @@ static int take_option(struct call *c, int option)
 		return 0;
 	case OPT_HELP:
 		c->help = true;
+		return 0;
+	case OPT_DRY_RUN:
+		c->values[option - OPT_RULE] = "yes";
 		return 0;
 	case '?':
 		fputs("lbctl --help lists the options\n", stderr);

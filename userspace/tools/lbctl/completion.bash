@@ -11,8 +11,8 @@ _lbctl_names()
 _lbctl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local commands="status backends flows drain undrain weight disable enable kill log metrics
-		version"
+	local commands="status backends flows drain undrain weight disable enable kill log reload
+		metrics version"
 	local -a connection=() words=()
 	local i word IFS=$' \t\n'
 
@@ -42,7 +42,7 @@ _lbctl()
 	*:-*)
 		IFS=$' \t\n'
 		mapfile -t COMPREPLY < <(compgen -W "--socket --instance --json --help --rule --backend
-			--client --carrier --sort --limit --over --deadline" -- "$cur")
+			--client --carrier --sort --limit --over --deadline --dry-run" -- "$cur")
 		;;
 	*)
 		case ${#said[@]}:${said[0]-} in

@@ -324,6 +324,15 @@ int lb_show_log(const json_t *reply, FILE *out)
 	return 0;
 }
 
+int lb_show_reload(const json_t *reply, FILE *out)
+{
+	fputs(string_of(reply, "changes"), out);
+	if (json_is_true(json_object_get(reply, "applied")))
+		fprintf(out, "in force: generation %" JSON_INTEGER_FORMAT "\n",
+			json_integer_value(json_object_get(reply, "generation")));
+	return 0;
+}
+
 int lb_show_metrics(const json_t *reply, FILE *out)
 {
 	fputs(string_of(reply, "metrics"), out);
