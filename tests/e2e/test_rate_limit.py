@@ -37,13 +37,13 @@ def refused(d, hook, reason="rate_limited"):
     return int(d.metric("l4lb_refusals_total", hook=hook, reason=reason))
 
 
-@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
-@pytest.mark.parametrize("hook", ["native", "generic", "tc", "off"])
+@pytest.mark.parametrize("hook,family", [("native", 4), ("native", 6), ("generic", 4), ("tc", 4),
+                                         ("tc", 6), ("off", 6)])
 @pytest.mark.parametrize("rate,burst", [(20, 5), (200, 50)])
 def test_a_client_gets_its_rate_and_no_more(net, daemon, backend, family, hook, rate, burst):
     b = backend(family)
     d = daemon(config(hook, family, requests_per_second=rate, burst=burst)).start()
-    answered, seconds = hammer(net, TO[family], rate * 4, 5)
+    answered, seconds = hammer(net, TO[family], rate * 4, 3)
     most = rate * seconds + burst
     # r t .. r t + b, and 2 % of it either way; one connection is one connection.
     assert rate * seconds * 0.98 - 1 <= answered[None] <= most * 1.02 + 1, \

@@ -51,8 +51,8 @@ def good_client(net):
     return net.call(CLIENT, exchange)
 
 
-@pytest.mark.parametrize("acceleration", ["relay", "auto"])
-@pytest.mark.parametrize("says", ["nothing", "a byte every five seconds"])
+@pytest.mark.parametrize("acceleration,says", [("relay", "nothing"),
+                                               ("auto", "a byte every five seconds")])
 def test_slow_clients_are_closed_on_time_and_delay_nobody(net, daemon, echo, acceleration, says):
     idle_s = IDLE * PATIENCE
     d = daemon({"rules": [rule("r", f"{LB_ADDR[4]}:{LISTEN}", [f"{BACKEND_ADDR[4]}:{BACK}"],

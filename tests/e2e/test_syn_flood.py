@@ -65,7 +65,7 @@ def test_established_flows_keep_their_throughput(net, daemon, folder, hook, who)
                                               f"{LB_ADDR[4]}:{LISTEN}"], folder)
         wait_until(lambda: d.metric("l4lb_active_connections") >= 1, 5, "a flow is established")
         ratios, sent = [], 0
-        for _ in range(5):
+        for _ in range(3):
             flood = Flood(net, idle)
             without = moved(d, 1)
             flood.close()
