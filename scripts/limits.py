@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """
-Measures connection rates and bandwidth limits and prints what docs/limits.md shows: target, measured
-and error, per hook or carrier, and the smallest share by the largest. Needs root. One rule and one daemon (two workers) for
-each line; network and daemon are those of the end-to-end tests.
+Measures connection rates and bandwidth limits and prints what docs/limits.md shows: target,
+measured and error, per hook or carrier, and the smallest share by the largest. Needs root. One rule
+and one daemon (two workers) for each line; network and daemon are those of the end-to-end tests.
 
     make limits                          everything; the tables of docs/limits.md
     make limits LIMITS_ARGS='--carrier sockmap --seconds 2'
@@ -48,8 +48,9 @@ class Site:
             keys["bandwidth_limit"] = {"enabled": True, **limit}
         if rate_limit:
             keys["rate_limit"] = {"enabled": True, **rate_limit}
-        config = {"workers": 2, "admission": admission, "rules": [rule("r", f"{LB_ADDR[4]}:{LISTEN}",
-                                               [f"{BACKEND_ADDR[4]}:{BACK}"], **keys)]}
+        config = {"workers": 2, "admission": admission,
+                  "rules": [rule("r", f"{LB_ADDR[4]}:{LISTEN}", [f"{BACKEND_ADDR[4]}:{BACK}"],
+                                 **keys)]}
         self.net = net
         self.daemon = Daemon(net, tempfile.mkdtemp(prefix="l4limits"), config)
 

@@ -62,9 +62,8 @@ static const struct {
 	const char *key;
 	bool time;
 } words[] = {
-	{"rule"}, {"backend"}, {"client"},        {"carrier"},
-	{"sort"}, {"limit"},   {"over_ms", true}, {"deadline_ms", true},
-	{"dry_run"},
+	{"rule"},          {"backend"},           {"client"},  {"carrier"}, {"sort"}, {"limit"},
+	{"over_ms", true}, {"deadline_ms", true}, {"dry_run"},
 };
 _Static_assert(LB_ARRAY_SIZE(words) == OPT_MAX_ - OPT_RULE, "in the order of the options");
 
