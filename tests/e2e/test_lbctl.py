@@ -18,7 +18,7 @@ def words():
     text = run(LBCTL, "--help").stdout
     commands, _, options = text.partition("--socket")
     return (set(re.findall(r"^  ([a-z]+)", commands, re.M)),
-            set(re.findall(r"^  (--[a-z]+)", "  --socket" + options, re.M)))
+            set(re.findall(r"^  (--[a-z-]+)", "  --socket" + options, re.M)))
 
 
 def test_the_manual_page_knows_every_command_and_option_and_no_other(words):
@@ -27,7 +27,7 @@ def test_the_manual_page_knows_every_command_and_option_and_no_other(words):
     text = MANUAL.read_text().replace("\\-", "-")
     body = text[text.index(".SH COMMANDS"):text.index(".SH OPTIONS")]
     assert set(re.findall(r"^\.BI? ([a-z]+)", body, re.M)) == commands
-    assert set(re.findall(r"^\.BI? (--[a-z]+)", text, re.M)) == options
+    assert set(re.findall(r"^\.BI? (--[a-z-]+)", text, re.M)) == options
 
 
 def test_the_manual_page_is_well_formed():
