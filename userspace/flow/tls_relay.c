@@ -304,6 +304,24 @@ static void end_cut(struct lb_pair *p, unsigned int d)
 	p->end(p, told ? LB_REASON_DONE : LB_REASON_TLS_TRUNCATED, false);
 }
 
+/*
+ * The same of a client that goes with a RST, as close(2) does it to a socket in which our
+ * close_notify is still unread. A backend's reset is always one.
+ */
+static bool has_just_gone(const struct lb_pair *p, unsigned int leg)
+{
+	return leg == LB_LEG_CLIENT && p->leg[leg].ssl && p->dir[LB_LEG_BACKEND].shut && !p->detail;
+}
+
+static void end_failed(struct lb_pair *p, unsigned int leg)
+{
+	bool gone = has_just_gone(p, leg);
+
+	if (gone)
+		p->error = 0;
+	p->end(p, gone ? LB_REASON_DONE : reason_of_failure(p, leg), false);
+}
+
 /* True when the pair has ended. */
 static bool end_on_failure(struct lb_pair *p, unsigned int d, enum moved moved)
 {
@@ -312,7 +330,7 @@ static bool end_on_failure(struct lb_pair *p, unsigned int d, enum moved moved)
 	else if (moved == SOURCE_CUT)
 		end_cut(p, d);
 	else if (moved == SOURCE_FAILED || moved == SINK_FAILED)
-		p->end(p, reason_of_failure(p, moved == SOURCE_FAILED ? d : d ^ 1), false);
+		end_failed(p, moved == SOURCE_FAILED ? d : d ^ 1);
 	else
 		return false;
 	return true;
@@ -386,7 +404,10 @@ static void tls_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 			return;
 	/* A source that is blocked behind its sink has not been asked for its error. */
 	if (events & EPOLLERR) {
-		lb_carrier_leg_failed(p, leg);
+		if (has_just_gone(p, leg))
+			end_failed(p, leg);
+		else
+			lb_carrier_leg_failed(p, leg);
 		return;
 	}
 	for (unsigned int d = 0; d < 2; d++) {
