@@ -94,7 +94,10 @@ struct lb_graft_leg {
 	 * and a peer drops an acknowledgement that is more than a window old (RFC 5961, 5.2).
 	 */
 	__u32 ack_limit;
-	__u8 pad0[4];
+	/* Of leg 0: with lb_graft.client; the program does not read them. */
+	__be16 named_port;
+	__u8 named_version; /* 4 or 6; 0: no header named a client, it is this leg's peer */
+	__u8 pad0;
 	/*
 	 * The program's, from SPLIT on (the daemon fills them in before, in PASS). Sequence
 	 * numbers are as they arrive on this leg.
@@ -119,7 +122,7 @@ enum lb_graft_counted {
 	LB_GRAFT_LINGERS,     /* .. and it has ended and is written down */
 };
 
-/* Six cache lines. */
+/* Five cache lines. */
 struct lb_graft {
 	struct lb_graft_leg leg[2]; /* enum lb_leg_index */
 	/* The daemon's. */
@@ -135,12 +138,9 @@ struct lb_graft {
 	__u8 counted;    /* enum lb_graft_counted */
 	/*
 	 * The client that a PROXY header named, and that limits and the log mean; leg 0's peer is
-	 * then the proxy that sent it. IPv4 in [0].
+	 * then the proxy that sent it. IPv4 in [0]; its port and version are with leg 0.
 	 */
 	__be32 client[4];
-	__be16 client_port;
-	__u8 client_version; /* 4 or 6; 0: no header named one, it is leg 0's peer */
-	__u8 pad[61];
 };
 
 /* "Look at this pair": it has ended, or its addresses are used again. */
@@ -176,7 +176,7 @@ _Static_assert(sizeof(struct lb_graft_v4) == 12, "no padding in a hash key");
 _Static_assert(sizeof(struct lb_graft_v6) == 36, "no padding in a hash key");
 _Static_assert(sizeof(struct lb_graft_leg) == 128, "two cache lines");
 _Static_assert(__builtin_offsetof(struct lb_graft_leg, packets) == 64, "the program's line");
-_Static_assert(sizeof(struct lb_graft) == 384, "six cache lines");
+_Static_assert(sizeof(struct lb_graft) == 320, "five cache lines");
 _Static_assert(sizeof(struct lb_graft_event) == 8, "no padding");
 _Static_assert(sizeof(struct lb_graft_meta) == 24, "no padding");
 

@@ -109,8 +109,9 @@ void lb_graft_peer(const struct lb_graft *g, unsigned int leg, struct lb_addr *r
 
 void lb_graft_client(const struct lb_graft *g, struct lb_addr *ret)
 {
-	if (g->client_version)
-		fill_addr(g->client_version == 6, g->client, g->client_port, ret);
+	if (g->leg[LB_LEG_CLIENT].named_version)
+		fill_addr(g->leg[LB_LEG_CLIENT].named_version == 6, g->client,
+			  g->leg[LB_LEG_CLIENT].named_port, ret);
 	else
 		lb_graft_peer(g, LB_LEG_CLIENT, ret);
 }
@@ -120,12 +121,12 @@ void lb_graft_set_client(struct lb_graft *g, const struct lb_addr *client)
 	memset(g->client, 0, sizeof(g->client));
 	if (client->sa.sa_family == AF_INET6) {
 		memcpy(g->client, &client->in6.sin6_addr, sizeof(g->client));
-		g->client_port = client->in6.sin6_port;
-		g->client_version = 6;
+		g->leg[LB_LEG_CLIENT].named_port = client->in6.sin6_port;
+		g->leg[LB_LEG_CLIENT].named_version = 6;
 	} else {
 		g->client[0] = client->in4.sin_addr.s_addr;
-		g->client_port = client->in4.sin_port;
-		g->client_version = 4;
+		g->leg[LB_LEG_CLIENT].named_port = client->in4.sin_port;
+		g->leg[LB_LEG_CLIENT].named_version = 4;
 	}
 }
 
