@@ -231,16 +231,6 @@ static bool end_on_failure(struct lb_pair *p, unsigned int d, enum moved moved)
 	return true;
 }
 
-static void wait_for_budget(struct lb_pair *p)
-{
-	uint64_t ms = lb_throttle_wait_ms(p);
-
-	if (ms)
-		lb_timer_start(p->env->loop, &p->poll, ms);
-	else
-		lb_timer_stop(p->env->loop, &p->poll);
-}
-
 static void relay_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 {
 	enum moved moved[2];
@@ -274,7 +264,7 @@ static void relay_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 	if (lb_graft_consider(p))
 		return;
 	if (p->dir[0].budget)
-		wait_for_budget(p);
+		lb_throttle_wait(p);
 	if (moved[0] == MOVED || moved[1] == MOVED)
 		lb_carrier_again(p);
 	else if (is_quiet(p))

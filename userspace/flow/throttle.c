@@ -107,3 +107,13 @@ uint64_t lb_throttle_wait_ms(const struct lb_pair *p)
 	}
 	return (least + 999999) / 1000000;
 }
+
+void lb_throttle_wait(struct lb_pair *p)
+{
+	uint64_t ms = lb_throttle_wait_ms(p);
+
+	if (ms)
+		lb_timer_start(p->env->loop, &p->poll, ms);
+	else
+		lb_timer_stop(p->env->loop, &p->poll);
+}

@@ -31,6 +31,8 @@ size_t lb_throttle_room_for(struct lb_pair *p, unsigned int d, uint32_t waiting)
 bool lb_throttle_is_short(const struct lb_pair *p, unsigned int d);
 /* <bytes> of it were read. */
 void lb_throttle_charge(struct lb_pair *p, unsigned int d, size_t bytes);
+/* The pair's timer is for the moment when a direction that waits may go on; if none does, off. */
+void lb_throttle_wait(struct lb_pair *p);
 /* How long until a direction that waits may go on, ms; 0: none waits. */
 uint64_t lb_throttle_wait_ms(const struct lb_pair *p);
 

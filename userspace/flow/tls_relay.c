@@ -374,16 +374,6 @@ static bool finish(struct lb_pair *p, unsigned int d)
 	return true;
 }
 
-static void wait_for_budget(struct lb_pair *p)
-{
-	uint64_t ms = lb_throttle_wait_ms(p);
-
-	if (ms)
-		lb_timer_start(p->env->loop, &p->poll, ms);
-	else
-		lb_timer_stop(p->env->loop, &p->poll);
-}
-
 static void tls_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 {
 	enum moved moved[2];
@@ -417,7 +407,7 @@ static void tls_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 			return;
 	}
 	if (p->dir[0].budget)
-		wait_for_budget(p);
+		lb_throttle_wait(p);
 	if (moved[0] == MOVED || moved[1] == MOVED)
 		lb_carrier_again(p);
 }

@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -22,6 +20,7 @@
 #include "kernel/admit_handle.h"
 #include "kernel/libbpf_log.h"
 #include "kernel/load.h"
+#include "kernel/mapping.h"
 #include "kernel/pin.h"
 #include "kernel/probe.h"
 #include "tc_admit.skel.h"
@@ -32,23 +31,6 @@
 #define START_NS           60000000000ull
 
 /* --- open and close --------------------------------------------------------------------------- */
-
-static size_t mapping_bytes(size_t entries, size_t entry_bytes)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-
-	return (entries * entry_bytes + page - 1) / page * page;
-}
-
-static int share(const struct bpf_map *map, size_t bytes, void **ret)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
-
-	if (p == MAP_FAILED)
-		return -errno;
-	*ret = p;
-	return 0;
-}
 
 static int load(struct lb_admit *a, char *log)
 {
@@ -66,11 +48,11 @@ static int load(struct lb_admit *a, char *log)
 		return -ENOMEM;
 	r = tc_admit__load(a->tc);
 	if (!r)
-		r = share(a->tc->maps.lb_admit_rules,
-			  mapping_bytes(LB_ADMIT_RULES_MAX, sizeof(*a->rules)), (void **)&a->rules);
+		r = lb_mapping_open(bpf_map__fd(a->tc->maps.lb_admit_rules), LB_ADMIT_RULES_MAX,
+				    sizeof(*a->rules), (void **)&a->rules);
 	if (!r)
-		r = share(a->tc->maps.lb_admit_meta, mapping_bytes(1, sizeof(*a->meta)),
-			  (void **)&a->meta);
+		r = lb_mapping_open(bpf_map__fd(a->tc->maps.lb_admit_meta), 1, sizeof(*a->meta),
+				    (void **)&a->meta);
 	if (r)
 		return r;
 	a->meta->instance = a->handle;
@@ -90,14 +72,8 @@ static int refuse(struct lb_admit_report *report, enum lb_why why, int err)
 
 static int step_probe(struct lb_admit_report *report)
 {
-	struct lb_probe probe;
-	enum lb_why why;
+	enum lb_why why = lb_probe_for_load(report->detail, sizeof(report->detail));
 
-	lb_probe_run(&probe);
-	/* What only sockmap needs counts as there: the load will tell. */
-	probe.version = (struct lb_version){.major = 6, .minor = 16};
-	probe.version_known = probe.btf = true;
-	why = lb_probe_judge(&probe, report->detail, sizeof(report->detail));
 	if (why == LB_WHY_NONE)
 		return 0;
 	return refuse(report, why, why == LB_WHY_NO_CAP ? -EPERM : -EOPNOTSUPP);
@@ -158,10 +134,8 @@ void lb_admit_close(struct lb_admit **pa)
 		return;
 	*pa = NULL;
 	lb_admit_attach_close(a);
-	if (a->rules)
-		munmap(a->rules, mapping_bytes(LB_ADMIT_RULES_MAX, sizeof(*a->rules)));
-	if (a->meta)
-		munmap(a->meta, mapping_bytes(1, sizeof(*a->meta)));
+	lb_mapping_close(a->rules, LB_ADMIT_RULES_MAX, sizeof(*a->rules));
+	lb_mapping_close(a->meta, 1, sizeof(*a->meta));
 	tc_admit__destroy(a->tc);
 	pthread_mutex_destroy(&a->lock);
 	free(a->counts);
@@ -179,18 +153,18 @@ void lb_admit_lease(struct lb_admit *a, uint64_t until_ns)
 static int make_list(const char *name, const void *nodes, uint32_t count, uint32_t node_bytes)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_INNER_MAP | BPF_F_MMAPABLE);
-	size_t bytes = mapping_bytes(count, node_bytes);
 	LB_AUTO_CLOSE int fd = -1;
-	void *to;
+	void *to = NULL;
+	int r;
 
 	fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, name, sizeof(uint32_t), node_bytes, count, &opts);
 	if (fd < 0)
 		return -errno;
-	to = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (to == MAP_FAILED)
-		return -errno;
+	r = lb_mapping_open(fd, count, node_bytes, &to);
+	if (r)
+		return r;
 	memcpy(to, nodes, (size_t)count * node_bytes);
-	munmap(to, bytes);
+	lb_mapping_close(to, count, node_bytes);
 	return LB_TAKE_FD(fd);
 }
 

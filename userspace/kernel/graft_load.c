@@ -9,15 +9,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include <bpf/bpf.h>
 
 #include "base/cleanup.h"
 #include "kernel/libbpf_log.h"
 #include "kernel/load.h"
+#include "kernel/mapping.h"
 #include "tc_graft.skel.h"
 
 /* As in load.c: a log that does not fit fails on kernels before 6.4. */
@@ -46,14 +45,6 @@ static struct bpf_map *map_of(const struct lb_graft_load *l, enum lb_graft_map w
 	};
 
 	return maps[which];
-}
-
-/* The length of a mapping is the kernel's: whole pages. */
-static size_t mapping_bytes(uint32_t entries, size_t entry_bytes)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-
-	return (entries * entry_bytes + page - 1) / page * page;
 }
 
 static int set_sizes(const struct lb_graft_load *l)
@@ -100,16 +91,6 @@ static int reuse(const struct lb_graft_load *l, const int adopted[LB_GRAFT_MAP_M
 	return 0;
 }
 
-static int share(int fd, size_t bytes, void **ret)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-	if (p == MAP_FAILED)
-		return -errno;
-	*ret = p;
-	return 0;
-}
-
 static int describe(struct lb_graft_meta *meta, uint32_t pairs)
 {
 	if (getrandom(meta->mark, sizeof(meta->mark), 0) != (ssize_t)sizeof(meta->mark))
@@ -125,11 +106,11 @@ static int map_memory(struct lb_graft_load *l)
 {
 	int r;
 
-	r = share(l->fds[LB_GRAFT_MAP_GRAFTS], mapping_bytes(l->pairs, sizeof(*l->grafts)),
-		  (void **)&l->grafts);
+	r = lb_mapping_open(l->fds[LB_GRAFT_MAP_GRAFTS], l->pairs, sizeof(*l->grafts),
+			    (void **)&l->grafts);
 	if (!r)
-		r = share(l->fds[LB_GRAFT_MAP_META], mapping_bytes(1, sizeof(*l->meta)),
-			  (void **)&l->meta);
+		r = lb_mapping_open(l->fds[LB_GRAFT_MAP_META], 1, sizeof(*l->meta),
+				    (void **)&l->meta);
 	return r;
 }
 
@@ -191,10 +172,8 @@ int lb_graft_load_open(struct lb_graft_load *ret, uint32_t pairs,
 
 void lb_graft_load_close(struct lb_graft_load *l)
 {
-	if (l->grafts)
-		munmap(l->grafts, mapping_bytes(l->pairs, sizeof(*l->grafts)));
-	if (l->meta)
-		munmap(l->meta, mapping_bytes(1, sizeof(*l->meta)));
+	lb_mapping_close(l->grafts, l->pairs, sizeof(*l->grafts));
+	lb_mapping_close(l->meta, 1, sizeof(*l->meta));
 	tc_graft__destroy(l->skel);
 	*l = (struct lb_graft_load){};
 }

@@ -37,16 +37,10 @@ static int refuse_pins(struct lb_graft_table_report *report, const struct lb_gra
 	return refuse(report, err == -EPERM ? LB_WHY_PINS : LB_WHY_LOAD, err);
 }
 
-/* What only sockmap needs counts as there: if this kernel is good enough, the load will tell. */
 static int step_probe(struct lb_graft_table_report *report)
 {
-	struct lb_probe probe;
-	enum lb_why why;
+	enum lb_why why = lb_probe_for_load(report->detail, sizeof(report->detail));
 
-	lb_probe_run(&probe);
-	probe.version = (struct lb_version){.major = 6, .minor = 16};
-	probe.version_known = probe.btf = true;
-	why = lb_probe_judge(&probe, report->detail, sizeof(report->detail));
 	if (why == LB_WHY_NONE)
 		return 0;
 	return refuse(report, why, why == LB_WHY_NO_CAP ? -EPERM : -EOPNOTSUPP);

@@ -9,13 +9,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <bpf/bpf.h>
 
 #include "base/cleanup.h"
 #include "kernel/libbpf_log.h"
+#include "kernel/mapping.h"
 #include "sk_verdict.skel.h"
 
 /* A log that does not fit is a failure of its own on kernels before 6.4. Untouched pages cost
@@ -49,39 +48,6 @@ void lb_load_last_line(const char *log, char *ret, size_t size)
 		log += *log == '\n';
 	}
 	snprintf(ret, size, "%.*s", (int)last_len, last);
-}
-
-/* The length of a mapping is the kernel's: whole pages. */
-static size_t mapping_bytes(uint32_t entries, size_t entry_bytes)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-
-	return (entries * entry_bytes + page - 1) / page * page;
-}
-
-static size_t gates_bytes(const struct lb_load *l)
-{
-	return mapping_bytes(l->pairs * 2, sizeof(*l->gates));
-}
-
-static size_t ring_state_bytes(const struct lb_load *l)
-{
-	return mapping_bytes(l->workers, sizeof(*l->ring_state));
-}
-
-static size_t buckets_bytes(const struct lb_load *l)
-{
-	return mapping_bytes(l->buckets_count, sizeof(*l->buckets));
-}
-
-static int share(const struct bpf_map *map, size_t bytes, void **ret)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
-
-	if (p == MAP_FAILED)
-		return -errno;
-	*ret = p;
-	return 0;
 }
 
 static int set_sizes(struct lb_load *l)
@@ -129,12 +95,14 @@ static int load_and_attach(struct lb_load *l, char *log)
 		return r;
 	l->socks_fd = bpf_map__fd(l->skel->maps.lb_socks);
 	l->cookies_fd = bpf_map__fd(l->skel->maps.lb_cookies);
-	r = share(l->skel->maps.lb_gates, gates_bytes(l), (void **)&l->gates);
+	r = lb_mapping_open(bpf_map__fd(l->skel->maps.lb_gates), l->pairs * 2, sizeof(*l->gates),
+			    (void **)&l->gates);
 	if (!r)
-		r = share(l->skel->maps.lb_ring_state, ring_state_bytes(l),
-			  (void **)&l->ring_state);
+		r = lb_mapping_open(bpf_map__fd(l->skel->maps.lb_ring_state), l->workers,
+				    sizeof(*l->ring_state), (void **)&l->ring_state);
 	if (!r)
-		r = share(l->skel->maps.lb_buckets, buckets_bytes(l), (void **)&l->buckets);
+		r = lb_mapping_open(bpf_map__fd(l->skel->maps.lb_buckets), l->buckets_count,
+				    sizeof(*l->buckets), (void **)&l->buckets);
 	if (r)
 		return r;
 	/* libbpf 1.1 knows no link for a sockmap; the map holds the program until it goes. */
@@ -187,12 +155,9 @@ int lb_load_names(struct lb_load *ret)
 
 void lb_load_close(struct lb_load *l)
 {
-	if (l->gates)
-		munmap(l->gates, gates_bytes(l));
-	if (l->ring_state)
-		munmap(l->ring_state, ring_state_bytes(l));
-	if (l->buckets)
-		munmap(l->buckets, buckets_bytes(l));
+	lb_mapping_close(l->gates, l->pairs * 2, sizeof(*l->gates));
+	lb_mapping_close(l->ring_state, l->workers, sizeof(*l->ring_state));
+	lb_mapping_close(l->buckets, l->buckets_count, sizeof(*l->buckets));
 	sk_verdict__destroy(l->skel);
 	*l = (struct lb_load){};
 }

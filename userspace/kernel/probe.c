@@ -143,3 +143,13 @@ enum lb_why lb_probe_judge(const struct lb_probe *p, char *detail, size_t size)
 	detail[0] = '\0';
 	return LB_WHY_NONE;
 }
+
+enum lb_why lb_probe_for_load(char *detail, size_t size)
+{
+	struct lb_probe probe;
+
+	lb_probe_run(&probe);
+	probe.version = (struct lb_version){.major = 6, .minor = 16};
+	probe.version_known = probe.btf = true;
+	return lb_probe_judge(&probe, detail, size);
+}

@@ -32,6 +32,12 @@ void lb_probe_run(struct lb_probe *ret);
 /* Pure: LB_WHY_NONE, or why there is no sockmap, with a sentence in <detail>. */
 enum lb_why lb_probe_judge(const struct lb_probe *p, char *detail, size_t size);
 
+/*
+ * Looks and judges for programs that need less than sockmap's: what only that needs counts as
+ * there. If this kernel is good enough, the load will tell.
+ */
+enum lb_why lb_probe_for_load(char *detail, size_t size);
+
 /* Pure: the capabilities are enough, whether or not bpf(2) then agrees. */
 bool lb_probe_may_use_bpf(const struct lb_probe *p);
 
