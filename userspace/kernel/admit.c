@@ -161,7 +161,7 @@ static int make_list(const char *name, const void *nodes, uint32_t count, uint32
 	if (fd < 0)
 		return -errno;
 	r = lb_mapping_open(fd, count, node_bytes, &to);
-	if (r)
+	if (!to)
 		return r;
 	memcpy(to, nodes, (size_t)count * node_bytes);
 	lb_mapping_close(to, count, node_bytes);
