@@ -223,7 +223,7 @@ def test_who_closes_before_the_header_is_whole_is_not_served(net, start, echo, s
     c = net.connect(LB_ADDR[4], LISTEN)
     c.sendall(said)
     c.shutdown(socket.SHUT_WR)
-    is_reset(c)
+    assert is_reset(c)
     flow, = d.wait_flows(1)
     assert (flow["reason"], flow["backend"]) == ("proxy_header", "-"), flow
     assert echo.connections == 0
@@ -329,7 +329,7 @@ def test_a_check_begins_with_the_header_that_flows_begin_with(net, start):
     d.stop()
 
 
-@pytest.mark.parametrize("slow", ["silent", "a byte at a time"])
+@pytest.mark.parametrize("slow", ["silent", "two bytes, then silent"])
 def test_slow_clients_are_closed_on_time_and_delay_nobody(net, start, echo, slow):
     count, handshake_s = 1200, 2 * PATIENCE
     d = start(accept_proxy_protocol=["10.81.0.2"], timeouts={"handshake_ms": handshake_s * 1000})

@@ -11,15 +11,9 @@ from lbtest.backends import Backend, wait_status
 from lbtest.daemon import rule
 from lbtest.net import LB, LB_ADDR
 from lbtest.process import PATIENCE, run, wait_until
-from lbtest.reloading import (BACK, LISTEN, Echo, Flow, addr, config, is_refused, one, outcomes,
-                              reload, shares, wait_carried, where)
-
-
-@pytest.fixture
-def echo(net):
-    made = Echo(net)
-    yield made
-    made.close()
+from lbtest.reloading import (  # echo is a fixture
+    BACK, LISTEN, Flow, addr, config, echo, is_refused, one, outcomes, reload, shares, wait_carried,
+    where)
 
 
 # --- what changes -------------------------------------------------------------------------------

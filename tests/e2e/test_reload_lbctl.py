@@ -5,14 +5,8 @@ import threading
 
 import pytest
 
-from lbtest.reloading import Echo, config, is_refused, one, shares
-
-
-@pytest.fixture
-def echo(net):
-    made = Echo(net)
-    yield made
-    made.close()
+from lbtest.reloading import (  # echo is a fixture
+    config, echo, is_refused, one, shares)
 
 
 def generation(d):

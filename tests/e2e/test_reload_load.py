@@ -12,14 +12,8 @@ from lbtest import lane as lanes, machine
 from lbtest.daemon import rule
 from lbtest.net import BACKEND, CLIENT, LB_ADDR
 from lbtest.process import PATIENCE, SAN, wait_until
-from lbtest.reloading import (BACK, LISTEN, Echo, Flow, addr, config, one, reload, wait_carried)
-
-
-@pytest.fixture
-def echo(net):
-    made = Echo(net)
-    yield made
-    made.close()
+from lbtest.reloading import (  # echo is a fixture
+    BACK, LISTEN, Flow, addr, config, echo, one, reload, wait_carried)
 
 
 RELOADS = 100

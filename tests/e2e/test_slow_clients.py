@@ -52,7 +52,7 @@ def good_client(net):
 
 
 @pytest.mark.parametrize("acceleration,says", [("relay", "nothing"),
-                                               ("auto", "a byte every five seconds")])
+                                               ("auto", "one byte, and the next too late")])
 def test_slow_clients_are_closed_on_time_and_delay_nobody(net, daemon, echo, acceleration, says):
     idle_s = IDLE * PATIENCE
     d = daemon({"rules": [rule("r", f"{LB_ADDR[4]}:{LISTEN}", [f"{BACKEND_ADDR[4]}:{BACK}"],

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A flood of SYNs: established flows hardly notice, and every one of them is counted."""
+import socket
 import threading
 import time
 
@@ -21,6 +22,11 @@ def config(hook, **keys):
     return {"admission": hook,
             "rules": [rule("r", f"{LB_ADDR[4]}:{LISTEN}", [clients.backend_addr(BACK)],
                            acceleration="relay", deny_list=["198.18.0.0/15"], **keys)]}
+
+
+def is_listening():
+    with socket.socket() as s:
+        return s.connect_ex((BACKEND_ADDR[4], BACK)) == 0
 
 
 def moved(d, seconds):
@@ -60,7 +66,7 @@ def test_established_flows_keep_their_throughput(net, daemon, folder, hook, who)
     # The same work for the sender, and none for us: frames for another card.
     idle, real = clients.syns(net, sources, to, other_host=True), clients.syns(net, sources, to)
     try:
-        wait_until(lambda: net.tcp_flows(BACKEND) or True, 1, "the sink is up")
+        wait_until(lambda: net.call(BACKEND, is_listening), 5, "the sink is up")
         source = net.start(CLIENT, "source", [BUILD / "throughput", "source", "--seconds", "60",
                                               f"{LB_ADDR[4]}:{LISTEN}"], folder)
         wait_until(lambda: d.metric("l4lb_active_connections") >= 1, 5, "a flow is established")

@@ -5,6 +5,8 @@ import re
 import signal
 import socket
 
+import pytest
+
 from .backends import Backend
 from .daemon import rule
 from .net import BACKEND_ADDR, LB_ADDR
@@ -58,6 +60,14 @@ class Echo:
     def close(self):
         for b in self.all:
             b.close()
+
+
+@pytest.fixture
+def echo(net):
+    """For a test file to import."""
+    made = Echo(net)
+    yield made
+    made.close()
 
 
 class Flow:
