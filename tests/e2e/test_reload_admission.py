@@ -5,17 +5,13 @@ import pytest
 from lbtest import clients, lane as lanes
 from lbtest.clients import attempt, hammer
 from lbtest.net import CLIENT, CLIENT_ADDR, LB_ADDR
-from lbtest.reloading import LISTEN, Echo, Flow, config, one, reload, wait_carried
+from lbtest.process import wait_until
+from lbtest.reloading import (  # echo is a fixture
+    LISTEN, Flow, config, echo, one, reload, wait_carried)
+from lbtest.tls_rule import ca, pair  # fixtures
 
 TO = (LB_ADDR[4], LISTEN)
 STRANGER = "10.81.0.77"
-
-
-@pytest.fixture
-def echo(net):
-    made = Echo(net)
-    yield made
-    made.close()
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +74,24 @@ def test_flows_of_clients_that_are_denied_live_on_or_are_reset(daemon, net, echo
         for f in flows:
             f.exchange()
             f.end()
+    d.check_idle()
+    d.stop()
+
+
+@pytest.mark.parametrize("says", [b"", b"\x16\x03\x01"])
+def test_who_is_denied_in_its_tls_handshake_is_reset(daemon, net, echo, pair, says):
+    """It has been admitted, and has no backend yet."""
+    def rules(foe):
+        return config(one(deny_list=[foe], tls={"enabled": True, **pair.config()},
+                          acl_cut_existing=True), admission="off")
+    d = daemon(rules("192.0.2.1")).start()
+    with net.connect(*TO) as c:
+        c.sendall(says)
+        wait_until(lambda: d.metric("l4lb_active_connections") == 1, 5, "it is there")
+        reload(d, rules(CLIENT_ADDR[4]))
+        with pytest.raises(ConnectionResetError):
+            c.recv(1)
+    assert d.wait_flows(1)[0]["reason"] == "acl_denied"
     d.check_idle()
     d.stop()
 

@@ -67,10 +67,13 @@ static enum lb_step carry_enter(struct lb_session *s);
 static enum lb_step carry_event(struct lb_session *s, unsigned int leg, uint32_t events);
 static enum lb_step carry_timeout(struct lb_session *s);
 
+/* Neither waits nor is it entered twice. */
+#define STAGE_ADMIT 1
+
 static const struct stage stages[] = {
 	{"proxy_protocol_in", lb_proxy_protocol_in_enter, lb_proxy_protocol_in_event,
 	 lb_proxy_protocol_in_timeout},
-	{"admit", lb_admit_enter, NULL, NULL},
+	[STAGE_ADMIT] = {"admit", lb_admit_enter, NULL, NULL},
 	{"tls_in", lb_tls_in_enter, lb_tls_in_event, lb_tls_in_timeout},
 	{"connect", lb_connect_enter, lb_connect_event, lb_connect_timeout},
 	{"proxy_protocol_out", lb_proxy_protocol_out_enter, lb_proxy_protocol_out_event,
@@ -409,7 +412,7 @@ static bool is_one_of(const struct lb_session *s, struct lb_flows which)
 		return false;
 	/* Who has not been admitted yet will be asked then. */
 	if (which.denied_by &&
-	    (!(s->tries || s->waiting) || lb_acl_allows(which.denied_by, &s->client)))
+	    (s->stage < STAGE_ADMIT || lb_acl_allows(which.denied_by, &s->client)))
 		return false;
 	return !which.backend || (s->carrying && s->backend->id == which.backend);
 }
