@@ -306,16 +306,9 @@ static uint64_t graft_bytes(const struct lb_pair *p, unsigned int d)
 
 static uint64_t graft_last_ns(const struct lb_pair *p)
 {
-	uint64_t last = p->last_ns;
+	uint64_t seen = lb_graft_last_data_ns(lb_grafts_entry(p));
 
-	for (unsigned int i = 0; i < 2; i++) {
-		uint64_t ns =
-			__atomic_load_n(&lb_grafts_entry(p)->leg[i].data_ns, __ATOMIC_RELAXED);
-
-		if (ns > last)
-			last = ns;
-	}
-	return last;
+	return seen > p->last_ns ? seen : p->last_ns;
 }
 
 /* G6: there is no clean end to give. */

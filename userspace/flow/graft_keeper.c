@@ -284,10 +284,10 @@ static void look_at(struct lb_graft_keeper *k, uint32_t pair)
 		linger(k, pair);
 }
 
-/* After a reset both peers fell silent, but for resets: it was believed. */
-static bool was_wrong(const struct lb_graft *g, uint64_t now)
+/* Who has reset says nothing but resets (RFC 9293, 3.5.2); the other side may challenge it. */
+static bool was_wrong(const struct lb_graft_leg *leg, uint64_t now)
 {
-	return last_ns(g) > now - LINGER_NS / 2;
+	return leg->flags & LB_GRAFT_RST && load64(&leg->last_ns) > now - LINGER_NS / 2;
 }
 
 static void on_due(struct lb_timer *t)
@@ -305,7 +305,8 @@ static void on_due(struct lb_timer *t)
 		k->ended_at = (k->ended_at + 1) % k->ended_size;
 		k->ended_count--;
 		g->due_ns = 0;
-		if (g->counted == LB_GRAFT_KEPT && !gone && !g->end_reason && was_wrong(g, now)) {
+		if (g->counted == LB_GRAFT_KEPT && !gone && !g->end_reason &&
+		    (was_wrong(&g->leg[0], now) || was_wrong(&g->leg[1], now))) {
 			for (unsigned int i = 0; i < 2; i++)
 				__atomic_fetch_and(&g->leg[i].flags, ~(uint32_t)LB_GRAFT_RST,
 						   __ATOMIC_RELAXED);
@@ -351,13 +352,6 @@ static void on_netlink(struct lb_watch *w, uint32_t events)
 
 /* --- the sweep -------------------------------------------------------------------------------- */
 
-static uint64_t last_data_ns(const struct lb_graft *g)
-{
-	uint64_t a = load64(&g->leg[0].data_ns), b = load64(&g->leg[1].data_ns);
-
-	return a > b ? a : b;
-}
-
 /*
  * A flow follows its routes from one interface to another; where there is none it stays as it is,
  * and so does whether an end is on this host.
@@ -393,7 +387,7 @@ static void visit(struct lb_graft_keeper *k, uint32_t pair)
 	t = &steward_of(k, pair)->config->timeouts;
 	if (t->max_lifetime_ms && now_ns(k) >= g->accept_ns + t->max_lifetime_ms * 1000000)
 		end(k, pair, LB_REASON_MAX_LIFETIME);
-	else if (t->idle_ms && now_ns(k) >= last_data_ns(g) + t->idle_ms * 1000000)
+	else if (t->idle_ms && now_ns(k) >= lb_graft_last_data_ns(g) + t->idle_ms * 1000000)
 		end(k, pair, LB_REASON_IDLE);
 }
 

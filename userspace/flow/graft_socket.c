@@ -17,6 +17,7 @@
 
 /* include/net/tcp_states.h */
 #define STATE_TIME_WAIT  6
+#define STATE_CLOSE      7
 #define STATE_CLOSE_WAIT 8
 #define STATE_LAST_ACK   9
 #define STATE_CLOSING    11
@@ -73,9 +74,13 @@ int lb_graft_socket_windows(int fd, uint32_t *own, uint32_t *peers)
 uint64_t lb_graft_socket_received(const struct tcp_info *info, bool eof)
 {
 	uint8_t state = info->tcpi_state;
-	/* A FIN moves rcv_nxt like a byte (tcp_fin, tcp_rcv_nxt_update). */
+	/*
+	 * A FIN moves rcv_nxt like a byte (tcp_fin, tcp_rcv_nxt_update). With both FINs come and
+	 * acknowledged the socket is CLOSE, unread bytes or not (tcp_done). CLOSE by a RST is one
+	 * byte short then, but its bytes the program has counted.
+	 */
 	bool fin = eof || state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK ||
-		   state == STATE_CLOSING || state == STATE_TIME_WAIT;
+		   state == STATE_CLOSING || state == STATE_TIME_WAIT || state == STATE_CLOSE;
 
 	return info->tcpi_bytes_received - fin;
 }

@@ -158,6 +158,14 @@ bool lb_graft_has_ended(const struct lb_graft *g)
 	return (a & b & LB_GRAFT_FIN_ACKED) || ((a | b) & LB_GRAFT_RST);
 }
 
+uint64_t lb_graft_last_data_ns(const struct lb_graft *g)
+{
+	uint64_t a = __atomic_load_n(&g->leg[0].data_ns, __ATOMIC_RELAXED);
+	uint64_t b = __atomic_load_n(&g->leg[1].data_ns, __ATOMIC_RELAXED);
+
+	return a > b ? a : b;
+}
+
 void lb_graft_unhook(struct lb_grafts *grafts, uint32_t pair)
 {
 	const struct lb_graft *g = lb_graft_table_pair(grafts->table, pair);

@@ -61,6 +61,8 @@ void lb_graft_own(const struct lb_graft *g, unsigned int leg, struct lb_addr *re
 void lb_graft_reset_peers(const struct lb_graft *g);
 /* Both sides have closed in good order, or one has reset the flow. */
 bool lb_graft_has_ended(const struct lb_graft *g);
+/* When the last data was seen, of either side; CLOCK_MONOTONIC. Any thread. */
+uint64_t lb_graft_last_data_ns(const struct lb_graft *g);
 /* Its keys go. Sockets or nothing get what comes from now on. Harmless when they are gone. */
 void lb_graft_unhook(struct lb_grafts *grafts, uint32_t pair);
 /* Our port towards the backend, host byte order. */

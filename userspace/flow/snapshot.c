@@ -130,14 +130,6 @@ uint64_t lb_snapshot_graft_id(const struct lb_flow_env *env, uint32_t pair)
 	return lb_flow_id(&client, g->accept_ns);
 }
 
-static uint64_t data_ns(const struct lb_graft *g)
-{
-	uint64_t a = __atomic_load_n(&g->leg[0].data_ns, __ATOMIC_RELAXED);
-	uint64_t b = __atomic_load_n(&g->leg[1].data_ns, __ATOMIC_RELAXED);
-
-	return a > b ? a : b;
-}
-
 /* What was seen of one side and not yet acknowledged by the other one. */
 static uint64_t under_way(const struct lb_graft *g, unsigned int d)
 {
@@ -163,7 +155,7 @@ void lb_snapshot_take_graft(const struct lb_flow_env *env, uint32_t pair,
 		.why = LB_WHY_NONE,
 		.worker = env->carrier.worker,
 		.accept_ns = g->accept_ns,
-		.last_ns = data_ns(g),
+		.last_ns = lb_graft_last_data_ns(g),
 	};
 	lb_graft_client(g, &ret->client);
 	for (unsigned int d = 0; d < 2; d++) {
