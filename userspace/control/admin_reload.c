@@ -17,10 +17,12 @@
 #define LOOK_MS 20u
 #define MOST_MS 25000u /* the client loses patience soon after */
 
+static const char draining[] = "the daemon is going down";
+
 struct work {
 	struct lb_timer timer;
 	struct lb_admin_job *job;
-	uint64_t before; /* reloads that had ended */
+	uint64_t awaited; /* the reload that had not begun when it was asked for: so many'th */
 	uint64_t begin_ms;
 	char *changes;
 };
@@ -61,12 +63,21 @@ static void on_look(struct lb_timer *t)
 {
 	struct work *w = lb_container_of(t, struct work, timer);
 	struct lb_reload_report now = lb_service_reloads(w->job->opts->service);
+	uint64_t ended = now.applied + now.refused;
 
-	if (now.applied + now.refused != w->before) {
-		if (now.last_applied)
+	if (!w->job->client) {
+		lb_admin_job_end(w->job);
+		return;
+	}
+	if (ended >= w->awaited) {
+		if (now.results >> (ended - w->awaited) & 1)
 			answer(w->job, true, now.generation, w->changes);
 		else
 			refuse(w->job, "not in force: everything stays as it was", w->changes);
+		return;
+	}
+	if (lb_service_is_draining(w->job->opts->service)) {
+		lb_admin_job_refuse(w->job, draining);
 		return;
 	}
 	if (lb_loop_now_ms(w->job->loop) - w->begin_ms > MOST_MS) {
@@ -92,14 +103,13 @@ static int explain(struct lb_admin_job *job, char **ret)
 static void ask_main(struct lb_admin_job *job, char **changes)
 {
 	struct work *w = calloc(1, sizeof(*w));
-	struct lb_reload_report now = lb_service_reloads(job->opts->service);
 
 	if (!w) {
 		lb_admin_job_refuse(job, "out of memory");
 		return;
 	}
 	w->job = job;
-	w->before = now.applied + now.refused;
+	w->awaited = lb_service_reloads(job->opts->service).begun + 1;
 	w->begin_ms = lb_loop_now_ms(job->loop);
 	w->changes = LB_TAKE_PTR(*changes);
 	lb_timer_init(&w->timer, on_look);
@@ -123,6 +133,8 @@ void lb_admin_answer_reload(struct lb_admin_job *job)
 		refuse(job, "it would not come into force", changes);
 	else if (job->request.dry_run)
 		answer(job, false, lb_service_reloads(job->opts->service).generation, changes);
+	else if (lb_service_is_draining(job->opts->service))
+		lb_admin_job_refuse(job, draining);
 	else
 		ask_main(job, &changes);
 }

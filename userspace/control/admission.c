@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/difference.h"
 #include "control/service.h"
 #include "flow/acl.h"
 #include "flow/rate_limit.h"
@@ -22,6 +23,7 @@
 
 #define LEASE_MS 5000u
 #define RENEW_MS 1000u
+#define NO_RULE  UINT32_MAX
 
 /* An address and port, and the rule that listens there. */
 struct listener {
@@ -44,6 +46,7 @@ struct lb_admission_service {
 	struct lb_timer renew;
 	pthread_t thread;
 	bool runs;
+	bool stale; /* atomic: <listeners> are not right, the next renewal looks again */
 };
 
 /* --- rules ------------------------------------------------------------------------------------ */
@@ -150,6 +153,7 @@ void lb_admission_add(struct lb_admission_service *a, struct lb_rule *rule,
 	if (!a)
 		return;
 	/* Also with none: the place may have been another rule's. */
+	lb_admit_pardon(a->admit, rule->index);
 	bring_in_acl(a, rule, config);
 	bring_in(a, rule, config);
 }
@@ -169,14 +173,6 @@ int lb_admission_prepare(struct lb_admission_change *c, const struct lb_rule *ru
 static bool is_same(const struct lb_acl *a, const struct lb_acl *b)
 {
 	return a && b ? lb_acl_equal(a, b) : a == b;
-}
-
-static bool is_same_rate(const struct lb_rate_limit_config *a, const struct lb_rate_limit_config *b)
-{
-	return a->enabled == b->enabled && a->requests_per_second == b->requests_per_second &&
-	       a->burst == b->burst && a->ipv6_prefix == b->ipv6_prefix &&
-	       a->rule_requests_per_second == b->rule_requests_per_second &&
-	       a->rule_burst == b->rule_burst;
 }
 
 static void commit_rate(struct lb_rule *rule, const struct lb_rule_config *config,
@@ -200,7 +196,7 @@ void lb_admission_commit(struct lb_admission_service *a, struct lb_rule *rule,
 	struct lb_acl *old = rule->acl;
 
 	commit_rate(rule, config, c);
-	if (a && !is_same_rate(&rule->config->rate_limit, &config->rate_limit))
+	if (a && !lb_difference_is_same(rule->config, config, "rate_limit"))
 		lb_admit_pardon(a->admit, rule->index);
 	c->acl_changed = !is_same(old, c->acl);
 	if (c->acl_changed) {
@@ -211,7 +207,7 @@ void lb_admission_commit(struct lb_admission_service *a, struct lb_rule *rule,
 		tell_missing(a, config);
 	if (!a)
 		return;
-	if (c->acl_changed || (rule->acl && !was_in_kernel))
+	if (c->acl_changed || was_in_kernel != may_use_kernel(config))
 		bring_in_acl(a, rule, config);
 	bring_in(a, rule, config);
 }
@@ -265,8 +261,8 @@ static void add(struct listeners *l, const struct lb_addr *addr, uint16_t port, 
 
 struct wanted {
 	const struct lb_admission_service *admission;
-	struct listeners any; /* rules that listen on any address */
-	struct listeners all; /* the others, and those spelled out */
+	struct listeners rules; /* what they listen on .. */
+	struct listeners all;   /* .. as far as it is this host's, any addresses spelled out */
 };
 
 /* The same link-local address may be on several links: those are left to the daemon. */
@@ -281,11 +277,15 @@ static void on_own_address(void *arg, const struct lb_addr *own)
 
 	if (is_link_local(own))
 		return;
-	for (size_t i = 0; i < w->any.count; i++) {
-		const struct listener *any = &w->any.all[i];
+	for (size_t i = 0; i < w->rules.count; i++) {
+		const struct listener *rule = &w->rules.all[i];
+		struct lb_addr here = *own;
 
-		if (any->addr.sa.sa_family == own->sa.sa_family)
-			add(&w->all, own, lb_addr_port(&any->addr), any->rule);
+		if (rule->addr.sa.sa_family != own->sa.sa_family)
+			continue;
+		lb_addr_set_port(&here, lb_addr_port(&rule->addr));
+		if (lb_addr_is_any(&rule->addr) || lb_addr_equal(&rule->addr, &here))
+			add(&w->all, own, lb_addr_port(&here), rule->rule);
 	}
 }
 
@@ -300,14 +300,11 @@ static void find_rules(struct wanted *w)
 	count = lb_service_rules(service, &rules);
 	for (size_t i = 0; i < count; i++) {
 		const struct lb_rule *rule = &rules[i];
-		const struct lb_addr *listen;
 
 		if (!rule->config || !rule->admit || lb_service_is_gone(service, i))
 			continue;
-		listen = &rule->config->listen;
-		if (!is_link_local(listen))
-			add(lb_addr_is_any(listen) ? &w->any : &w->all, listen,
-			    lb_addr_port(listen), rule->index);
+		add(&w->rules, &rule->config->listen, lb_addr_port(&rule->config->listen),
+		    rule->index);
 	}
 	lb_service_let_go(service);
 }
@@ -319,7 +316,7 @@ static int find_wanted(struct wanted *w)
 
 	find_rules(w);
 	err = lb_netlink_addresses(on_own_address, w);
-	if (err || w->any.out_of_memory || w->all.out_of_memory)
+	if (err || w->rules.out_of_memory || w->all.out_of_memory)
 		return err ? err : -ENOMEM;
 	if (w->all.count)
 		qsort(w->all.all, w->all.count, sizeof(*w->all.all), by_address);
@@ -332,7 +329,7 @@ static int find_wanted(struct wanted *w)
 }
 
 /* From one sorted list to the other. */
-static void change(struct lb_admission_service *a, const struct listeners *to)
+static int change(struct lb_admission_service *a, const struct listeners *to)
 {
 	const struct listeners *from = &a->listeners;
 	size_t i = 0, j = 0;
@@ -350,46 +347,56 @@ static void change(struct lb_admission_service *a, const struct listeners *to)
 		if (order > 0 || from->all[i].rule != to->all[j].rule) {
 			int one = lb_admit_listen(a->admit, &to->all[j].addr, to->all[j].rule);
 
+			/* Not what stands there: the next look tries again. */
+			if (one)
+				to->all[j].rule = NO_RULE;
 			err = err ? err : one;
 		}
 		i += !order;
 		j++;
 	}
-	if (err)
-		lb_warn("admission: some addresses are not judged in the kernel: %s",
-			strerror(-err));
+	return err;
+}
+
+static void set_stale(struct lb_admission_service *a, bool stale)
+{
+	__atomic_store_n(&a->stale, stale, __ATOMIC_RELAXED);
 }
 
 static void follow_addresses(struct lb_admission_service *a)
 {
 	struct wanted w = {.admission = a};
-	int err = find_wanted(&w);
+	int err;
 
-	if (err) {
-		lb_warn("admission: cannot read this host's addresses: %s", strerror(-err));
-	} else {
-		change(a, &w.all);
+	set_stale(a, false);
+	err = find_wanted(&w);
+	if (!err) {
+		err = change(a, &w.all);
 		free(a->listeners.all);
 		a->listeners = w.all;
 		w.all = (struct listeners){};
 	}
-	free(w.any.all);
+	if (err) {
+		set_stale(a, true);
+		lb_warn("admission: not every address of this host is judged, another try follows: "
+			"%s",
+			strerror(-err));
+	}
+	free(w.rules.all);
 	free(w.all.all);
 }
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
-static void renew(struct lb_admission_service *a)
-{
-	lb_admit_lease(a->admit, lb_clock_ns() + LEASE_MS * 1000000ull);
-}
-
 static void on_renew(struct lb_timer *t)
 {
 	struct lb_admission_service *a = lb_container_of(t, struct lb_admission_service, renew);
+	uint64_t now = lb_clock_ns();
 
-	renew(a);
-	lb_admit_forget(a->admit, lb_clock_ns());
+	lb_admit_lease(a->admit, now + LEASE_MS * 1000000ull);
+	lb_admit_forget(a->admit, now);
+	if (__atomic_load_n(&a->stale, __ATOMIC_RELAXED))
+		follow_addresses(a);
 	lb_timer_start(a->loop, t, RENEW_MS);
 }
 
@@ -408,9 +415,9 @@ static void do_follow(void *arg)
 
 void lb_admission_follow_rules(struct lb_admission_service *a)
 {
-	/* Without memory with the next news of this host's addresses. */
-	if (a)
-		(void)lb_loop_post(a->loop, do_follow, a);
+	/* Without memory with the next renewal. */
+	if (a && lb_loop_post(a->loop, do_follow, a))
+		set_stale(a, true);
 }
 
 static void *run(void *arg)
@@ -484,7 +491,6 @@ static int build(struct lb_admission_service *a)
 	for (size_t i = 0; i < a->opts.rules_count; i++)
 		lb_admission_add(a, &a->opts.rules[i], a->opts.rules[i].config);
 	follow_addresses(a);
-	renew(a);
 	return 0;
 }
 

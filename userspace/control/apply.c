@@ -403,9 +403,6 @@ static void commit(struct plan *p)
 		lb_worker_set_rules(s->workers[i], s->rules_count);
 	lb_backends_commit(s->backends, p->changes, p->count);
 	lb_workers_do(s->workers, s->workers_count, take_listeners, p);
-	for (size_t i = 0; i < p->count; i++)
-		if (p->targets[i].admission.acl_changed && p->targets[i].rule->acl)
-			judge_flows(s, &p->targets[i]);
 	commit_removed(p);
 	/* Else what was set at run time stays. */
 	if (p->fresh->log_level != s->config->log_level)
@@ -415,6 +412,9 @@ static void commit(struct plan *p)
 	s->source = LB_TAKE_PTR(p->ref);
 	lb_service_set_limits(s);
 	lb_service_let_go(s);
+	for (size_t i = 0; i < p->count; i++)
+		if (p->targets[i].admission.acl_changed && p->targets[i].rule->acl)
+			judge_flows(s, &p->targets[i]);
 	lb_admission_follow_rules(s->admission);
 }
 
@@ -467,8 +467,12 @@ static int apply(struct lb_service *s, const char *path)
 
 int lb_apply_file(struct lb_service *s, const char *path)
 {
-	int err = apply(s, path);
+	int err;
 
+	lb_service_hold(s);
+	s->reloads.begun++;
+	lb_service_let_go(s);
+	err = apply(s, path);
 	if (err == -EINVAL)
 		lb_err("reload: %s is not in force: everything stays as it was", path);
 	else if (err)
@@ -476,7 +480,7 @@ int lb_apply_file(struct lb_service *s, const char *path)
 		       strerror(-err));
 	lb_service_hold(s);
 	s->reloads.last_s = (uint64_t)time(NULL);
-	s->reloads.last_applied = !err;
+	s->reloads.results = s->reloads.results << 1 | !err;
 	s->reloads.applied += !err;
 	s->reloads.refused += !!err;
 	s->reloads.generation += !err;

@@ -21,5 +21,5 @@ void lb_metrics_print_reloads(const struct lb_reload_report *report, FILE *out)
 	     "When the last reload was tried; 0: never.");
 	fprintf(out, "l4lb_last_reload_timestamp_seconds %" PRIu64 "\n", report->last_s);
 	head(out, "l4lb_last_reload_applied", "gauge", "1 unless the last reload was refused.");
-	fprintf(out, "l4lb_last_reload_applied %d\n", report->last_applied || !report->last_s);
+	fprintf(out, "l4lb_last_reload_applied %d\n", report->results & 1 || !report->last_s);
 }

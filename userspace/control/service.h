@@ -34,10 +34,11 @@ int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 /* What became of the reloads. Copied as a whole: lb_service_reloads(). */
 struct lb_reload_report {
 	uint64_t generation; /* of the configuration in force: 1 from the start */
+	uint64_t begun;
 	uint64_t applied;
 	uint64_t refused;
-	uint64_t last_s; /* the last one's time, CLOCK_REALTIME; 0: there was none */
-	bool last_applied;
+	uint64_t last_s;  /* the last one's time, CLOCK_REALTIME; 0: there was none */
+	uint64_t results; /* bit 0: the last one was applied; bit 1: the one before; .. */
 };
 
 /*

@@ -30,11 +30,11 @@ struct lb_rule {
 	uint32_t index;
 	struct lb_pool *pool;
 	struct lb_select *select;
-	/* A reload may change these three: to be read atomically, once in a turn. */
-	struct lb_acl *acl;                                         /* NULL: everybody may come */
 	struct lb_client_connection_limit *client_connection_limit; /* NULL: none */
 	struct lb_bandwidth_limit *bandwidth_limit;                 /* NULL: none */
-	struct lb_rate_limit *rate_limit;                           /* NULL: none */
+	/* A reload may change these three: to be read atomically, once in a turn. */
+	struct lb_acl *acl;                 /* NULL: everybody may come */
+	struct lb_rate_limit *rate_limit;   /* NULL: none */
 	struct lb_admit *admit;             /* NULL: who is refused is refused here alone */
 	struct lb_tls *tls;                 /* NULL: clients speak none */
 	struct lb_backend_tls *backend_tls; /* NULL: backends speak none */

@@ -177,12 +177,21 @@ static int attach(void *arg, const struct lb_netlink_iface *i, bool wanted, bool
 {
 	struct lb_admit_place place = {.ifindex = i->ifindex, .at = LB_ADMIT_AT_TC};
 	struct lb_admit *a = arg;
+	const struct lb_admit_place *old = place_of(a, i->ifindex);
 	int r = 0;
 
 	if (!wanted)
 		return LB_LINKS_NOT_THERE;
 	if (!i->framed)
 		return -EPROTONOSUPPORT;
+	/* What is there stays: after the start it could not be attached again. */
+	if (old && old->at != LB_ADMIT_AT_TC) {
+		place = *old;
+		memcpy(place.name, i->name, sizeof(place.name));
+		remember(a, &place);
+		*fresh = false;
+		return 0;
+	}
 	memcpy(place.name, i->name, sizeof(place.name));
 	*fresh = true;
 	if (!try_xdp(a, i, &place)) {
@@ -244,7 +253,12 @@ int lb_admit_attach(struct lb_admit *a, char *const *interfaces, size_t count)
 	int r = lb_links_attach(a->links, interfaces, count);
 
 	a->started = true;
-	return r ? r : start_janitor(a);
+	if (!r)
+		r = start_janitor(a);
+	/* Nobody else would take XDP away. */
+	if (r)
+		(void)lb_admit_sweep(a->handle, false, NULL);
+	return r;
 }
 
 int lb_admit_fd(const struct lb_admit *a)
