@@ -510,7 +510,8 @@ def crowd(request, net, daemon):
             opened += net.call(BACKEND, open_listeners)
             opened += net.call(CLIENT, open_clients)
             wait_until(lambda: d.ctl("flows", "--carrier", request.param)["matched"] == MANY, 30,
-                       lambda: f"{d.ctl('status')}", every=0.2)
+                       lambda: f"{d.ctl('status')} {d.ctl('flows', '--carrier', 'relay')['flows'][:3]}",
+                       every=0.2)
             yield d
         finally:
             for s in opened:
