@@ -510,7 +510,7 @@ def crowd(request, net, daemon):
             opened += net.call(BACKEND, open_listeners)
             opened += net.call(CLIENT, open_clients)
             wait_until(lambda: d.ctl("flows", "--carrier", request.param)["matched"] == MANY, 30,
-                       lambda: f"{d.ctl('status')} {d.ctl('flows', '--carrier', 'relay')['flows'][:3]}",
+                       lambda: [d.ctl("status"), d.ctl("flows", "--carrier", "relay")["flows"][:3]],
                        every=0.2)
             yield d
         finally:

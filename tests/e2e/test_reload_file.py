@@ -11,7 +11,7 @@ import pytest
 from lbtest import machine
 from lbtest.process import run, wait_until
 from lbtest.reloading import (  # echo is a fixture
-    config, echo, one, outcomes, where)
+    config, echo, one, outcomes, reload, where)
 
 
 def in_place(d, text):
@@ -109,4 +109,21 @@ def test_a_config_map_that_is_swapped_is_read_once(daemon, net, folder, echo):
         assert outcomes(d) == i
         assert where(net) == i % 2
     assert d.count_log("not in force") == 0
+    d.stop()
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder"])
+def test_what_is_no_file_any_more_keeps_nobody_waiting(daemon, net, echo, what):
+    d = daemon(config(one())).start()
+    text = d.config.read_text()
+    d.config.unlink()
+    os.mkfifo(d.config) if what == "pipe" else d.config.mkdir()
+    r = d.lbctl("reload")
+    assert r.returncode == 1 and "not a regular file" in r.stderr, r
+    reload(d, good=False)
+    assert d.count_log("not a regular file") == 1
+    d.config.unlink() if what == "pipe" else d.config.rmdir()
+    d.config.write_text(text)
+    reload(d)
+    assert where(net) == 0
     d.stop()

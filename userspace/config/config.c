@@ -175,6 +175,23 @@ static void close_file(FILE **f)
 		fclose(*f);
 }
 
+/* Regular files only: a reload reads them again, and must not wait for somebody who writes. */
+static int open_list(FILE **ret, const char *path)
+{
+	LB_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return S_ISDIR(st.st_mode) ? -EISDIR : -ENOTSUP;
+	*ret = fdopen(fd, "r");
+	if (!*ret)
+		return -errno;
+	(void)LB_TAKE_FD(fd);
+	return 0;
+}
+
 /* 0, also when something was found wrong; -ENOMEM. */
 static int read_list(struct lb_prefixes *ret, const char *path, const char *key, size_t rule,
 		     struct lb_config_notices *notices)
@@ -186,11 +203,14 @@ static int read_list(struct lb_prefixes *ret, const char *path, const char *key,
 
 	if (!path)
 		return 0;
-	in = fopen(path, "re");
-	err = in ? lb_prefix_file_read(in, ret, &line, text, sizeof(text)) : -errno;
+	err = open_list(&in, path);
+	if (!err)
+		err = lb_prefix_file_read(in, ret, &line, text, sizeof(text));
 	if (err == -ENOMEM)
 		return err;
-	if (err && err != -EINVAL)
+	if (err == -ENOTSUP)
+		complain_file(notices, rule, key, path, 0, "not a regular file");
+	else if (err && err != -EINVAL)
 		complain_file(notices, rule, key, path, 0, strerrordesc_np(-err));
 	else if (err)
 		complain_file(notices, rule, key, path, line, text);

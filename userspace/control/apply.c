@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/cleanup.h"
@@ -61,16 +62,34 @@ static void log_notices(const struct lb_config_notices *notices, const char *pat
 	}
 }
 
-static int load(const char *path, struct lb_config **ret,
-		void (*tell)(const struct lb_config_notices *notices, const char *path))
+static void complain(const char *path, const char *why, FILE *out)
+{
+	if (out)
+		fprintf(out, "%s: %s\n", path, why);
+	else
+		lb_err("%s: %s", path, why);
+}
+
+/* What there is to say goes to <out>, NULL: to the log. 0, -EINVAL, -ENOMEM .. */
+static int load(const char *path, struct lb_config **ret, FILE *out)
 {
 	LB_AUTO(lb_config_notices_fini) struct lb_config_notices notices = {0};
 	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
-	int err = lb_config_load_with(&config, path, lb_tls_judge, &notices);
+	struct stat st;
+	int err;
 
-	tell(&notices, path);
+	/* A pipe, good enough at the start, would have everybody wait for its other end. */
+	if (!stat(path, &st) && !S_ISREG(st.st_mode)) {
+		complain(path, "not a regular file: it cannot be read again", out);
+		return -EINVAL;
+	}
+	err = lb_config_load_with(&config, path, lb_tls_judge, &notices);
+	if (out)
+		lb_config_notices_print(&notices, path, out);
+	else
+		log_notices(&notices, path);
 	if (!err && lb_config_notices_refuse(&notices)) {
-		lb_err("%s: it asks for protection that is not yet in force", path);
+		complain(path, "it asks for protection that is not yet in force", out);
 		err = -EINVAL;
 	}
 	if (!err)
@@ -445,7 +464,7 @@ static int apply(struct lb_service *s, const char *path)
 	if (!p.ref)
 		return -ENOMEM;
 	p.ref->holders = 1;
-	err = load(path, &p.ref->config, log_notices);
+	err = load(path, &p.ref->config, NULL);
 	if (err)
 		return err;
 	p.fresh = p.ref->config;
@@ -507,16 +526,12 @@ static void explain(void *arg, const struct lb_difference *d)
 
 int lb_apply_explain(struct lb_service *s, const char *path, FILE *out)
 {
-	LB_AUTO(lb_config_notices_fini) struct lb_config_notices notices = {0};
 	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
 	struct explanation e = {.out = out};
-	int err = lb_config_load_with(&config, path, lb_tls_judge, &notices);
+	int err = load(path, &config, out);
 
-	lb_config_notices_print(&notices, path, out);
 	if (err)
 		return err;
-	if (lb_config_notices_refuse(&notices))
-		return -EINVAL;
 	/* A reload may be under way. */
 	lb_service_hold(s);
 	err = lb_difference_find(s->first, s->config, config, explain, &e);

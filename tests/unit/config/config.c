@@ -197,6 +197,26 @@ static void a_pipe_is_as_good_as_a_file(void **state)
 	close(fds[0]);
 }
 
+/* Its other end is nobody's: whoever waited for it would hang here. */
+static void a_list_is_no_pipe(void **state)
+{
+	char path[32], text[256];
+	char fifo[40];
+
+	write_file(path, "", 0);
+	snprintf(fifo, sizeof(fifo), "%s.fifo", path);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	snprintf(text, sizeof(text),
+		 "rules: [{name: a, listen: \":80\", backends: [\"10.0.0.1:80\"], "
+		 "deny_list_file: %s}]\n",
+		 fifo);
+	unlink(path);
+	write_file(path, text, strlen(text));
+	check_load_fails(path, -EINVAL, "not a regular file");
+	unlink(path);
+	unlink(fifo);
+}
+
 /* The search for circles is recursive; a chain through all rules is as deep as it gets. */
 static void the_longest_chain_of_rules_is_followed(void **state)
 {
@@ -251,6 +271,7 @@ int main(void)
 		cmocka_unit_test(parsing_memory_does_not_look_at_the_environment),
 		cmocka_unit_test(what_cannot_be_read_is_named),
 		cmocka_unit_test(a_pipe_is_as_good_as_a_file),
+		cmocka_unit_test(a_list_is_no_pipe),
 		cmocka_unit_test(the_longest_chain_of_rules_is_followed),
 		cmocka_unit_test(a_refused_text_leaves_the_output_alone),
 		cmocka_unit_test(freeing_nothing_is_fine_and_freeing_clears),

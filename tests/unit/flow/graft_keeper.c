@@ -213,7 +213,7 @@ static void a_reset_that_the_flow_survives_is_taken_back(void **state)
 	g->leg[0].flags |= LB_GRAFT_RST;
 	tell(0);
 	advance(800);
-	g->leg[1].last_ns = fx.now_ns;
+	g->leg[0].last_ns = fx.now_ns;
 	advance(400);
 	assert_int_equal(fx.lines, 0);
 	assert_int_equal(g->leg[0].flags & LB_GRAFT_RST, 0);
@@ -223,6 +223,22 @@ static void a_reset_that_the_flow_survives_is_taken_back(void **state)
 	tell(0);
 	advance(1100);
 	assert_counted_out(LB_REASON_RESET_BY_CLIENT);
+}
+
+/* It has not heard of the reset, or tries again what was lost: no word from the side that left. */
+static void a_peer_that_speaks_on_takes_no_reset_back(void **state)
+{
+	struct lb_graft *g;
+
+	start();
+	g = living(0);
+	g->leg[0].flags |= LB_GRAFT_RST;
+	tell(0);
+	advance(800);
+	g->leg[1].last_ns = fx.now_ns;
+	advance(400);
+	assert_counted_out(LB_REASON_RESET_BY_CLIENT);
+	assert_gone(0);
 }
 
 static void an_event_that_was_lost_is_found_by_the_sweep(void **state)
@@ -456,6 +472,7 @@ int main(void)
 		TEST(a_half_closed_flow_lives),
 		TEST(a_reset_is_believed_after_silence),
 		TEST(a_reset_that_the_flow_survives_is_taken_back),
+		TEST(a_peer_that_speaks_on_takes_no_reset_back),
 		TEST(an_event_that_was_lost_is_found_by_the_sweep),
 		TEST(an_idle_flow_is_reset_with_the_numbers_its_peers_expect),
 		TEST(data_keeps_a_flow_alive_and_bare_packets_do_not),
