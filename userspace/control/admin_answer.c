@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "control/admin_job.h"
 #include "control/metrics.h"
+#include "control/overview.h"
 #include "control/service.h"
 
 /* A reply without a list. */
@@ -130,6 +131,17 @@ static void answer_metrics(struct lb_admin_job *job)
 		answer(job, json_pack("{s:s%}", "metrics", page, len));
 }
 
+static void answer_overview(struct lb_admin_job *job)
+{
+	const struct lb_overview_opts opts = {.instance = job->opts->instance,
+					      .rows_max = SIZE_MAX};
+
+	if (lb_overview_write(&job->reply, job->opts->service, &opts))
+		lb_admin_job_refuse(job, "out of memory");
+	else
+		lb_admin_job_end(job);
+}
+
 static void answer_log(struct lb_admin_job *job)
 {
 	enum lb_log_level level = job->request.level, before = lb_log_get_level();
@@ -165,6 +177,7 @@ void lb_admin_answer(struct lb_admin_job *job)
 		[LB_ADMIN_LOG] = answer_log,
 		[LB_ADMIN_RELOAD] = lb_admin_answer_reload,
 		[LB_ADMIN_METRICS] = answer_metrics,
+		[LB_ADMIN_OVERVIEW] = answer_overview,
 		[LB_ADMIN_VERSION] = answer_version,
 	};
 	_Static_assert(LB_ARRAY_SIZE(by) == LB_ADMIN_VERB_MAX_, "every verb is answered");

@@ -11,36 +11,13 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "control/admin_job.h"
+#include "control/backend_state.h"
 #include "control/backends.h"
 #include "control/drain.h"
 #include "control/health.h"
 #include "control/service.h"
 
 /* --- the list --------------------------------------------------------------------------------- */
-
-/* "up", or all that speaks against it: "draining+down". */
-#define STATE_MAX 64
-
-static void put_state(uint8_t out, char state[STATE_MAX])
-{
-	static const struct {
-		uint8_t bit;
-		const char *word;
-	} words[] = {
-		{LB_BACKEND_DRAINS, "draining"},
-		{LB_BACKEND_DISABLED, "disabled"},
-		{LB_BACKEND_DOWN, "down"},
-		{LB_BACKEND_EJECTED, "ejected"},
-	};
-
-	size_t at = 0;
-
-	(void)snprintf(state, STATE_MAX, "up");
-	for (size_t i = 0; i < LB_ARRAY_SIZE(words) && at < STATE_MAX; i++)
-		if (out & words[i].bit)
-			at += (size_t)snprintf(state + at, STATE_MAX - at, "%s%s", at ? "+" : "",
-					       words[i].word);
-}
 
 static json_t *number_unless(uint64_t n, uint64_t none)
 {
@@ -74,16 +51,16 @@ static json_t *json_of(const struct lb_drains *drains, const struct lb_rule *rul
 {
 	const struct lb_backend_counts *c = &b->counts;
 	uint32_t share = (uint32_t)((uint64_t)b->weight * 100 / b->whole_weight);
-	char addr[LB_ADDR_STR_MAX], state[STATE_MAX];
+	char addr[LB_ADDR_STR_MAX], state[LB_BACKEND_STATE_MAX];
 	uint8_t out = __atomic_load_n(&b->out, __ATOMIC_RELAXED);
 
-	put_state(out, state);
 	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}",
 			 "rule", rule->config->name, "backend", b->config->addr, "address",
-			 lb_addr_format(&b->addr, addr), "state", state, "eligible", !out, "backup",
-			 b->backup, "weight", (json_int_t)(b->whole_weight / LB_WEIGHT_UNIT),
-			 "share_percent", (json_int_t)share, "flows", read_count(&b->active),
-			 "limit", (json_int_t)b->limit, "connections", read_count(&c->connections),
+			 lb_addr_format(&b->addr, addr), "state",
+			 lb_backend_state_format(out, state), "eligible", !out, "backup", b->backup,
+			 "weight", (json_int_t)(b->whole_weight / LB_WEIGHT_UNIT), "share_percent",
+			 (json_int_t)share, "flows", read_count(&b->active), "limit",
+			 (json_int_t)b->limit, "connections", read_count(&c->connections),
 			 "connect_failures", read_count(&c->connect_failures), "checks",
 			 read_count(&c->checks), "check_failures", read_count(&c->check_failures),
 			 "bytes_up", read_count(&c->bytes[0]), "bytes_down",

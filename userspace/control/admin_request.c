@@ -60,6 +60,7 @@ static const struct {
 	[LB_ADMIN_LOG] = {"log", {LEVEL}, 1},
 	[LB_ADMIN_RELOAD] = {"reload", .options = BIT(DRY_RUN)},
 	[LB_ADMIN_METRICS] = {"metrics"},
+	[LB_ADMIN_OVERVIEW] = {"overview"},
 	[LB_ADMIN_VERSION] = {"version"},
 };
 _Static_assert(LB_ARRAY_SIZE(verbs) == LB_ADMIN_VERB_MAX_, "every verb has its row");

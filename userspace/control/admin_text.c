@@ -71,6 +71,14 @@ void lb_admin_text_begin(struct lb_admin_text *t, json_t *head)
 	put_json(t, head, JSON_EMBED);
 }
 
+void lb_admin_text_add_member(struct lb_admin_text *t, const char *name, json_t *value)
+{
+	put_string(t, ",\"");
+	put_string(t, name);
+	put_string(t, "\":");
+	put_json(t, value, JSON_ENCODE_ANY);
+}
+
 void lb_admin_text_begin_list(struct lb_admin_text *t, const char *name)
 {
 	put_string(t, ",\"");

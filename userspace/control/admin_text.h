@@ -21,6 +21,8 @@ struct lb_admin_text {
 
 /* Begins anew with {"ok":true and what <head> says (taken over; NULL: nothing). */
 void lb_admin_text_begin(struct lb_admin_text *t, json_t *head);
+/* The next member, not in a list; taken over, NULL stands for no memory. */
+void lb_admin_text_add_member(struct lb_admin_text *t, const char *name, json_t *value);
 /* A list, as the next member. One after the other, not one in another. */
 void lb_admin_text_begin_list(struct lb_admin_text *t, const char *name);
 /* Its next item; taken over, NULL stands for no memory. */

@@ -39,6 +39,7 @@ static void every_verb_is_known_by_its_word(void **state)
 		[LB_ADMIN_KILL] = "kill 0123456789abcdef",
 		[LB_ADMIN_LOG] = "log debug",
 		[LB_ADMIN_METRICS] = "metrics",
+		[LB_ADMIN_OVERVIEW] = "overview",
 		[LB_ADMIN_RELOAD] = "reload",
 		[LB_ADMIN_VERSION] = "version",
 	};

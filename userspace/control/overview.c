@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Decides what is told of the service as a whole. Must never count anything itself, nor tell who
+ * the clients are: the page shows it to whoever reaches the address.
+ */
+#include "control/overview.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "control/backend_state.h"
+#include "control/service.h"
+#include "kernel/admit.h"
+
+static const struct lb_carrier *const carriers[] = {&lb_relay, &lb_sockmap, &lb_graft};
+
+static const char *const admit_verdicts[] = {
+#define LB_ADMIT_VERDICT(symbol, word, help) #word,
+#include <lb/admit_verdicts.def>
+#undef LB_ADMIT_VERDICT
+};
+
+/* Ends of clients who were turned away, or whom no backend served. */
+static const enum lb_reason refusals[] = {
+	LB_REASON_ACL_DENIED,      LB_REASON_RATE_LIMITED,       LB_REASON_CLIENT_LIMIT,
+	LB_REASON_PROXY_UNTRUSTED, LB_REASON_PROXY_HEADER,       LB_REASON_HANDSHAKE_TIMEOUT,
+	LB_REASON_TLS_FAILED,      LB_REASON_NO_BACKEND,         LB_REASON_CONNECT_FAILED,
+	LB_REASON_CONNECT_TIMEOUT, LB_REASON_BACKEND_LIMIT,      LB_REASON_QUEUE_FULL,
+	LB_REASON_QUEUE_TIMEOUT,   LB_REASON_BACKEND_TLS_FAILED, LB_REASON_FULL,
+};
+
+struct view {
+	struct lb_admin_text *text;
+	struct lb_service *service;
+	const struct lb_overview_opts *opts;
+	const struct lb_rule *rules;
+	size_t rules_count;
+	struct lb_counters *sums; /* by rule */
+	size_t rows, left_out;
+};
+
+static json_t *number(uint64_t n)
+{
+	return json_integer((json_int_t)n);
+}
+
+static bool is_shown(const struct view *v, size_t rule)
+{
+	return v->rules[rule].config && !lb_service_is_gone(v->service, rule);
+}
+
+/* True when there is room for one more row. */
+static bool take_row(struct view *v)
+{
+	if (v->rows < v->opts->rows_max) {
+		v->rows++;
+		return true;
+	}
+	v->left_out++;
+	return false;
+}
+
+/* --- refusals --------------------------------------------------------------------------------- */
+
+static void add_to(json_t *words, const char *word, uint64_t n)
+{
+	json_t *before = json_object_get(words, word);
+
+	if (n)
+		json_object_set_new(words, word, number(n + (uint64_t)json_integer_value(before)));
+}
+
+/* Words of reasons.def and admit_verdicts.def that were given at all, each with how often. */
+static void add_refusals(json_t *words, const struct lb_rule *rule, const struct lb_counters *c)
+{
+	for (size_t i = 0; i < LB_ARRAY_SIZE(refusals); i++)
+		add_to(words, lb_reason_word(refusals[i]), c->ends[refusals[i]]);
+	for (int h = 0; rule->admit && h < LB_ADMIT_HOOK_MAX_; h++) {
+		struct lb_admit_counts n;
+
+		if (!lb_admit_counts(rule->admit, rule->index, h, &n))
+			continue;
+		for (int i = LB_ADMIT_PASSED + 1; i < LB_ADMIT_VERDICT_MAX_; i++)
+			add_to(words, admit_verdicts[i], n.n[i]);
+	}
+}
+
+/* --- the whole -------------------------------------------------------------------------------- */
+
+static json_t *reload(struct lb_service *s)
+{
+	struct lb_reload_report r = lb_service_reloads(s);
+
+	return json_pack("{s:I,s:I,s:I,s:I,s:b}", "generation", (json_int_t)r.generation, "applied",
+			 (json_int_t)r.applied, "refused", (json_int_t)r.refused, "last_s",
+			 (json_int_t)r.last_s, "last_applied", r.results & 1 || !r.last_s);
+}
+
+static json_t *head(struct lb_service *s, const struct lb_overview_opts *opts)
+{
+	return json_pack("{s:s,s:s?,s:i,s:s,s:I,s:i,s:I,s:I,s:o}", "version", LB_VERSION,
+			 "instance", opts->instance, "pid", (int)getpid(), "state",
+			 lb_service_is_draining(s) ? "draining" : "serving", "uptime_ms",
+			 (json_int_t)(lb_clock_ms() - lb_service_start_ms(s)), "workers",
+			 (int)lb_service_workers(s), "flows", (json_int_t)lb_service_flows(s),
+			 "access_log_dropped", (json_int_t)lb_service_log_dropped(s), "reload",
+			 reload(s));
+}
+
+static json_t *counts(const struct lb_counters *c, json_t *words)
+{
+	return json_pack("{s:I,s:I,s:I,s:o}", "connections", (json_int_t)c->connections, "bytes_up",
+			 (json_int_t)c->bytes[0], "bytes_down", (json_int_t)c->bytes[1], "refusals",
+			 words);
+}
+
+static json_t *total(const struct view *v, struct lb_counters *all)
+{
+	json_t *words = json_object();
+
+	for (size_t i = 0; i < v->rules_count; i++) {
+		if (!is_shown(v, i))
+			continue;
+		lb_account_add(all, &v->sums[i]);
+		add_refusals(words, &v->rules[i], &v->sums[i]);
+	}
+	return counts(all, words);
+}
+
+/* Flows that are on it, and how many have room; null: nobody counts them, or any number has. */
+static json_t *carrier(const struct view *v, const struct lb_carrier *c, uint64_t bytes)
+{
+	struct lb_graft_table *table = lb_service_graft_table(v->service);
+	enum lb_why why = LB_WHY_NONE;
+	json_t *flows = json_null(), *max = json_null();
+	uint64_t room;
+
+	if (c->id == LB_CARRIER_SOCKMAP) {
+		why = lb_service_kernel(v->service)->why;
+		flows = number(lb_service_sockmap_flows(v->service, &room));
+		max = number(room);
+	} else if (c->id == LB_CARRIER_GRAFT) {
+		if (!table)
+			why = lb_service_graft(v->service)->why;
+		flows = number(lb_service_grafts(v->service));
+		max = number(table ? lb_graft_table_pairs(table) : 0);
+	}
+	return json_pack("{s:s,s:b,s:s,s:o,s:o,s:I}", "carrier", c->name, "in_service",
+			 c->id != LB_CARRIER_GRAFT ? why == LB_WHY_NONE : table != NULL, "why",
+			 lb_why_word(why), "flows", flows, "flows_max", max, "bytes",
+			 (json_int_t)bytes);
+}
+
+static json_t *rule(const struct lb_rule *rule, const struct lb_counters *c)
+{
+	char listen[LB_ADDR_STR_MAX];
+	json_t *words = json_object(), *row;
+	uint32_t all, eligible;
+
+	lb_pool_count(rule->pool, &all, &eligible);
+	add_refusals(words, rule, c);
+	row = counts(c, words);
+	if (row &&
+	    json_object_update_new(
+		    row, json_pack("{s:s,s:s,s:I,s:I,s:i,s:i,s:{s:I,s:I,s:I}}", "rule",
+				   rule->config->name, "listen",
+				   lb_addr_format(&rule->config->listen, listen), "flows",
+				   (json_int_t)c->active, "queued",
+				   (json_int_t)lb_select_waiting(rule->select), "backends",
+				   (int)all, "backends_eligible", (int)eligible, "carrier_bytes",
+				   "relay", (json_int_t)c->carrier_bytes[LB_CARRIER_RELAY],
+				   "sockmap", (json_int_t)c->carrier_bytes[LB_CARRIER_SOCKMAP],
+				   "graft", (json_int_t)c->carrier_bytes[LB_CARRIER_GRAFT]))) {
+		json_decref(row);
+		return NULL;
+	}
+	return row;
+}
+
+static json_int_t read_count(const uint64_t *counter)
+{
+	return (json_int_t)__atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static json_t *backend(const struct lb_rule *rule, const struct lb_backend *b)
+{
+	const struct lb_backend_counts *c = &b->counts;
+	char addr[LB_ADDR_STR_MAX], state[LB_BACKEND_STATE_MAX];
+	uint8_t out = __atomic_load_n(&b->out, __ATOMIC_RELAXED);
+
+	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "rule",
+			 rule->config->name, "backend", b->config->addr, "address",
+			 lb_addr_format(&b->addr, addr), "state",
+			 lb_backend_state_format(out, state), "eligible", !out, "backup", b->backup,
+			 "weight", (json_int_t)(b->whole_weight / LB_WEIGHT_UNIT), "flows",
+			 read_count(&b->active), "limit", (json_int_t)b->limit, "connections",
+			 read_count(&c->connections), "connect_failures",
+			 read_count(&c->connect_failures), "checks", read_count(&c->checks),
+			 "check_failures", read_count(&c->check_failures), "bytes_up",
+			 read_count(&c->bytes[0]), "bytes_down", read_count(&c->bytes[1]));
+}
+
+/* --- writing ---------------------------------------------------------------------------------- */
+
+static void write_rules(struct view *v)
+{
+	lb_admin_text_begin_list(v->text, "rules");
+	for (size_t i = 0; i < v->rules_count; i++)
+		if (is_shown(v, i) && take_row(v))
+			lb_admin_text_add(v->text, rule(&v->rules[i], &v->sums[i]));
+	lb_admin_text_end_list(v->text);
+}
+
+static int write_backends_of(struct view *v, const struct lb_rule *rule)
+{
+	struct lb_backend **all = NULL;
+	uint32_t count = 0;
+	int err = lb_pool_snapshot(rule->pool, &all, &count);
+
+	for (uint32_t i = 0; i < count && !err; i++)
+		if (take_row(v))
+			lb_admin_text_add(v->text, backend(rule, all[i]));
+	lb_pool_snapshot_free(&all, count);
+	return err;
+}
+
+static int write_all(struct view *v)
+{
+	struct lb_counters all = {0};
+	int err = 0;
+
+	lb_admin_text_add_member(v->text, "total", total(v, &all));
+	lb_admin_text_begin_list(v->text, "carriers");
+	for (size_t i = 0; i < LB_ARRAY_SIZE(carriers); i++)
+		lb_admin_text_add(v->text,
+				  carrier(v, carriers[i], all.carrier_bytes[carriers[i]->id]));
+	lb_admin_text_end_list(v->text);
+	write_rules(v);
+	lb_admin_text_begin_list(v->text, "backends");
+	for (size_t i = 0; i < v->rules_count && !err; i++)
+		if (is_shown(v, i))
+			err = write_backends_of(v, &v->rules[i]);
+	lb_admin_text_end_list(v->text);
+	lb_admin_text_add_member(v->text, "left_out", number(v->left_out));
+	lb_admin_text_end(v->text);
+	return err;
+}
+
+int lb_overview_write(struct lb_admin_text *t, struct lb_service *s,
+		      const struct lb_overview_opts *opts)
+{
+	LB_AUTO_FREE struct lb_counters *sums = NULL;
+	struct view v = {.text = t, .service = s, .opts = opts};
+	json_t *first = head(s, opts);
+	int err = -ENOMEM;
+
+	if (!first)
+		return err;
+	lb_admin_text_begin(t, first);
+	lb_service_hold(s);
+	v.rules_count = lb_service_rules(s, &v.rules);
+	v.sums = sums = calloc(v.rules_count + 1, sizeof(*sums));
+	if (sums)
+		err = lb_service_collect(s, sums);
+	if (!err)
+		err = write_all(&v);
+	lb_service_let_go(s);
+	return err;
+}
