@@ -41,7 +41,7 @@ PYTHON  ?= /usr/bin/python3
 PREFIX  ?= /usr/local
 VERSION := $(shell cat VERSION)
 
-PKGS := libbpf libxdp libcrypto libssl yaml-0.1 libcap-ng libmicrohttpd libmnl libcares jansson
+PKGS := libbpf libxdp libcrypto libssl yaml-0.1 libcap-ng libmicrohttpd libmnl libcares jansson ncursesw
 ARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
 
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * lbctl: asks a running daemon through its admin socket, and shows what it says. Options and exit
- * codes only; the conversation is in lbctl/ask.c, the tables in lbctl/show.c.
+ * codes only; the conversation is in lbctl/ask.c, the tables in lbctl/show.c, `top` in lbctl/top.c.
  */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "config/units.h"
 #include "tools/lbctl/ask.h"
 #include "tools/lbctl/show.h"
+#include "tools/lbctl/top.h"
 
 enum exit_code {
 	EXIT_FINE = 0,
@@ -35,8 +37,15 @@ enum {
 	OPT_OVER,
 	OPT_DEADLINE,
 	OPT_DRY_RUN,
+	/* .. and those that do not. */
+	OPT_EVERY,
+	OPT_ONCE,
 	OPT_MAX_
 };
+
+#define TOP_EVERY_MS  2000u
+#define TOP_EVERY_MIN 500u
+#define TOP_EVERY_MAX 10000u
 
 #define BIT(option) (1u << ((option)-OPT_RULE))
 
@@ -54,6 +63,8 @@ static const struct option options[] = {
 	{"over", required_argument, NULL, OPT_OVER},
 	{"deadline", required_argument, NULL, OPT_DEADLINE},
 	{"dry-run", no_argument, NULL, OPT_DRY_RUN},
+	{"every", required_argument, NULL, OPT_EVERY},
+	{"once", no_argument, NULL, OPT_ONCE},
 	{NULL, 0, NULL, 0},
 };
 
@@ -63,7 +74,7 @@ static const struct {
 	bool time;
 } words[] = {
 	{"rule"},          {"backend"},           {"client"},  {"carrier"}, {"sort"}, {"limit"},
-	{"over_ms", true}, {"deadline_ms", true}, {"dry_run"},
+	{"over_ms", true}, {"deadline_ms", true}, {"dry_run"}, {NULL},      {NULL},
 };
 _Static_assert(LB_ARRAY_SIZE(words) == OPT_MAX_ - OPT_RULE, "in the order of the options");
 
@@ -92,6 +103,8 @@ static const struct command {
 	{"log", "LEVEL", 1, 0, lb_show_log, "error, warn, info or debug, until the next start"},
 	{"reload", "", 0, BIT(OPT_DRY_RUN), lb_show_reload,
 	 "reads the configuration again: all of it comes into force, or nothing"},
+	{"top", "", 0, BIT(OPT_RULE) | BIT(OPT_LIMIT) | BIT(OPT_EVERY) | BIT(OPT_ONCE),
+	 lb_show_nothing, "all of it, live: what moves, who is refused, who is slow"},
 	{"metrics", "", 0, 0, lb_show_metrics, "what Prometheus gets"},
 	{"version", "", 0, 0, lb_show_version, "of both"},
 };
@@ -118,6 +131,11 @@ static const char usage_options[] =
 	"reload:\n"
 	"  --dry-run          only tell what would change\n"
 	"\n"
+	"top:\n"
+	"  --every TIME       from look to look, 500ms to 10s (default 2s; h shows the keys)\n"
+	"  --once             one look as text, without a terminal; also -b\n"
+	"  --rule NAME        this rule alone; --limit N: so many rows of each table (10)\n"
+	"\n"
 	"Exit codes: 0 fine, 1 refused, 2 usage, 3 the daemon cannot be reached.\n";
 
 static void print_usage(FILE *out)
@@ -139,6 +157,7 @@ struct call {
 	bool json, help;
 	const char *values[OPT_MAX_ - OPT_RULE];
 	struct lb_ask ask;
+	struct lb_top_opts top;
 };
 
 static int refuse(const char *what, const char *why)
@@ -162,6 +181,10 @@ static int take_option(struct call *c, int option)
 	case OPT_HELP:
 		c->help = true;
 		return 0;
+	case 'b':
+		option = OPT_ONCE;
+		/* fall through */
+	case OPT_ONCE:
 	case OPT_DRY_RUN:
 		c->values[option - OPT_RULE] = "yes";
 		return 0;
@@ -200,6 +223,8 @@ static int add_options(struct call *c)
 			continue;
 		if (!(c->command->options & 1u << i))
 			return refuse(c->command->name, " does not take such an option");
+		if (!words[i].key)
+			continue;
 		if (words[i].time)
 			err = add_time(c, words[i].key, c->values[i]);
 		else
@@ -220,11 +245,49 @@ static int find_command(struct call *c, const char *name)
 	return c->command ? 0 : refuse(name, ": no such command");
 }
 
+static bool is_top(const struct call *c)
+{
+	return !strcmp(c->command->name, "top");
+}
+
+static int parse_number(const char *text, size_t most, size_t *ret)
+{
+	unsigned long n;
+	char *end;
+
+	errno = 0;
+	n = strtoul(text, &end, 10);
+	if (errno || *end || *text < '0' || *text > '9' || !n || n > most)
+		return refuse(text, ": expected a number of rows");
+	*ret = n;
+	return 0;
+}
+
+/* With --json it is a request like others, and what it would show comes as it is. */
+static int parse_top(struct call *c)
+{
+	const char *every = c->values[OPT_EVERY - OPT_RULE],
+		   *rows = c->values[OPT_LIMIT - OPT_RULE];
+	uint64_t ms = TOP_EVERY_MS;
+
+	for (size_t i = 0; i < LB_ARRAY_SIZE(words); i++)
+		if (c->values[i] && (c->json || !(c->command->options & 1u << i)))
+			return refuse(c->command->name, " does not take such an option");
+	if (every && (lb_units_parse_ms(every, &ms) || ms < TOP_EVERY_MIN || ms > TOP_EVERY_MAX))
+		return refuse(every, ": expected a time from 500ms to 10s");
+	c->top = (struct lb_top_opts){.rule = c->values[0 /* --rule */],
+				      .interval_ms = (uint32_t)ms,
+				      .once = c->values[OPT_ONCE - OPT_RULE],
+				      .rows = 10};
+	lb_ask_add(&c->ask, "overview");
+	return rows ? parse_number(rows, 1000, &c->top.rows) : 0;
+}
+
 static int parse(struct call *c, int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0)
+	while ((option = getopt_long(argc, argv, "b", options, NULL)) >= 0)
 		if (take_option(c, option))
 			return -EINVAL;
 	if (c->help)
@@ -236,6 +299,8 @@ static int parse(struct call *c, int argc, char **argv)
 	if (argc - optind != c->command->needed)
 		return *c->command->needs ? refuse("expected ", c->command->needs)
 					  : refuse(c->command->name, " takes nothing more");
+	if (is_top(c))
+		return parse_top(c);
 	lb_ask_add(&c->ask, c->command->name);
 	while (optind < argc)
 		lb_ask_add(&c->ask, argv[optind++]);
@@ -269,6 +334,20 @@ static enum exit_code show(const struct call *c, const char *text, size_t len)
 	return code;
 }
 
+static enum exit_code run_top(const struct call *c, const char *path)
+{
+	static const enum exit_code codes[] = {
+		[LB_TOP_DONE] = EXIT_FINE,
+		[LB_TOP_REFUSED] = EXIT_REFUSED,
+		[LB_TOP_UNREACHABLE] = EXIT_UNREACHABLE,
+		[LB_TOP_NO_TERMINAL] = EXIT_USAGE,
+	};
+	struct lb_top_opts opts = c->top;
+
+	opts.path = path;
+	return codes[lb_top_run(&opts)];
+}
+
 static enum exit_code run(struct call *c)
 {
 	LB_AUTO_FREE char *reply = NULL;
@@ -282,6 +361,8 @@ static enum exit_code run(struct call *c)
 	else
 		(void)snprintf(path, sizeof(path), "/run/layer4-lb%s%s/admin.sock",
 			       c->instance ? "-" : "", c->instance ? c->instance : "");
+	if (is_top(c) && !c->json)
+		return run_top(c, path);
 	fd = lb_ask_connect(path);
 	err = fd < 0 ? fd : lb_ask_send(fd, &c->ask, &reply, &len);
 	if (err) {

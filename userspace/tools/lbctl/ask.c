@@ -56,7 +56,7 @@ void lb_ask_add_option(struct lb_ask *a, const char *key, const char *value)
 	put_quoted(a, value);
 }
 
-int lb_ask_connect(const char *path)
+static int connect_to(const char *path, int flags)
 {
 	const struct timeval patience = {.tv_sec = PATIENCE_S};
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -65,12 +65,22 @@ int lb_ask_connect(const char *path)
 	if (strlen(path) >= sizeof(addr.sun_path))
 		return -ENAMETOOLONG;
 	memcpy(addr.sun_path, path, strlen(path));
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
 	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) ||
 	    connect(fd, (const struct sockaddr *)&addr, sizeof(addr)))
 		return -errno;
 	return LB_TAKE_FD(fd);
+}
+
+int lb_ask_connect(const char *path)
+{
+	return connect_to(path, 0);
+}
+
+int lb_ask_connect_now(const char *path)
+{
+	return connect_to(path, SOCK_NONBLOCK);
 }
 
 static int send_all(int fd, const char *bytes, size_t len)

@@ -20,6 +20,8 @@ void lb_ask_add_option(struct lb_ask *a, const char *key, const char *value);
 
 /* A connection to the socket at <path>: a descriptor, or -errno. */
 int lb_ask_connect(const char *path);
+/* One that never blocks, nor does this: -EAGAIN when others wait to be let in. */
+int lb_ask_connect_now(const char *path);
 /*
  * Sends it and waits for the whole line, at most a minute. *reply, to be freed, has no newline. 0
  * or -errno: -EPIPE when the daemon went away in the middle of it.

@@ -12,7 +12,7 @@ _lbctl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local commands="status backends flows drain undrain weight disable enable kill log reload
-		metrics version"
+		metrics top version"
 	local -a connection=() words=()
 	local i word IFS=$' \t\n'
 
@@ -23,7 +23,8 @@ _lbctl()
 		word=${words[i]}
 		case $word in
 		--socket | --instance) connection+=("$word" "${words[++i]}") ;;
-		--rule | --backend | --client | --carrier | --sort | --limit | --over | --deadline) ((i++)) ;;
+		--rule | --backend | --client | --carrier | --sort | --limit | --over | --deadline | \
+			--every) ((i++)) ;;
 		-*) ;;
 		*) said+=("$word") ;;
 		esac
@@ -33,6 +34,7 @@ _lbctl()
 	--carrier) mapfile -t COMPREPLY < <(compgen -W "relay sockmap graft" -- "$cur"); return ;;
 	--sort) mapfile -t COMPREPLY < <(compgen -W "age idle bytes rate rtt backlog" -- "$cur"); return ;;
 	--deadline) mapfile -t COMPREPLY < <(compgen -W "30s 5min 1h never" -- "$cur"); return ;;
+	--every) mapfile -t COMPREPLY < <(compgen -W "500ms 1s 2s 5s 10s" -- "$cur"); return ;;
 	--instance | --client | --limit | --over) return ;;
 	esac
 	IFS=$'\n'
@@ -42,7 +44,7 @@ _lbctl()
 	*:-*)
 		IFS=$' \t\n'
 		mapfile -t COMPREPLY < <(compgen -W "--socket --instance --json --help --rule --backend
-			--client --carrier --sort --limit --over --deadline --dry-run" -- "$cur")
+			--client --carrier --sort --limit --over --deadline --dry-run --every --once" -- "$cur")
 		;;
 	*)
 		case ${#said[@]}:${said[0]-} in
