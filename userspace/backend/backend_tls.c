@@ -28,7 +28,8 @@ struct slot {
 };
 
 struct lb_backend_tls {
-	const struct lb_backend_tls_config *config;
+	uint32_t holders; /* atomic */
+	char *name;       /* asked for and verified; NULL: the backend's own */
 	SSL_CTX *ctx;
 	pthread_mutex_t lock;
 	struct slot slots[SLOTS]; /* under the lock */
@@ -89,16 +90,24 @@ static void resume(struct lb_backend_tls *tls, SSL *ssl, uint64_t key)
 	SSL_SESSION_free(session);
 }
 
-static int set_trust(struct lb_backend_tls *tls, bool verify, struct lb_tls_problem *problem)
+/* The file with the authorities; NULL: where OpenSSL looks by itself. */
+static const char *authorities(const struct lb_backend_tls_config *config)
 {
-	const struct lb_backend_tls_config *config = tls->config;
-	const char *ca = config->ca;
+	if (config->ca)
+		return config->ca;
+	if (!getenv(X509_get_default_cert_file_env()) && !access(SYSTEM_CA, R_OK))
+		return SYSTEM_CA;
+	return NULL;
+}
+
+static int set_trust(struct lb_backend_tls *tls, const struct lb_backend_tls_config *config,
+		     bool verify, struct lb_tls_problem *problem)
+{
+	const char *ca = authorities(config);
 
 	if (!verify)
 		return 0;
 	SSL_CTX_set_verify(tls->ctx, SSL_VERIFY_PEER, NULL);
-	if (!ca && !getenv(X509_get_default_cert_file_env()) && !access(SYSTEM_CA, R_OK))
-		ca = SYSTEM_CA;
 	if (ca)
 		return lb_tls_context_trust(tls->ctx, "ca", ca, "crl", config->crl, problem);
 	if (SSL_CTX_set_default_verify_paths(tls->ctx) != 1)
@@ -116,23 +125,30 @@ int lb_backend_tls_new(struct lb_backend_tls **ret, const struct lb_backend_tls_
 
 	if (!tls)
 		return -ENOMEM;
+	tls->holders = 1;
 	pthread_mutex_init(&tls->lock, NULL);
-	tls->config = config;
+	tls->name = config->name ? strdup(config->name) : NULL;
 	tls->ctx = lb_tls_context_new(TLS_client_method());
 	pthread_once(&once, find_index);
-	if (!tls->ctx || key_index < 0)
+	if (!tls->ctx || key_index < 0 || (config->name && !tls->name))
 		return -ENOMEM;
 	SSL_CTX_set_app_data(tls->ctx, tls);
 	SSL_CTX_set_session_cache_mode(tls->ctx,
 				       SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
 	SSL_CTX_sess_set_new_cb(tls->ctx, keep_session);
-	err = set_trust(tls, verify, problem);
+	err = set_trust(tls, config, verify, problem);
 	if (!err && config->client_cert)
 		err = lb_tls_context_identify(tls->ctx, &own, problem);
 	if (err)
 		return err;
 	*ret = LB_TAKE_PTR(tls);
 	return 0;
+}
+
+struct lb_backend_tls *lb_backend_tls_hold(struct lb_backend_tls *tls)
+{
+	__atomic_fetch_add(&tls->holders, 1, __ATOMIC_RELAXED);
+	return tls;
 }
 
 void lb_backend_tls_free(struct lb_backend_tls **ptls)
@@ -142,17 +158,29 @@ void lb_backend_tls_free(struct lb_backend_tls **ptls)
 	if (!tls)
 		return;
 	*ptls = NULL;
+	if (__atomic_sub_fetch(&tls->holders, 1, __ATOMIC_ACQ_REL))
+		return;
 	for (size_t i = 0; i < SLOTS; i++)
 		SSL_SESSION_free(tls->slots[i].session);
 	SSL_CTX_free(tls->ctx);
 	pthread_mutex_destroy(&tls->lock);
+	free(tls->name);
 	free(tls);
+}
+
+int lb_backend_tls_digest(const struct lb_backend_tls_config *config,
+			  uint8_t digest[LB_FILES_DIGEST_BYTES])
+{
+	const char *const paths[] = {config->ignore_verify ? NULL : authorities(config),
+				     config->crl, config->client_cert, config->client_key};
+
+	return lb_tls_context_digest(paths, LB_ARRAY_SIZE(paths), digest);
 }
 
 static const char *name_of(const struct lb_backend_tls *tls, const struct lb_backend *b)
 {
-	if (tls->config->name)
-		return tls->config->name;
+	if (tls->name)
+		return tls->name;
 	return b->config->tls_name ? b->config->tls_name : b->config->host;
 }
 

@@ -185,7 +185,15 @@ static void check_free(struct lb_health_check **pc)
 		return;
 	*pc = NULL;
 	free(c->request);
+	lb_backend_tls_free(&c->probe.tls);
 	free(c);
+}
+
+/* No probe is under way. In the middle of a reload <tls> may be gone; a renewal follows then. */
+static void set_tls(struct lb_health_check *c, struct lb_backend_tls *tls)
+{
+	lb_backend_tls_free(&c->probe.tls);
+	c->probe.tls = c->config->tls && tls ? lb_backend_tls_hold(tls) : NULL;
 }
 
 static void set_address(struct lb_health_check *c)
@@ -210,8 +218,8 @@ int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config
 	c->config = &rule->health_check;
 	c->probe = (struct lb_probe){.loop = h->opts.loop, .config = c->config};
 	c->probe.done = on_done;
-	c->probe.tls = rule->health_check.tls ? tls : NULL;
 	c->probe.backend = b;
+	set_tls(c, tls);
 	set_address(c);
 	err = build_request(c, rule->proxy_protocol);
 	if (err)
@@ -254,12 +262,13 @@ static void give_up(struct lb_health_check *c)
 }
 
 int lb_health_checks_renew(struct lb_health_check *c, const struct lb_rule_config *rule,
-			   bool changed)
+			   struct lb_backend_tls *tls, bool changed)
 {
 	c->config = c->probe.config = c->probe.answer.config = &rule->health_check;
 	if (!changed)
 		return 0;
 	give_up(c);
+	set_tls(c, tls);
 	set_address(c);
 	lb_timer_start(c->all->opts.loop, &c->timer, 0);
 	return build_request(c, rule->proxy_protocol);

@@ -39,8 +39,8 @@ struct lb_health_checks_opts {
 /* 0 or -errno. Any thread, before the loop runs. */
 int lb_health_checks_new(struct lb_health_checks **ret, const struct lb_health_checks_opts *opts);
 /*
- * Checks <b> as <rule> says, at once for the first time; both, and <tls>, with which checks over
- * TLS are made, outlive the check. 0 or -ENOMEM.
+ * Checks <b> as <rule> says, at once for the first time; both outlive the check. <tls>, with which
+ * checks over TLS are made, is held. 0 or -ENOMEM.
  * The loop's thread, or before it runs.
  */
 int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config *rule,
@@ -49,11 +49,11 @@ int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config
 /*
  * <rule>, which outlives the check, says from now on how it is checked; what is known of the
  * backend stays. <changed>: it says something else than before; a check under way is given up then,
- * and the next one is due at once. 0, or -ENOMEM: then what is asked is what was asked before. The
- * loop's thread.
+ * and the next one is due at once, with <tls>. 0, or -ENOMEM: then what is asked is what was asked
+ * before. The loop's thread.
  */
 int lb_health_checks_renew(struct lb_health_check *c, const struct lb_rule_config *rule,
-			   bool changed);
+			   struct lb_backend_tls *tls, bool changed);
 /* Ends it: no callback comes any more. NULL inside is fine. */
 void lb_health_checks_remove(struct lb_health_check **pc);
 /* Ends all. NULL is fine. The loop must not run any more. */

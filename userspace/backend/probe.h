@@ -27,7 +27,7 @@ struct lb_probe {
 	const char *request;
 	size_t request_len;
 	size_t clear_len;           /* so much of it goes before TLS begins: a PROXY header */
-	struct lb_backend_tls *tls; /* NULL: none is spoken; needs <backend> */
+	struct lb_backend_tls *tls; /* NULL: none is spoken; needs <backend>, outlives the probe */
 	const struct lb_backend *backend;
 	/*
 	 * Called once for every start, unless it was stopped before. <cause>: what went wrong, in a

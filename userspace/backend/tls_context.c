@@ -83,6 +83,19 @@ static const char *openssl_reason(void)
 	return text ? text : "unknown reason";
 }
 
+/* Regular files only: nobody waits for a pipe's other end, and what was read is there once more. */
+static int open_file(const char *path)
+{
+	LB_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+	return LB_TAKE_FD(fd);
+}
+
 static int read_all(int fd, struct pem *p)
 {
 	while (p->size < FILE_BYTES_MAX) {
@@ -102,8 +115,8 @@ static int read_all(int fd, struct pem *p)
 static int pem_open(struct pem *p, const char *key, const char *path,
 		    struct lb_tls_problem *problem)
 {
-	LB_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	int err = fd < 0 ? -errno : 0;
+	LB_AUTO_CLOSE int fd = open_file(path);
+	int err = fd < 0 ? fd : 0;
 
 	p->data = malloc(FILE_BYTES_MAX);
 	if (!p->data)
@@ -111,9 +124,61 @@ static int pem_open(struct pem *p, const char *key, const char *path,
 	if (!err)
 		err = read_all(fd, p);
 	if (err)
-		return complain(problem, key, "%s: cannot be read: %s", path, strerror(-err));
+		return complain(problem, key, "%s: cannot be read: %s", path,
+				err == -EINVAL ? "not a regular file" : strerror(-err));
 	p->bio = BIO_new_mem_buf(p->data, (int)p->size);
 	return p->bio ? 0 : -ENOMEM;
+}
+
+int lb_tls_context_read(const char *key, const char *path, unsigned char **data, long *size,
+			struct lb_tls_problem *problem)
+{
+	AUTO_PEM struct pem pem = {0};
+	int err = pem_open(&pem, key, path, problem);
+
+	if (err)
+		return err;
+	*data = malloc(pem.size + 1);
+	if (!*data)
+		return -ENOMEM;
+	memcpy(*data, pem.data, pem.size);
+	*size = (long)pem.size;
+	return 0;
+}
+
+static bool digest_file(EVP_MD_CTX *md, const char *path)
+{
+	LB_AUTO_CLOSE int fd = path ? open_file(path) : -ENOENT;
+	char buf[16384];
+	ssize_t n = fd < 0 ? fd : 1;
+	uint64_t size = 0;
+
+	while (n > 0 && size < FILE_BYTES_MAX) {
+		n = read(fd, buf, sizeof(buf));
+		if (n < 0 && errno == EINTR)
+			n = 1;
+		else if (n > 0 && EVP_DigestUpdate(md, buf, (size_t)n) != 1)
+			return false;
+		else if (n > 0)
+			size += (size_t)n;
+	}
+	OPENSSL_cleanse(buf, sizeof(buf));
+	/* Where one ends and the next begins, and which cannot be read. */
+	size = n < 0 ? UINT64_MAX : size;
+	return EVP_DigestUpdate(md, &size, sizeof(size)) == 1;
+}
+
+int lb_tls_context_digest(const char *const *paths, size_t count,
+			  uint8_t digest[LB_FILES_DIGEST_BYTES])
+{
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	bool good = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
+
+	for (size_t i = 0; i < count && good; i++)
+		good = digest_file(md, paths[i]);
+	good = good && EVP_DigestFinal_ex(md, digest, NULL) == 1;
+	EVP_MD_CTX_free(md);
+	return good ? 0 : -ENOMEM;
 }
 
 /* Nothing more was there; anything else is a broken file. */

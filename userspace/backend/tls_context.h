@@ -3,8 +3,8 @@
  * What both sides of TLS have in common: OpenSSL contexts with the options that hold everywhere,
  * certificates, keys and authorities from PEM files, and what went wrong in a few words.
  *
- * Contexts are made at start, before privileges are dropped, and never changed again: any thread
- * may make connections from them.
+ * A context is never changed once it is made: any thread may make connections from it. Files are
+ * read by the main thread alone, at start and when the configuration is read again.
  */
 #ifndef LB_BACKEND_TLS_CONTEXT_H
 #define LB_BACKEND_TLS_CONTEXT_H
@@ -14,6 +14,8 @@
 #include <stdint.h>
 
 #include <openssl/ssl.h>
+
+#include "config/config.h"
 
 /* Why a context cannot be made: which key of the block, and what its author should know. */
 struct lb_tls_problem {
@@ -37,8 +39,7 @@ struct lb_tls_identity {
 SSL_CTX *lb_tls_context_new(const SSL_METHOD *method);
 
 /*
- * Certificate, chain and private key. Reads the files: start only. 0; -EINVAL with *problem filled
- * in; -ENOMEM.
+ * Certificate, chain and private key. Reads the files. 0; -EINVAL with *problem filled in; -ENOMEM.
  */
 int lb_tls_context_identify(SSL_CTX *ctx, const struct lb_tls_identity *files,
 			    struct lb_tls_problem *problem);
@@ -48,6 +49,20 @@ int lb_tls_context_identify(SSL_CTX *ctx, const struct lb_tls_identity *files,
  */
 int lb_tls_context_trust(SSL_CTX *ctx, const char *ca_key, const char *ca, const char *crl_key,
 			 const char *crl, struct lb_tls_problem *problem);
+
+/*
+ * What <path> holds, as it is: *data to be freed, and nothing secret. 0; -EINVAL with *problem
+ * filled in, <key> its key; -ENOMEM.
+ */
+int lb_tls_context_read(const char *key, const char *path, unsigned char **data, long *size,
+			struct lb_tls_problem *problem);
+
+/*
+ * One number for what <paths> hold, NULLs among them, and for which of them cannot be read: two
+ * that are equal have the same files behind them. 0 or -ENOMEM.
+ */
+int lb_tls_context_digest(const char *const *paths, size_t count,
+			  uint8_t digest[LB_FILES_DIGEST_BYTES]);
 
 /*
  * After the handshake: counts <ssl>'s control messages (KeyUpdate, new tickets) in *control, which

@@ -131,15 +131,20 @@ struct lb_queue_config {
 	uint64_t timeout_ms;
 };
 
+/* Of what files held when they were judged. */
+#define LB_FILES_DIGEST_BYTES 32u
+
 struct lb_certificate_config {
 	char *cert;
 	char *key;
+	char *ocsp; /* NULL: nothing is stapled */
 };
 
 struct lb_tls_config {
 	bool enabled;
 	char *cert; /* NULL when only <certificates> are given */
 	char *key;
+	char *ocsp;
 	struct lb_certificate_config *certificates; /* chosen by SNI */
 	size_t certificates_count;
 	enum lb_tls_version min_version;
@@ -151,6 +156,7 @@ struct lb_tls_config {
 	char *client_crl;
 	enum lb_client_auth client_auth;
 	bool session_tickets;
+	uint8_t files[LB_FILES_DIGEST_BYTES]; /* by lb_config_load_with()'s judge */
 };
 
 struct lb_backend_tls_config {
@@ -161,6 +167,7 @@ struct lb_backend_tls_config {
 	char *name; /* NULL: the backend's tls_name, else its host */
 	char *client_cert;
 	char *client_key;
+	uint8_t files[LB_FILES_DIGEST_BYTES]; /* as above */
 };
 
 struct lb_rate_limit_config {
@@ -320,9 +327,9 @@ int lb_config_load(struct lb_config **ret, const char *path, struct lb_config_no
 
 /*
  * Judges what the file points at: certificates, keys. <root> is where everything stands. Adds to
- * <notices>.
+ * <notices>, and says in <config> what it has seen.
  */
-typedef void (*lb_config_judge)(const struct lb_config *config, const struct lb_yaml_node *root,
+typedef void (*lb_config_judge)(struct lb_config *config, const struct lb_yaml_node *root,
 				struct lb_config_notices *notices);
 /* The same, and with <judge> after everything else was found acceptable. */
 int lb_config_load_with(struct lb_config **ret, const char *path, lb_config_judge judge,

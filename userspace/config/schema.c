@@ -212,6 +212,8 @@ static const struct lb_schema_key certificate_keys[] = {
 	 .help = "PEM file: certificate and chain."},
 	{"key", STRING(lb_certificate_config, key), RANGE(1, PATH_BYTES), REQUIRED,
 	 .help = "PEM file: its private key."},
+	{"ocsp", STRING(lb_certificate_config, ocsp), RANGE(1, PATH_BYTES),
+	 .help = "DER file: an OCSP response for it, stapled while it is valid."},
 };
 static const struct lb_schema_block certificate_block = {KEYS(certificate_keys)};
 
@@ -222,6 +224,8 @@ static const struct lb_schema_key tls_keys[] = {
 	 .help = "PEM file: the default certificate and its chain."},
 	{"key", STRING(lb_tls_config, key), RANGE(1, PATH_BYTES),
 	 .help = "PEM file: the private key of `cert`."},
+	{"ocsp", STRING(lb_tls_config, ocsp), RANGE(1, PATH_BYTES),
+	 .help = "DER file: an OCSP response for `cert`, stapled while it is valid."},
 	{"certificates", .type = LB_SCHEMA_BLOCK, .block = &certificate_block,
 	 LIST(lb_tls_config, certificates, struct lb_certificate_config), ITEMS(0, 4096),
 	 .help = "Further certificates, chosen by the name the client asks for (SNI)."},

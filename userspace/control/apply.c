@@ -28,7 +28,8 @@
 struct target {
 	struct lb_rule *rule; /* its place */
 	const struct lb_rule_config *config;
-	struct lb_admission_change admission; /* when it is not added */
+	struct lb_admission_change admission; /* when it is not added .. */
+	struct lb_tls_change tls;             /* .. likewise */
 	bool added;
 	bool listens_anew;              /* nobody hands it listeners: <listeners> are its own */
 	struct lb_listener **listeners; /* by worker */
@@ -157,13 +158,15 @@ static int prepare_target(struct plan *p, struct target *t, struct lb_backends_c
 			  const struct lb_rule_config *config)
 {
 	struct lb_rule *rule = find_rule(p->s, config->name);
+	int err;
 
 	*change = (struct lb_backends_change){.rule = rule, .config = config};
 	t->config = config;
 	t->rule = rule;
 	if (rule) {
-		change->checks_changed = checks_change(rule->config, config);
-		return lb_admission_prepare(&t->admission, rule, config);
+		err = lb_tls_prepare(&t->tls, rule, config);
+		change->checks_changed = t->tls.checks || checks_change(rule->config, config);
+		return err ? err : lb_admission_prepare(&t->admission, rule, config);
 	}
 	rule = find_place(p);
 	if (!rule) {
@@ -411,6 +414,7 @@ static void commit(struct plan *p)
 			commit_added(p, t);
 		else
 			commit_limits(p, t);
+		lb_tls_commit(&t->tls, t->rule);
 		if (t->added)
 			lb_admission_add(s->admission, t->rule, t->config);
 		else
@@ -448,6 +452,7 @@ static void plan_fini(struct plan *p)
 			lb_listener_free(&t->listeners[w]);
 		free(t->listeners);
 		lb_admission_change_fini(&t->admission);
+		lb_tls_change_fini(&t->tls);
 	}
 	free(p->targets);
 	free(p->changes);

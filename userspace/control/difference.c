@@ -38,11 +38,15 @@ static const char *const live[] = {
 	"deny_list_file",
 	"acl_cut_existing",
 	"rate_limit",
+	"tls",
+	"backend_tls",
 };
 
 /* Keys that a rule which comes later may not have, unless they say nothing. */
 static const char *const only_at_start[] = {
-	"same_host_bypass", "tls", "backend_tls", "sni", "bandwidth_limit",
+	"same_host_bypass",
+	"sni",
+	"bandwidth_limit",
 };
 
 struct walk {
@@ -178,19 +182,12 @@ static void walk_backends(struct walk *w, const struct lb_rule_config *was,
 
 /* --- rules ------------------------------------------------------------------------------------ */
 
-static bool checks_by_tls(const struct lb_rule_config *rule)
-{
-	return rule->health_check.enabled && rule->health_check.tls;
-}
-
 /* What would have to begin or to end, and cannot while flows are there that know nothing of it. */
 static bool is_switched(const struct lb_schema_key *key, const struct lb_rule_config *was,
 			const struct lb_rule_config *is)
 {
 	if (!strcmp(key->name, "client_connection_limit"))
 		return !was->client_connection_limit != !is->client_connection_limit;
-	if (!strcmp(key->name, "health_check"))
-		return checks_by_tls(was) != checks_by_tls(is);
 	if (!strcmp(key->name, "bandwidth_limit"))
 		return lb_bandwidth_limit_is_set(&was->bandwidth_limit) !=
 		       lb_bandwidth_limit_is_set(&is->bandwidth_limit);
@@ -214,6 +211,20 @@ static void walk_list_file(struct walk *w, const char *key, const struct lb_pref
 			.kind = w->kind, .rule = w->rule, .key = key, .was = before, .is = after});
 }
 
+/* Of files that have the names they had. */
+static void walk_tls_files(struct walk *w, const char *block, const uint8_t *was, const uint8_t *is,
+			   bool tell)
+{
+	if (!tell || !memcmp(was, is, LB_FILES_DIGEST_BYTES))
+		return;
+	w->kind = LB_DIFFERENCE_CHANGED;
+	w->tell(w->arg, &(struct lb_difference){.kind = w->kind,
+						.rule = w->rule,
+						.key = block,
+						.was = "the files as they were",
+						.is = "files that have changed"});
+}
+
 static void walk_rule(struct walk *w, const struct lb_rule_config *was,
 		      const struct lb_rule_config *is)
 {
@@ -233,6 +244,11 @@ static void walk_rule(struct walk *w, const struct lb_rule_config *was,
 	}
 	walk_list_file(w, "allow_list_file", &was->allow_file, &is->allow_file);
 	walk_list_file(w, "deny_list_file", &was->deny_file, &is->deny_file);
+	/* Where the block says something else, that has been told already. */
+	walk_tls_files(w, "tls", was->tls.files, is->tls.files,
+		       lb_difference_is_same(was, is, "tls"));
+	walk_tls_files(w, "backend_tls", was->backend_tls.files, is->backend_tls.files,
+		       lb_difference_is_same(was, is, "backend_tls"));
 	w->rule = NULL;
 }
 
@@ -246,12 +262,6 @@ static void tell_added(struct walk *w, const struct lb_rule_config *is)
 						.key = "",
 						.was = "",
 						.is = listen});
-	if (checks_by_tls(is))
-		w->tell(w->arg, &(struct lb_difference){.kind = LB_DIFFERENCE_REFUSED,
-							.rule = is->name,
-							.key = "health_check.tls",
-							.was = "",
-							.is = "true"});
 	for (size_t i = 0; i < LB_ARRAY_SIZE(only_at_start); i++) {
 		const struct lb_schema_key *key = lb_schema_find(rule_block(), only_at_start[i]);
 

@@ -344,7 +344,7 @@ static int renew_checks(struct watched *w, bool changed)
 		return 0;
 	}
 	if (w->check)
-		return lb_health_checks_renew(w->check, config, changed);
+		return lb_health_checks_renew(w->check, config, w->rule->check_tls, changed);
 	return lb_health_checks_add(w->health->checks, config, w->rule->check_tls, w->backend, w,
 				    &w->check);
 }

@@ -199,6 +199,14 @@ static void tls(const struct view *v)
 		if (v->rules[r].tls)
 			row(v, "l4lb_tls_certificate_expiry_seconds", r, NULL, NULL,
 			    (uint64_t)lb_tls_expiry(v->rules[r].tls));
+	head(v, "l4lb_tls_ocsp_expiry_seconds", "gauge",
+	     "When the first of the rule's OCSP responses expires, seconds since 1970.");
+	for_each_rule (v, r) {
+		int64_t end = v->rules[r].tls ? lb_tls_staple_end(v->rules[r].tls) : 0;
+
+		if (end && end != INT64_MAX)
+			row(v, "l4lb_tls_ocsp_expiry_seconds", r, NULL, NULL, (uint64_t)end);
+	}
 }
 
 /* Where one stands in the counters of a rule. */

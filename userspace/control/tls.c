@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "config/yaml.h"
+#include "control/difference.h"
 #include "flow/tls.h"
 
 #define DAY_S          86400
@@ -59,7 +60,19 @@ static void warn_of_expiry(struct lb_config_notices *notices, const struct place
 	complain(notices, place, LB_CONFIG_WARNING, &problem);
 }
 
-static void judge_rule(const struct lb_rule_config *rule, struct place place,
+static void warn_of_staple(struct lb_config_notices *notices, const struct place *place,
+			   int64_t end)
+{
+	struct lb_tls_problem problem = LB_TLS_PROBLEM_NONE;
+
+	if (!end || end > (int64_t)time(NULL))
+		return;
+	snprintf(problem.text, sizeof(problem.text),
+		 "an OCSP response has expired: it is not sent any more");
+	complain(notices, place, LB_CONFIG_WARNING, &problem);
+}
+
+static void judge_rule(struct lb_rule_config *rule, struct place place,
 		       struct lb_config_notices *notices)
 {
 	LB_AUTO(lb_tls_free) struct lb_tls *tls = NULL;
@@ -67,10 +80,17 @@ static void judge_rule(const struct lb_rule_config *rule, struct place place,
 	struct lb_tls_problem problem = LB_TLS_PROBLEM_NONE;
 
 	place.block = "tls";
-	if (rule->tls.enabled && lb_tls_new(&tls, rule, &problem) == -EINVAL)
+	/* Before they are read: what changes in between is another file at the next reload. */
+	if ((rule->tls.enabled && lb_tls_digest(&rule->tls, rule->tls.files)) ||
+	    (rule->backend_tls.enabled &&
+	     lb_backend_tls_digest(&rule->backend_tls, rule->backend_tls.files)))
+		notices->out_of_memory = true;
+	if (rule->tls.enabled && lb_tls_new(&tls, rule, NULL, &problem) == -EINVAL)
 		complain(notices, &place, LB_CONFIG_ERROR, &problem);
-	if (tls)
+	if (tls) {
 		warn_of_expiry(notices, &place, lb_tls_expiry(tls));
+		warn_of_staple(notices, &place, lb_tls_staple_end(tls));
+	}
 	place.block = "backend_tls";
 	problem = LB_TLS_PROBLEM_NONE;
 	if (rule->backend_tls.enabled &&
@@ -79,7 +99,7 @@ static void judge_rule(const struct lb_rule_config *rule, struct place place,
 		complain(notices, &place, LB_CONFIG_ERROR, &problem);
 }
 
-void lb_tls_judge(const struct lb_config *config, const struct lb_yaml_node *root,
+void lb_tls_judge(struct lb_config *config, const struct lb_yaml_node *root,
 		  struct lb_config_notices *notices)
 {
 	const struct lb_yaml_node *rules = lb_yaml_get(root, "rules");
@@ -91,42 +111,60 @@ void lb_tls_judge(const struct lb_config *config, const struct lb_yaml_node *roo
 
 /* --- making ----------------------------------------------------------------------------------- */
 
-static int build_backend(struct lb_rule *rule, const struct lb_rule_config *of,
+static bool checks_by_tls(const struct lb_rule_config *config)
+{
+	return config->health_check.enabled && config->health_check.tls;
+}
+
+static int build_backend(struct lb_backend_tls **ret, const struct lb_rule_config *of,
 			 struct lb_tls_problem *problem)
 {
 	const struct lb_backend_tls_config *config = &of->backend_tls;
 
 	if (config->ignore_verify)
 		lb_warn("rule %s: backend_tls.ignore_verify: backends are not verified", of->name);
-	return lb_backend_tls_new(&rule->backend_tls, config, !config->ignore_verify, problem);
+	return lb_backend_tls_new(ret, config, !config->ignore_verify, problem);
 }
 
 /* Where flows speak no TLS nobody has said whom to believe: that TLS is spoken is what counts. */
-static int build_check(struct lb_rule *rule, const struct lb_rule_config *of,
+static int build_check(struct lb_backend_tls **ret, const struct lb_rule_config *of,
 		       struct lb_tls_problem *problem)
 {
 	static const struct lb_backend_tls_config any;
 	const struct lb_backend_tls_config *config = &of->backend_tls;
 
 	if (!config->enabled)
-		return lb_backend_tls_new(&rule->check_tls, &any, false, problem);
-	return lb_backend_tls_new(&rule->check_tls, config, !config->ignore_verify, problem);
+		return lb_backend_tls_new(ret, &any, false, problem);
+	return lb_backend_tls_new(ret, config, !config->ignore_verify, problem);
 }
 
-int lb_tls_build(struct lb_rule *rule, const struct lb_rule_config *config)
+/* Those parts of <c> that change. <old>: whose tickets stay good. */
+static int build(struct lb_tls_change *c, const struct lb_rule_config *config,
+		 const struct lb_tls *old)
 {
 	struct lb_tls_problem problem = LB_TLS_PROBLEM_NONE;
 	int err = 0;
 
-	if (config->tls.enabled)
-		err = lb_tls_new(&rule->tls, config, &problem);
-	if (!err && config->backend_tls.enabled)
-		err = build_backend(rule, config, &problem);
-	if (!err && config->health_check.enabled && config->health_check.tls)
-		err = build_check(rule, config, &problem);
+	if (c->clients && config->tls.enabled)
+		err = lb_tls_new(&c->tls, config, old, &problem);
+	if (!err && c->backends && config->backend_tls.enabled)
+		err = build_backend(&c->backend_tls, config, &problem);
+	if (!err && c->checks && checks_by_tls(config))
+		err = build_check(&c->check_tls, config, &problem);
 	if (err)
 		lb_err("rule %s: TLS: %s%s%s", config->name, problem.key ? problem.key : "",
 		       problem.key ? ": " : "", *problem.text ? problem.text : strerror(-err));
+	return err;
+}
+
+int lb_tls_build(struct lb_rule *rule, const struct lb_rule_config *config)
+{
+	LB_AUTO(lb_tls_change_fini)
+	struct lb_tls_change c = {.clients = true, .backends = true, .checks = true};
+	int err = build(&c, config, NULL);
+
+	if (!err)
+		lb_tls_commit(&c, rule);
 	return err;
 }
 
@@ -135,4 +173,45 @@ void lb_tls_release(struct lb_rule *rule)
 	lb_tls_free(&rule->tls);
 	lb_backend_tls_free(&rule->backend_tls);
 	lb_backend_tls_free(&rule->check_tls);
+}
+
+/* --- a change --------------------------------------------------------------------------------- */
+
+int lb_tls_prepare(struct lb_tls_change *c, const struct lb_rule *rule,
+		   const struct lb_rule_config *config)
+{
+	const struct lb_rule_config *was = rule->config;
+
+	c->clients = !lb_difference_is_same(was, config, "tls") ||
+		     memcmp(was->tls.files, config->tls.files, LB_FILES_DIGEST_BYTES) != 0;
+	c->backends = !lb_difference_is_same(was, config, "backend_tls") ||
+		      memcmp(was->backend_tls.files, config->backend_tls.files,
+			     LB_FILES_DIGEST_BYTES) != 0;
+	c->checks = (c->backends && checks_by_tls(config)) ||
+		    checks_by_tls(was) != checks_by_tls(config);
+	return build(c, config, rule->tls);
+}
+
+static void swap(void *a, void *b)
+{
+	void **in_force = a, **fresh = b;
+
+	*fresh = __atomic_exchange_n(in_force, *fresh, __ATOMIC_ACQ_REL);
+}
+
+void lb_tls_commit(struct lb_tls_change *c, struct lb_rule *rule)
+{
+	if (c->clients)
+		swap(&rule->tls, &c->tls);
+	if (c->backends)
+		swap(&rule->backend_tls, &c->backend_tls);
+	if (c->checks)
+		swap(&rule->check_tls, &c->check_tls);
+}
+
+void lb_tls_change_fini(struct lb_tls_change *c)
+{
+	lb_tls_free(&c->tls);
+	lb_backend_tls_free(&c->backend_tls);
+	lb_backend_tls_free(&c->check_tls);
 }

@@ -32,13 +32,13 @@ struct lb_rule {
 	struct lb_select *select;
 	struct lb_client_connection_limit *client_connection_limit; /* NULL: none */
 	struct lb_bandwidth_limit *bandwidth_limit;                 /* NULL: none */
-	/* A reload may change these three: to be read atomically, once in a turn. */
+	/* A reload may change these five: to be read atomically, once in a turn. */
 	struct lb_acl *acl;                 /* NULL: everybody may come */
 	struct lb_rate_limit *rate_limit;   /* NULL: none */
 	struct lb_admit *admit;             /* NULL: who is refused is refused here alone */
 	struct lb_tls *tls;                 /* NULL: clients speak none */
 	struct lb_backend_tls *backend_tls; /* NULL: backends speak none */
-	struct lb_backend_tls *check_tls;   /* .. of health_check.tls */
+	struct lb_backend_tls *check_tls;   /* NULL: checks speak none; the watching thread's */
 	/*
 	 * Atomic: NULL, or told of every flow that shows <b> failing. Any worker; must not block.
 	 */

@@ -279,7 +279,8 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 	lb_carrier_init(&s->pair, &env->carrier, rule->config->acceleration);
 	if (rule->bandwidth_limit)
 		lb_carrier_limit(&s->pair);
-	if (rule->tls || rule->backend_tls)
+	lb_tls_stage_join(s);
+	if (s->tls || s->backend_tls)
 		lb_carrier_seal(&s->pair, &lb_tls_relay);
 	else if (rule->same_host)
 		lb_carrier_bypass(&s->pair);

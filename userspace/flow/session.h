@@ -40,6 +40,8 @@ struct lb_session {
 	uint64_t connected_ns;                /* 0: never */
 	uint64_t folded[2];                   /* bytes already in the counters */
 	struct lb_bandwidth_share *bandwidth; /* NULL: no limit */
+	struct lb_tls *tls;                   /* its rule's when it came, held; NULL: none .. */
+	struct lb_backend_tls *backend_tls;   /* .. towards the backend */
 	enum lb_reason reason;
 	uint8_t stage;
 	uint8_t tries;

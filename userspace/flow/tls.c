@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "flow/tls_names.h"
+#include "flow/tls_staple.h"
 #include "flow/tls_tickets.h"
 
 /* Mozilla's intermediate list of 2024 (version 5.7), without DHE: it costs ten times ECDHE. */
@@ -33,15 +34,20 @@
 /* A ticket is good for so long, s: no longer than its key. */
 #define SESSION_S 7200
 
+struct certificate {
+	SSL_CTX *ctx;
+	struct lb_tls_staple *staple; /* NULL: none */
+};
+
 struct lb_tls {
-	const struct lb_tls_config *config;
-	SSL_CTX **contexts; /* [0]: the default certificate's */
+	uint32_t holders;                 /* atomic */
+	struct certificate *certificates; /* [0]: the default one */
 	uint32_t count;
 	struct lb_tls_names names;
 	struct lb_tls_tickets *tickets;
 	unsigned char *alpn; /* as on the wire */
 	unsigned int alpn_len;
-	int64_t expiry;
+	int64_t expiry, staple_expiry; /* the first */
 };
 
 /* --- callbacks: any worker -------------------------------------------------------------------- */
@@ -53,7 +59,7 @@ static int on_name(SSL *ssl, int *alert, void *arg)
 
 	if (!name)
 		return SSL_TLSEXT_ERR_NOACK;
-	if (!SSL_set_SSL_CTX(ssl, tls->contexts[lb_tls_names_find(&tls->names, name, 0)])) {
+	if (!SSL_set_SSL_CTX(ssl, tls->certificates[lb_tls_names_find(&tls->names, name, 0)].ctx)) {
 		*alert = SSL_AD_INTERNAL_ERROR;
 		return SSL_TLSEXT_ERR_ALERT_FATAL;
 	}
@@ -171,9 +177,8 @@ static int set_ciphers(SSL_CTX *ctx, const char *list, struct lb_tls_problem *pr
 	return 0;
 }
 
-static int build_alpn(struct lb_tls *tls)
+static int build_alpn(struct lb_tls *tls, const struct lb_tls_config *config)
 {
-	const struct lb_tls_config *config = tls->config;
 	size_t size = 0;
 
 	for (size_t i = 0; i < config->alpn_count; i++)
@@ -191,28 +196,34 @@ static int build_alpn(struct lb_tls *tls)
 	return 0;
 }
 
-/* What a client was asked for, as far as a session tells. */
+/*
+ * What a client was asked for, as far as a session tells: of the authorities and the revoked ones
+ * what the files hold, for tickets outlive a reload that brings others.
+ */
 static int set_session_context(SSL_CTX *ctx, const struct lb_rule_config *rule)
 {
-	const struct lb_tls_config *config = &rule->tls;
+	const char *const files[] = {rule->tls.client_ca, rule->tls.client_crl};
+	struct {
+		unsigned char files[LB_FILES_DIGEST_BYTES], name[32];
+		int auth;
+	} asked;
 	unsigned char digest[32];
-	char text[16384];
-	int n = snprintf(text, sizeof(text), "%s|%s|%s|%d", rule->name,
-			 config->client_ca ? config->client_ca : "",
-			 config->client_crl ? config->client_crl : "", (int)config->client_auth);
 
-	if (n < 0 || (size_t)n >= sizeof(text) ||
-	    EVP_Digest(text, (size_t)n, digest, NULL, EVP_sha256(), NULL) != 1)
+	memset(&asked, 0, sizeof(asked));
+	asked.auth = (int)rule->tls.client_auth;
+	if (lb_tls_context_digest(files, LB_ARRAY_SIZE(files), asked.files) ||
+	    EVP_Digest(rule->name, strlen(rule->name), asked.name, NULL, EVP_sha256(), NULL) != 1 ||
+	    EVP_Digest(&asked, sizeof(asked), digest, NULL, EVP_sha256(), NULL) != 1)
 		return -ENOMEM;
 	return SSL_CTX_set_session_id_context(ctx, digest, sizeof(digest)) == 1 ? 0 : -ENOMEM;
 }
 
-static void set_tickets(struct lb_tls *tls, SSL_CTX *ctx)
+static void set_tickets(SSL_CTX *ctx, const struct lb_tls_config *config)
 {
 	/* Sessions live in tickets alone: no memory of ours, and no limit to it. */
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_timeout(ctx, SESSION_S);
-	if (tls->config->session_tickets) {
+	if (config->session_tickets) {
 		SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket);
 		SSL_CTX_set_num_tickets(ctx, 1);
 		return;
@@ -249,7 +260,7 @@ static int set_clients(SSL_CTX *ctx, const struct lb_tls_config *config,
 static int set_up(struct lb_tls *tls, SSL_CTX *ctx, const struct lb_rule_config *rule,
 		  struct lb_tls_problem *problem)
 {
-	const struct lb_tls_config *config = tls->config;
+	const struct lb_tls_config *config = &rule->tls;
 	int err;
 
 	SSL_CTX_set_app_data(ctx, tls);
@@ -264,7 +275,7 @@ static int set_up(struct lb_tls *tls, SSL_CTX *ctx, const struct lb_rule_config 
 		err = set_session_context(ctx, rule);
 	if (err)
 		return err;
-	set_tickets(tls, ctx);
+	set_tickets(ctx, config);
 	SSL_CTX_set_tlsext_servername_callback(ctx, on_name);
 	SSL_CTX_set_tlsext_servername_arg(ctx, tls);
 	if (tls->alpn_len)
@@ -325,18 +336,36 @@ static void note_expiry(struct lb_tls *tls, const X509 *cert)
 		tls->expiry = end;
 }
 
-static int add_certificate(struct lb_tls *tls, const struct lb_rule_config *rule, const char *cert,
-			   const char *key, struct lb_tls_problem *problem)
+static int add_staple(struct lb_tls *tls, struct certificate *c, const char *path,
+		      struct lb_tls_problem *problem)
 {
-	const struct lb_tls_identity files = {"cert", cert, "key", key};
+	int64_t expiry;
+	int err = lb_tls_staple_new(&c->staple, c->ctx, path, problem);
+
+	if (err)
+		return err;
+	expiry = lb_tls_staple_expiry(c->staple);
+	if (!tls->staple_expiry || expiry < tls->staple_expiry)
+		tls->staple_expiry = expiry;
+	return 0;
+}
+
+static int add_certificate(struct lb_tls *tls, const struct lb_rule_config *rule,
+			   const struct lb_certificate_config *of, struct lb_tls_problem *problem)
+{
+	const struct lb_tls_identity files = {"cert", of->cert, "key", of->key};
 	SSL_CTX *ctx = lb_tls_context_new(TLS_server_method());
+	struct certificate *c = &tls->certificates[tls->count];
 	X509 *own;
 	int err;
 
 	if (!ctx)
 		return -ENOMEM;
-	tls->contexts[tls->count++] = ctx;
+	c->ctx = ctx;
+	tls->count++;
 	err = lb_tls_context_identify(ctx, &files, problem);
+	if (!err && of->ocsp)
+		err = add_staple(tls, c, of->ocsp, problem);
 	if (err)
 		return err;
 	own = SSL_CTX_get0_certificate(ctx);
@@ -352,25 +381,24 @@ static int add_certificate(struct lb_tls *tls, const struct lb_rule_config *rule
 static int add_certificates(struct lb_tls *tls, const struct lb_rule_config *rule,
 			    struct lb_tls_problem *problem)
 {
-	const struct lb_tls_config *config = tls->config;
+	const struct lb_tls_config *config = &rule->tls;
+	const struct lb_certificate_config own = {config->cert, config->key, config->ocsp};
 	int err = 0;
 
-	tls->contexts = calloc(config->certificates_count + 1, sizeof(SSL_CTX *));
-	if (!tls->contexts)
+	tls->certificates = calloc(config->certificates_count + 1, sizeof(*tls->certificates));
+	if (!tls->certificates)
 		return -ENOMEM;
 	problem->item = SIZE_MAX;
-	if (config->cert)
-		err = add_certificate(tls, rule, config->cert, config->key, problem);
+	if (own.cert)
+		err = add_certificate(tls, rule, &own, problem);
 	for (size_t i = 0; i < config->certificates_count && !err; i++) {
-		const struct lb_certificate_config *c = &config->certificates[i];
-
 		problem->item = i;
-		err = add_certificate(tls, rule, c->cert, c->key, problem);
+		err = add_certificate(tls, rule, &config->certificates[i], problem);
 	}
 	return err;
 }
 
-int lb_tls_new(struct lb_tls **ret, const struct lb_rule_config *rule,
+int lb_tls_new(struct lb_tls **ret, const struct lb_rule_config *rule, const struct lb_tls *old,
 	       struct lb_tls_problem *problem)
 {
 	LB_AUTO(lb_tls_free) struct lb_tls *tls = calloc(1, sizeof(*tls));
@@ -378,9 +406,11 @@ int lb_tls_new(struct lb_tls **ret, const struct lb_rule_config *rule,
 
 	if (!tls)
 		return -ENOMEM;
-	tls->config = &rule->tls;
-	err = build_alpn(tls);
-	if (!err)
+	tls->holders = 1;
+	err = build_alpn(tls, &rule->tls);
+	if (!err && old)
+		tls->tickets = lb_tls_tickets_hold(old->tickets);
+	else if (!err)
 		err = lb_tls_tickets_new(&tls->tickets, lb_clock_ms());
 	if (!err)
 		err = add_certificates(tls, rule, problem);
@@ -391,6 +421,12 @@ int lb_tls_new(struct lb_tls **ret, const struct lb_rule_config *rule,
 	return 0;
 }
 
+struct lb_tls *lb_tls_hold(struct lb_tls *tls)
+{
+	__atomic_fetch_add(&tls->holders, 1, __ATOMIC_RELAXED);
+	return tls;
+}
+
 void lb_tls_free(struct lb_tls **ptls)
 {
 	struct lb_tls *tls = *ptls;
@@ -398,9 +434,13 @@ void lb_tls_free(struct lb_tls **ptls)
 	if (!tls)
 		return;
 	*ptls = NULL;
-	for (uint32_t i = 0; i < tls->count; i++)
-		SSL_CTX_free(tls->contexts[i]);
-	free(tls->contexts);
+	if (__atomic_sub_fetch(&tls->holders, 1, __ATOMIC_ACQ_REL))
+		return;
+	for (uint32_t i = 0; i < tls->count; i++) {
+		SSL_CTX_free(tls->certificates[i].ctx);
+		lb_tls_staple_free(&tls->certificates[i].staple);
+	}
+	free(tls->certificates);
 	lb_tls_names_fini(&tls->names);
 	lb_tls_tickets_free(&tls->tickets);
 	free(tls->alpn);
@@ -409,7 +449,7 @@ void lb_tls_free(struct lb_tls **ptls)
 
 SSL *lb_tls_accept(struct lb_tls *tls, int fd)
 {
-	SSL *ssl = SSL_new(tls->contexts[0]);
+	SSL *ssl = SSL_new(tls->certificates[0].ctx);
 
 	if (!ssl || SSL_set_fd(ssl, fd) != 1) {
 		SSL_free(ssl);
@@ -422,4 +462,30 @@ SSL *lb_tls_accept(struct lb_tls *tls, int fd)
 int64_t lb_tls_expiry(const struct lb_tls *tls)
 {
 	return tls->expiry;
+}
+
+int64_t lb_tls_staple_end(const struct lb_tls *tls)
+{
+	return tls->staple_expiry;
+}
+
+int lb_tls_digest(const struct lb_tls_config *config, uint8_t digest[LB_FILES_DIGEST_BYTES])
+{
+	size_t count = 0;
+	LB_AUTO_FREE const char **paths =
+		calloc(5 + 3 * config->certificates_count, sizeof(const char *));
+
+	if (!paths)
+		return -ENOMEM;
+	paths[count++] = config->cert;
+	paths[count++] = config->key;
+	paths[count++] = config->ocsp;
+	paths[count++] = config->client_ca;
+	paths[count++] = config->client_crl;
+	for (size_t i = 0; i < config->certificates_count; i++) {
+		paths[count++] = config->certificates[i].cert;
+		paths[count++] = config->certificates[i].key;
+		paths[count++] = config->certificates[i].ocsp;
+	}
+	return lb_tls_context_digest(paths, count, digest);
 }

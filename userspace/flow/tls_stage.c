@@ -94,11 +94,23 @@ static void note_shaken(struct lb_session *s, unsigned int i)
 	leg->readable = true;
 }
 
+/* A reload that takes these away lets every worker end its turn before it frees them. */
+void lb_tls_stage_join(struct lb_session *s)
+{
+	struct lb_tls *tls = __atomic_load_n(&s->rule->tls, __ATOMIC_ACQUIRE);
+	struct lb_backend_tls *backend = __atomic_load_n(&s->rule->backend_tls, __ATOMIC_ACQUIRE);
+
+	s->tls = tls ? lb_tls_hold(tls) : NULL;
+	s->backend_tls = backend ? lb_backend_tls_hold(backend) : NULL;
+}
+
 void lb_tls_stage_leave(struct lb_session *s)
 {
 	leave_row(s);
 	lb_tls_relay_leave(&s->pair.leg[LB_LEG_CLIENT]);
 	lb_tls_relay_leave(&s->pair.leg[LB_LEG_BACKEND]);
+	lb_tls_free(&s->tls);
+	lb_backend_tls_free(&s->backend_tls);
 }
 
 /* --- in --------------------------------------------------------------------------------------- */
@@ -135,9 +147,9 @@ enum lb_step lb_tls_in_enter(struct lb_session *s)
 {
 	struct lb_leg *leg = &s->pair.leg[LB_LEG_CLIENT];
 
-	if (!s->rule->tls)
+	if (!s->tls)
 		return LB_STEP_NEXT;
-	leg->ssl = lb_tls_accept(s->rule->tls, leg->watch.fd);
+	leg->ssl = lb_tls_accept(s->tls, leg->watch.fd);
 	if (!leg->ssl) {
 		s->reason = LB_REASON_FULL;
 		return LB_STEP_CLOSE;
@@ -194,9 +206,9 @@ enum lb_step lb_tls_out_enter(struct lb_session *s)
 {
 	struct lb_leg *leg = &s->pair.leg[LB_LEG_BACKEND];
 
-	if (!s->rule->backend_tls)
+	if (!s->backend_tls)
 		return LB_STEP_NEXT;
-	leg->ssl = lb_backend_tls_open(s->rule->backend_tls, leg->watch.fd, s->backend);
+	leg->ssl = lb_backend_tls_open(s->backend_tls, leg->watch.fd, s->backend);
 	if (!leg->ssl) {
 		s->reason = LB_REASON_FULL;
 		return LB_STEP_CLOSE;

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 
 struct lb_tls_tickets {
+	uint32_t holders; /* atomic */
 	pthread_mutex_t lock;
 	/* Under the lock. The first one seals. */
 	struct lb_tls_ticket_key keys[LB_TLS_TICKETS_KEYS];
@@ -58,6 +59,7 @@ int lb_tls_tickets_new(struct lb_tls_tickets **ret, uint64_t now_ms)
 
 	if (!t)
 		return -ENOMEM;
+	t->holders = 1;
 	pthread_mutex_init(&t->lock, NULL);
 	if (!add(t, now_ms)) {
 		lb_tls_tickets_free(&t);
@@ -67,6 +69,12 @@ int lb_tls_tickets_new(struct lb_tls_tickets **ret, uint64_t now_ms)
 	return 0;
 }
 
+struct lb_tls_tickets *lb_tls_tickets_hold(struct lb_tls_tickets *t)
+{
+	__atomic_fetch_add(&t->holders, 1, __ATOMIC_RELAXED);
+	return t;
+}
+
 void lb_tls_tickets_free(struct lb_tls_tickets **pt)
 {
 	struct lb_tls_tickets *t = *pt;
@@ -74,6 +82,8 @@ void lb_tls_tickets_free(struct lb_tls_tickets **pt)
 	if (!t)
 		return;
 	*pt = NULL;
+	if (__atomic_sub_fetch(&t->holders, 1, __ATOMIC_ACQ_REL))
+		return;
 	pthread_mutex_destroy(&t->lock);
 	OPENSSL_cleanse(t, sizeof(*t));
 	free(t);

@@ -24,7 +24,9 @@ struct lb_tls_tickets;
 
 /* 0 or -ENOMEM, -EIO without random numbers. */
 int lb_tls_tickets_new(struct lb_tls_tickets **ret, uint64_t now_ms);
-/* NULL inside is fine. The keys are wiped. */
+/* One holder more. Returns <t>. */
+struct lb_tls_tickets *lb_tls_tickets_hold(struct lb_tls_tickets *t);
+/* NULL inside is fine. The last holder wipes the keys. */
 void lb_tls_tickets_free(struct lb_tls_tickets **t);
 
 /* The key to seal with. It replaces an old one when it is time; false without random numbers. */

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Certificates good and bad, made with the openssl program: an authority for tests."""
+import datetime
 import itertools
 from pathlib import Path
 
@@ -83,4 +84,23 @@ class Authority:
         path = self.folder / f"{next(_numbers)}.crl"
         run("openssl", "ca", "-config", self.config_file, "-keyfile", self.key, "-cert", self.cert,
             "-gencrl", "-out", path)
+        return path
+
+    def ocsp(self, pair, hours=1, status="GOOD", since=2):
+        """What it says of <pair>, for so many <hours> from now: a new file."""
+        # Here: nobody else needs the package.
+        from cryptography import x509  # pylint: disable=import-outside-toplevel
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.x509 import ocsp
+        now = datetime.datetime.utcnow()
+        own = x509.load_pem_x509_certificate(self.cert.read_bytes())
+        cert = x509.load_pem_x509_certificate(pair.cert.read_bytes())
+        key = serialization.load_pem_private_key(self.key.read_bytes(), None)
+        revoked = now - datetime.timedelta(hours=since) if status == "REVOKED" else None
+        response = ocsp.OCSPResponseBuilder().add_response(
+            cert, own, hashes.SHA1(), getattr(ocsp.OCSPCertStatus, status),
+            now - datetime.timedelta(hours=since), now + datetime.timedelta(hours=hours), revoked,
+            None).responder_id(ocsp.OCSPResponderEncoding.HASH, own).sign(key, hashes.SHA256())
+        path = self.folder / f"{next(_numbers)}.ocsp"
+        path.write_bytes(response.public_bytes(serialization.Encoding.DER))
         return path

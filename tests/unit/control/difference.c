@@ -68,6 +68,27 @@ static void live_keys_change_with_their_values(void **state)
 		    "log.level: info -> debug\n");
 }
 
+#define TLS ", tls: {enabled: true, cert: own.pem, key: own.key}"
+
+static void files_that_hold_something_else_make_a_difference(void **state)
+{
+	LB_AUTO(lb_config_free) struct lb_config *a = parse("rules: [" RULE TLS "}]");
+	LB_AUTO(lb_config_free) struct lb_config *b = parse("rules: [" RULE TLS "}]");
+	LB_AUTO(lb_config_free)
+	struct lb_config *c = parse("rules: [" RULE TLS ", backend_tls: {enabled: true}}]");
+
+	b->rules[0].tls.files[31] = 1;
+	told[0] = '\0';
+	assert_int_equal(lb_difference_find(a, a, b, tell, NULL), 0);
+	assert_string_equal(told, "rule a: tls: the files as they were -> "
+				  "files that have changed\n");
+	/* What is new anyway has no files that have changed. */
+	c->rules[0].backend_tls.files[0] = 1;
+	told[0] = '\0';
+	assert_int_equal(lb_difference_find(a, a, c, tell, NULL), 0);
+	assert_string_equal(told, "rule a: backend_tls.enabled: false -> true\n");
+}
+
 static void backends_are_known_by_their_address(void **state)
 {
 	assert_told("rules: [" RULE "}]",
@@ -132,6 +153,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_same_file_makes_no_difference),
 		cmocka_unit_test(live_keys_change_with_their_values),
+		cmocka_unit_test(files_that_hold_something_else_make_a_difference),
 		cmocka_unit_test(backends_are_known_by_their_address),
 		cmocka_unit_test(rules_come_and_go_by_their_name),
 		cmocka_unit_test(what_cannot_begin_or_end_in_between_is_refused),
