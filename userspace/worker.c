@@ -14,7 +14,6 @@
 #include "flow/distress.h"
 #include "flow/graft_keeper.h"
 #include "flow/sockmap.h"
-#include "flow/sockmap_slots.h"
 
 #define COLLECT_MS 1000
 
@@ -45,16 +44,12 @@ static void on_ring(struct lb_watch *watch, uint32_t events)
 static int open_kernel(struct lb_worker *w)
 {
 	struct lb_carrier_env *env = &w->env.carrier;
-	uint32_t share;
 	int err;
 
 	env->kernel_why = w->opts.kernel_why;
 	if (!w->opts.kernel)
 		return 0;
-	share = lb_kernel_pairs(w->opts.kernel) / w->opts.workers;
-	err = lb_sockmap_slots_new(&env->slots, w->opts.index * share, share);
-	if (err)
-		return err;
+	env->slots = w->opts.slots;
 	err = lb_watch_add(env->loop, &w->ring, lb_ring_fd(w->opts.kernel, w->opts.index), EPOLLIN,
 			   on_ring);
 	if (err)
@@ -88,11 +83,6 @@ uint32_t lb_worker_adopted(const struct lb_worker *w)
 struct lb_flow_env *lb_worker_env(struct lb_worker *w)
 {
 	return &w->env;
-}
-
-uint32_t lb_worker_sockmap_flows(const struct lb_worker *w)
-{
-	return w->env.carrier.slots ? lb_sockmap_slots_used(w->env.carrier.slots) : 0;
 }
 
 static void do_granted(void *arg)
@@ -532,7 +522,6 @@ void lb_worker_free(struct lb_worker **pw)
 			lb_watch_remove(w->env.carrier.loop, &w->ring, false);
 		lb_loop_free(w->env.carrier.loop);
 	}
-	lb_sockmap_slots_free(&w->env.carrier.slots);
 	lb_pipe_pool_fini(&w->env.carrier.pipes);
 	lb_slab_fini(&w->env.slab);
 	lb_slab_fini(&w->env.shares);

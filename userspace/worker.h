@@ -9,14 +9,16 @@
 #include "flow/listener.h"
 #include "flow/session.h"
 
+struct lb_sockmap_slots;
 struct lb_worker;
 
 struct lb_worker_opts {
-	uint32_t index, workers;
-	struct lb_rule *rules;    /* borrowed, like everything here */
-	size_t rules_count;       /* at the start .. */
-	uint32_t rules_max;       /* .. and for ever */
-	struct lb_kernel *kernel; /* NULL: kernel_why says why */
+	uint32_t index;
+	struct lb_rule *rules;          /* borrowed, like everything here */
+	size_t rules_count;             /* at the start .. */
+	uint32_t rules_max;             /* .. and for ever */
+	struct lb_kernel *kernel;       /* NULL: kernel_why says why */
+	struct lb_sockmap_slots *slots; /* of its tables; shared */
 	enum lb_why kernel_why;
 	struct lb_grafts *grafts; /* NULL: graft_why says why */
 	enum lb_why graft_why;
@@ -72,8 +74,6 @@ int lb_workers_look_again(struct lb_worker *const *workers, uint32_t count,
  */
 int lb_worker_collect(struct lb_worker *w, struct lb_counters *sums);
 
-/* Flows that it has on sockmap. Any thread. */
-uint32_t lb_worker_sockmap_flows(const struct lb_worker *w);
 /* Calls fn(worker, its index, arg) in each one's thread, and returns when all have. Any thread but
  * theirs. */
 void lb_workers_do(struct lb_worker *const *workers, uint32_t count,

@@ -30,6 +30,7 @@
 #include "flow/grafts.h"
 #include "flow/keepalive.h"
 #include "flow/segments.h"
+#include "flow/sockmap_slots.h"
 #include "kernel/graft_table.h"
 #include "worker.h"
 
@@ -279,16 +280,17 @@ static int build_workers(struct lb_service *s)
 {
 	s->workers = calloc(s->workers_count, sizeof(struct lb_worker *));
 	s->envs = calloc(s->workers_count, sizeof(struct lb_flow_env *));
-	if (!s->workers || !s->envs)
+	if (!s->workers || !s->envs ||
+	    (s->kernel && lb_sockmap_slots_new(&s->slots, lb_kernel_pairs(s->kernel))))
 		return -ENOMEM;
 	for (uint32_t i = 0; i < s->workers_count; i++) {
 		const struct lb_worker_opts opts = {
 			.index = i,
-			.workers = s->workers_count,
 			.rules = s->rules,
 			.rules_count = s->rules_count,
 			.rules_max = LB_RULES_MAX,
 			.kernel = s->kernel,
+			.slots = s->slots,
 			.kernel_why = s->kernel_report.why,
 			.grafts = s->grafts,
 			.graft_why = s->graft_report.why,
@@ -524,6 +526,7 @@ void lb_service_stop(struct lb_service **ps)
 	/* A start that failed must not cost an earlier daemon's flows. */
 	lb_graft_table_close(s->graft_table, !s->up && s->graft_report.adopted);
 	lb_same_host_close(s->same_host);
+	lb_sockmap_slots_free(&s->slots);
 	lb_kernel_close(s->kernel);
 	lb_backends_free(&s->backends);
 	for (size_t i = 0; i < s->rules_count; i++)

@@ -16,6 +16,7 @@ struct lb_exporter;
 struct lb_grafts;
 struct lb_instance;
 struct lb_ports_shelf;
+struct lb_sockmap_slots;
 struct lb_worker;
 
 /* Rules in service, and such as were removed and still have flows. */
@@ -43,6 +44,7 @@ struct lb_service {
 	struct lb_instance *instance;
 	struct lb_kernel *kernel;
 	struct lb_kernel_report kernel_report;
+	struct lb_sockmap_slots *slots; /* NULL: without a kernel */
 	struct lb_graft_table *graft_table;
 	struct lb_graft_table_report graft_report;
 	struct lb_grafts *grafts;

@@ -3,6 +3,7 @@
 #include "control/access_log.h"
 #include "control/admission.h"
 #include "control/service_parts.h"
+#include "flow/sockmap_slots.h"
 #include "worker.h"
 
 void lb_service_hold(struct lb_service *s)
@@ -83,12 +84,8 @@ struct lb_graft_table *lb_service_graft_table(const struct lb_service *s)
 
 uint64_t lb_service_sockmap_flows(const struct lb_service *s, uint64_t *max)
 {
-	uint64_t n = 0;
-
-	for (uint32_t i = 0; i < s->workers_count; i++)
-		n += lb_worker_sockmap_flows(s->workers[i]);
-	*max = s->kernel ? lb_kernel_pairs(s->kernel) : 0;
-	return n;
+	*max = s->slots ? lb_sockmap_slots_count(s->slots) : 0;
+	return s->slots ? lb_sockmap_slots_used(s->slots) : 0;
 }
 
 uint64_t lb_service_grafts(const struct lb_service *s)

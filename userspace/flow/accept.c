@@ -116,6 +116,14 @@ static void on_connection(struct lb_watch *w, uint32_t events)
 	}
 }
 
+static void resume(struct lb_acceptor *a)
+{
+	a->paused = false;
+	(void)lb_watch_modify(a->env->carrier.loop, &a->watch, EPOLLIN);
+	if (__atomic_exchange_n(&a->env->limits->paused, false, __ATOMIC_RELAXED))
+		lb_info("accepting again");
+}
+
 static void on_retry(struct lb_timer *t)
 {
 	struct lb_acceptor *a = lb_container_of(t, struct lb_acceptor, retry);
@@ -124,10 +132,7 @@ static void on_retry(struct lb_timer *t)
 		lb_timer_start(a->env->carrier.loop, t, RETRY_MS);
 		return;
 	}
-	a->paused = false;
-	(void)lb_watch_modify(a->env->carrier.loop, &a->watch, EPOLLIN);
-	if (__atomic_exchange_n(&a->env->limits->paused, false, __ATOMIC_RELAXED))
-		lb_info("accepting again");
+	resume(a);
 }
 
 int lb_accept_start(struct lb_acceptor *a, struct lb_flow_env *env, const struct lb_rule *rule,
@@ -140,6 +145,9 @@ int lb_accept_start(struct lb_acceptor *a, struct lb_flow_env *env, const struct
 
 void lb_accept_drain(struct lb_acceptor *a)
 {
+	/* If there is still no room it pauses once more. */
+	if (a->paused)
+		resume(a);
 	for (int i = 0; i < BACKLOG / ACCEPTS_MAX && a->watch.fd >= 0 && !a->paused; i++)
 		on_connection(&a->watch, EPOLLIN);
 }
@@ -151,6 +159,9 @@ void lb_accept_stop(struct lb_acceptor *a)
 	if (fd < 0)
 		return;
 	lb_timer_stop(a->env->carrier.loop, &a->retry);
+	/* Nobody would say that it goes on. Where others still wait they will say it again. */
+	if (a->paused)
+		__atomic_store_n(&a->env->limits->paused, false, __ATOMIC_RELAXED);
 	lb_watch_remove(a->env->carrier.loop, &a->watch, true);
 	close(fd);
 }

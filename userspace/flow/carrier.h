@@ -84,8 +84,8 @@ struct lb_carrier_env {
 	enum lb_why graft_why;    /* .. because of this */
 	uint32_t worker;
 	struct lb_pipe_pool pipes;
-	char *scratch; /* LB_SCRATCH_BYTES; holds nothing between calls */
-	struct lb_sockmap_slots *slots;
+	char *scratch;                  /* LB_SCRATCH_BYTES; holds nothing between calls */
+	struct lb_sockmap_slots *slots; /* shared by all workers */
 };
 #define LB_SCRATCH_BYTES (256u * 1024u)
 

@@ -185,6 +185,9 @@ static int move_late(struct lb_pair *p, unsigned int d)
 			dir->eof = true;
 			break;
 		}
+		/* Before they can be acknowledged: the program believes no word of what it has
+		 * not heard of. */
+		(void)note_received(p, d);
 		sent = send(p->leg[d ^ 1].watch.fd, p->env->scratch, (size_t)n, MSG_NOSIGNAL);
 		if (sent < 0)
 			sent = 0;
@@ -249,6 +252,21 @@ static void finish(struct lb_pair *p)
 	lb_timer_start(p->env->loop, &p->poll, CLOSE_MS);
 }
 
+/* What peers have been told meanwhile was not held back: they may not be told less. */
+static void split_again(struct lb_pair *p)
+{
+	struct lb_graft *g = lb_grafts_entry(p);
+
+	for (unsigned int i = 0; i < 2; i++) {
+		(void)note_received(p, i);
+		__atomic_store_n(
+			&g->leg[i ^ 1].ack_limit,
+			limit_of(p, i, __atomic_load_n(&g->leg[i].seq_end, __ATOMIC_RELAXED)),
+			__ATOMIC_RELAXED);
+	}
+	set_stage(p, LB_GRAFT_SPLIT);
+}
+
 /* True when the pair is done with, or is still to wait. */
 static bool finished(struct lb_pair *p, uint32_t events)
 {
@@ -256,7 +274,7 @@ static bool finished(struct lb_pair *p, uint32_t events)
 		return false;
 	if (!owe_nothing(p)) {
 		/* A packet took all that time from the program to our socket. */
-		set_stage(p, LB_GRAFT_SPLIT);
+		split_again(p);
 		return false;
 	}
 	if (events & EPOLLERR ||

@@ -134,7 +134,7 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 static int sockmap_start(struct lb_pair *p)
 {
 	struct lb_kernel *k = p->env->kernel;
-	int err = lb_sockmap_slots_take(p->env->slots, p, &p->sockmap_index);
+	int err = lb_sockmap_slots_take(p->env->slots, p->env->worker, p, &p->sockmap_index);
 
 	if (err) {
 		p->why = LB_WHY_MAP_FULL;
@@ -489,7 +489,7 @@ static void sockmap_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 static void gate_event(void *arg, const struct lb_event *e)
 {
 	struct lb_carrier_env *env = arg;
-	struct lb_pair *p = lb_sockmap_slots_pair(env->slots, e->index);
+	struct lb_pair *p = lb_sockmap_slots_pair(env->slots, env->worker, e->index);
 
 	/* NULL: the flow ended before its record was read. A reused slot is looked at in vain. */
 	if (!p || e->kind != LB_EVENT_GATE_USER)
@@ -508,8 +508,8 @@ void lb_sockmap_ring_event(struct lb_carrier_env *env)
 {
 	if (!lb_ring_consume(env->kernel, env->worker, gate_event, env))
 		return;
-	for (uint32_t i = 0; i < env->slots->count; i++) {
-		struct lb_pair *p = env->slots->pairs[i];
+	for (uint32_t i = 0; i < lb_sockmap_slots_count(env->slots); i++) {
+		struct lb_pair *p = lb_sockmap_slots_pair(env->slots, env->worker, 2 * i);
 
 		if (!p)
 			continue;
