@@ -102,12 +102,15 @@ def test_streams_arrive_as_they_were_sent(lane):
 
 @pytest.mark.parametrize("slow", [
     {"stall_every": 1 << 17, "stall_ms": 5},
-    {"stall_every": 1 << 17, "stall_ms": 5, "rcvbuf": 16384},
+    {"stall_every": 1 << 15, "stall_ms": 5, "rcvbuf": 16384},
     {"stall_every": 100000, "stall_ms": 20, "rx": "peek"},
 ], ids=["default", "small", "peek"])
 @pytest.mark.parametrize("chunk", [100, 5000])
 def test_order_is_kept_when_a_slow_reader_makes_bytes_change_their_way(lane, slow, chunk):
-    options = {"send": 4 << 20, "recv": 4 << 20, "patient": 1, "chunk": chunk}
+    # On loopback a receiver with so little room may offer less than half of what it once did; TCP
+    # then sends a window for each persist timer, 14 KB in 200 ms, through any proxy or none.
+    size = 1 << 20 if "rcvbuf" in slow else 4 << 20
+    options = {"send": size, "recv": size, "patient": 1, "chunk": chunk}
     assert_bypassed(lane.run({**options, **slow}, {**options, **slow}, count=2))
     if had_memory(lane.daemon):
         ways = [same_host(lane.daemon, "passes_total", reason=r) for r in ("full", "unread")]
