@@ -124,6 +124,9 @@ $(O)/userspace/%.o: userspace/%.c $(STAMP) | toolchain
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
+# The dashboard is a part of the program.
+$(O)/userspace/control/page.o: userspace/control/page.html
+
 # Skeletons are build products: they must exist before the first compile finds out who includes them.
 $(filter $(O)/userspace/kernel/%,$(LIB_OBJ)): | $(BPF_SKEL)
 

@@ -283,6 +283,7 @@ struct lb_graft_config {
 
 struct lb_admin_config {
 	char *socket; /* NULL: off */
+	bool page;    /* the dashboard, at metrics_addr */
 };
 
 struct lb_cluster_config {

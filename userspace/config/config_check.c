@@ -195,6 +195,22 @@ static void check_graft(struct check *c)
 			      (unsigned int)graft->port_min, (unsigned int)graft->port_max);
 }
 
+static void check_page(struct check *c)
+{
+	const struct lb_yaml_node *where = lb_yaml_get_key(lb_yaml_get(c->root, "admin"), "page");
+	char addr[LB_ADDR_STR_MAX];
+
+	if (!c->config->admin.page)
+		return;
+	if (!c->config->metrics_enabled)
+		lb_config_notices_add(c->notices, LB_CONFIG_ERROR, where->line, where->column,
+				      "admin.page", "is at the address of metrics, which is off");
+	else if (!lb_addr_is_loopback(&c->config->metrics_addr))
+		lb_config_notices_add(c->notices, LB_CONFIG_WARNING, where->line, where->column,
+				      "admin.page", "whoever reaches %s sees it",
+				      lb_addr_format(&c->config->metrics_addr, addr));
+}
+
 int lb_config_check(const struct lb_config *config, const struct lb_yaml_node *root,
 		    struct lb_config_notices *notices)
 {
@@ -212,5 +228,6 @@ int lb_config_check(const struct lb_config *config, const struct lb_yaml_node *r
 	}
 	check_cluster(&c);
 	check_graft(&c);
+	check_page(&c);
 	return lb_config_check_addresses(config, root, notices);
 }

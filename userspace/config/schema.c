@@ -442,6 +442,8 @@ static const struct lb_schema_key admin_keys[] = {
 	 .def = "/run/layer4-lb/admin.sock", .help = "Unix socket that lbctl talks to."},
 	{"metrics", ADDRESS(lb_config, metrics_addr), .nothing = "off", .def = "127.0.0.1:9091",
 	 .help = "Where Prometheus reads `/metrics`."},
+	{"page", BOOL(lb_config, admin.page), .def = "false",
+	 .help = "A dashboard for browsers at the same address, `/`. docs/operations.md."},
 };
 static const struct lb_schema_block admin_block = {KEYS(admin_keys)};
 

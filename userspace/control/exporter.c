@@ -2,7 +2,8 @@
 /*
  * Decides what an HTTP client of the metrics address gets to see. libmicrohttpd speaks the
  * protocol; the listening socket is made here, because the library does not say why it could not.
- * Must never show anything but the metrics, or let a client hold more than a connection slot.
+ * Must never show anything but the metrics and, if it is wanted, the dashboard; nor the latter to a
+ * page of somebody else; nor let a client hold more than a connection slot.
  */
 #include "control/exporter.h"
 
@@ -14,6 +15,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "control/page.h"
 
 #define CONNECTIONS_MAX 16u
 #define IDLE_SECONDS    10u
@@ -21,18 +23,43 @@
 
 #define TYPE_PLAIN   "text/plain; charset=utf-8"
 #define TYPE_METRICS "text/plain; version=0.0.4; charset=utf-8"
+#define TYPE_PAGE    "text/html; charset=utf-8"
+#define TYPE_JSON    "application/json"
 
 struct lb_exporter {
 	struct MHD_Daemon *daemon;
 	struct lb_addr addr;
 	lb_exporter_render_fn render;
 	lb_exporter_ready_fn ready;
+	lb_exporter_overview_fn overview;
 	void *arg;
+	char policy[LB_PAGE_POLICY_MAX];
 };
 
+/*
+ * Of all answers when there is a dashboard: it is for itself alone, and is what it says it is. No
+ * header allows another origin anything.
+ */
+static enum MHD_Result add_headers(struct MHD_Response *response, const struct lb_exporter *e)
+{
+	const char *const headers[][2] = {
+		{MHD_HTTP_HEADER_CONTENT_SECURITY_POLICY, e->policy},
+		{MHD_HTTP_HEADER_CACHE_CONTROL, "no-store"},
+		{"X-Content-Type-Options", "nosniff"},
+		{"Referrer-Policy", "no-referrer"},
+		{"Cross-Origin-Resource-Policy", "same-origin"},
+		{"Cross-Origin-Opener-Policy", "same-origin"},
+	};
+
+	for (size_t i = 0; i < LB_ARRAY_SIZE(headers); i++)
+		if (MHD_add_response_header(response, headers[i][0], headers[i][1]) != MHD_YES)
+			return MHD_NO;
+	return MHD_YES;
+}
+
 /* Takes over <body>, from malloc; NULL stands for no memory and breaks the connection off. */
-static enum MHD_Result answer(struct MHD_Connection *c, unsigned status, const char *type,
-			      char *body, size_t len)
+static enum MHD_Result answer(struct MHD_Connection *c, const struct lb_exporter *e,
+			      unsigned status, const char *type, char *body, size_t len)
 {
 	struct MHD_Response *response;
 	enum MHD_Result result;
@@ -47,15 +74,18 @@ static enum MHD_Result answer(struct MHD_Connection *c, unsigned status, const c
 	result = MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
 	if (result == MHD_YES && status == MHD_HTTP_METHOD_NOT_ALLOWED)
 		result = MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+	if (result == MHD_YES && e->overview)
+		result = add_headers(response, e);
 	if (result == MHD_YES)
 		result = MHD_queue_response(c, status, response);
 	MHD_destroy_response(response);
 	return result;
 }
 
-static enum MHD_Result answer_text(struct MHD_Connection *c, unsigned status, const char *text)
+static enum MHD_Result answer_text(struct MHD_Connection *c, const struct lb_exporter *e,
+				   unsigned status, const char *text)
 {
-	return answer(c, status, TYPE_PLAIN, strdup(text), strlen(text));
+	return answer(c, e, status, TYPE_PLAIN, strdup(text), strlen(text));
 }
 
 static enum MHD_Result answer_metrics(struct MHD_Connection *c, const struct lb_exporter *e)
@@ -73,17 +103,51 @@ static enum MHD_Result answer_metrics(struct MHD_Connection *c, const struct lb_
 		err = -errno;
 	if (err) {
 		free(body);
-		return answer_text(c, MHD_HTTP_INTERNAL_SERVER_ERROR,
+		return answer_text(c, e, MHD_HTTP_INTERNAL_SERVER_ERROR,
 				   "The metrics could not be written.\n");
 	}
-	return answer(c, MHD_HTTP_OK, TYPE_METRICS, body, len);
+	return answer(c, e, MHD_HTTP_OK, TYPE_METRICS, body, len);
 }
 
 static enum MHD_Result answer_ready(struct MHD_Connection *c, const struct lb_exporter *e)
 {
 	if (e->ready(e->arg))
-		return answer_text(c, MHD_HTTP_OK, "ready\n");
-	return answer_text(c, MHD_HTTP_SERVICE_UNAVAILABLE, "not ready\n");
+		return answer_text(c, e, MHD_HTTP_OK, "ready\n");
+	return answer_text(c, e, MHD_HTTP_SERVICE_UNAVAILABLE, "not ready\n");
+}
+
+static enum MHD_Result answer_overview(struct MHD_Connection *c, const struct lb_exporter *e)
+{
+	char *body = NULL;
+	size_t len = 0;
+
+	if (e->overview(&body, &len, e->arg))
+		return answer_text(c, e, MHD_HTTP_INTERNAL_SERVER_ERROR,
+				   "The overview could not be written.\n");
+	return answer(c, e, MHD_HTTP_OK, TYPE_JSON, body, len);
+}
+
+static enum MHD_Result answer_page(struct MHD_Connection *c, const struct lb_exporter *e)
+{
+	size_t len;
+	const char *html = lb_page_html(&len);
+	char *body = malloc(len);
+
+	if (body)
+		memcpy(body, html, len);
+	return answer(c, e, MHD_HTTP_OK, TYPE_PAGE, body, len);
+}
+
+/* Whoever asks for a dashboard by a name that may be anybody's gets none. */
+static enum MHD_Result answer_dashboard(struct MHD_Connection *c, const struct lb_exporter *e,
+					const char *url)
+{
+	const char *host = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
+
+	if (!lb_page_host_is_fine(host))
+		return answer_text(c, e, MHD_HTTP_FORBIDDEN,
+				   "Ask for it by its address, or as localhost.\n");
+	return strcmp(url, "/") ? answer_overview(c, e) : answer_page(c, e);
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url,
@@ -94,7 +158,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 
 	/* Answered before the body is read, which therefore is not. */
 	if (strcmp(method, MHD_HTTP_METHOD_GET) && strcmp(method, MHD_HTTP_METHOD_HEAD))
-		return answer_text(c, MHD_HTTP_METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
+		return answer_text(c, e, MHD_HTTP_METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
 	/* The first call is for the headers alone, and answering it would end the connection. */
 	if (!*request) {
 		*request = cls;
@@ -107,12 +171,14 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 	if (!strcmp(url, "/metrics"))
 		return answer_metrics(c, e);
 	if (!strcmp(url, "/healthz"))
-		return answer_text(c, MHD_HTTP_OK, "ok\n");
+		return answer_text(c, e, MHD_HTTP_OK, "ok\n");
 	if (!strcmp(url, "/readyz"))
 		return answer_ready(c, e);
+	if (e->overview && (!strcmp(url, "/") || !strcmp(url, "/overview.json")))
+		return answer_dashboard(c, e, url);
 	if (!strcmp(url, "/"))
-		return answer_text(c, MHD_HTTP_OK, "layer4-lb: the metrics are at /metrics\n");
-	return answer_text(c, MHD_HTTP_NOT_FOUND, "Not found; the metrics are at /metrics\n");
+		return answer_text(c, e, MHD_HTTP_OK, "layer4-lb: the metrics are at /metrics\n");
+	return answer_text(c, e, MHD_HTTP_NOT_FOUND, "Not found; the metrics are at /metrics\n");
 }
 
 /* A listening socket or -errno. <addr> gets the port that the kernel chose. */
@@ -148,18 +214,30 @@ static struct MHD_Daemon *start_daemon(struct lb_exporter *e, int fd)
 	return daemon;
 }
 
-int lb_exporter_open(struct lb_exporter **ret, const struct lb_addr *addr,
-		     lb_exporter_render_fn render, lb_exporter_ready_fn ready, void *arg)
+/* 0 or -errno. */
+static int prepare_page(struct lb_exporter *e)
+{
+	size_t len;
+	const char *html = lb_page_html(&len);
+
+	return e->overview ? lb_page_policy(html, len, e->policy) : 0;
+}
+
+int lb_exporter_open(struct lb_exporter **ret, const struct lb_exporter_opts *opts)
 {
 	LB_AUTO_FREE struct lb_exporter *e = calloc(1, sizeof(*e));
-	int fd;
+	int fd, err;
 
 	if (!e)
 		return -ENOMEM;
-	e->addr = *addr;
-	e->render = render;
-	e->ready = ready;
-	e->arg = arg;
+	e->addr = *opts->addr;
+	e->render = opts->render;
+	e->ready = opts->ready;
+	e->overview = opts->overview;
+	e->arg = opts->arg;
+	err = prepare_page(e);
+	if (err)
+		return err;
 	fd = listen_on(&e->addr);
 	if (fd < 0)
 		return fd;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The HTTP endpoint of the metrics: GET /metrics. And of two questions that are answered by the
- * status: /healthz (is there a daemon: 200), /readyz (does it take new clients: 200 or 503). A
- * thread of its own, a handful of connections at a time, ten seconds of patience with each; nothing
- * in it can hold up a worker.
+ * status: /healthz (is there a daemon: 200), /readyz (does it take new clients: 200 or 503). When
+ * somebody wants it, the dashboard besides: / and what that asks for, /overview.json. A thread of
+ * its own, a handful of connections at a time, ten seconds of patience with each; nothing in it can
+ * hold up a worker.
  */
 #ifndef LB_CONTROL_EXPORTER_H
 #define LB_CONTROL_EXPORTER_H
@@ -23,10 +24,19 @@ struct lb_exporter;
 typedef int (*lb_exporter_render_fn)(FILE *out, void *arg);
 /* Whether new clients are taken. As above. */
 typedef bool (*lb_exporter_ready_fn)(void *arg);
+/* What the dashboard shows, in *ret, from malloc. As above. */
+typedef int (*lb_exporter_overview_fn)(char **ret, size_t *len, void *arg);
+
+struct lb_exporter_opts {
+	const struct lb_addr *addr;
+	lb_exporter_render_fn render;
+	lb_exporter_ready_fn ready;
+	lb_exporter_overview_fn overview; /* NULL: no dashboard */
+	void *arg;
+};
 
 /* 0, or -errno with *ret untouched: -EADDRINUSE and what else socket, bind and listen say. */
-int lb_exporter_open(struct lb_exporter **ret, const struct lb_addr *addr,
-		     lb_exporter_render_fn render, lb_exporter_ready_fn ready, void *arg);
+int lb_exporter_open(struct lb_exporter **ret, const struct lb_exporter_opts *opts);
 
 /* The address it listens on, with the port the kernel chose when <addr> had port 0. */
 const struct lb_addr *lb_exporter_addr(const struct lb_exporter *e);

@@ -15,6 +15,9 @@
 #include "control/service.h"
 #include "kernel/admit.h"
 
+/* As many rules and backends as a person might look at; a browser asks every two seconds. */
+#define PAGE_ROWS_MAX 1000u
+
 static const struct lb_carrier *const carriers[] = {&lb_relay, &lb_sockmap, &lb_graft};
 
 static const char *const admit_verdicts[] = {
@@ -269,4 +272,21 @@ int lb_overview_write(struct lb_admin_text *t, struct lb_service *s,
 		err = write_all(&v);
 	lb_service_let_go(s);
 	return err;
+}
+
+int lb_overview_render(char **ret, size_t *len, void *service)
+{
+	const struct lb_overview_opts opts = {.rows_max = PAGE_ROWS_MAX};
+	struct lb_admin_text text = {0};
+	int err = lb_overview_write(&text, service, &opts);
+
+	if (!err && text.failed)
+		err = -ENOMEM;
+	if (err) {
+		lb_admin_text_fini(&text);
+		return err;
+	}
+	*ret = text.bytes;
+	*len = text.len;
+	return 0;
 }

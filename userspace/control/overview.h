@@ -26,4 +26,7 @@ struct lb_overview_opts {
 int lb_overview_write(struct lb_admin_text *t, struct lb_service *s,
 		      const struct lb_overview_opts *opts);
 
+/* For the page: bounded, *ret from malloc. <service> is a struct lb_service. 0 or -errno. */
+int lb_overview_render(char **ret, size_t *len, void *service);
+
 #endif

@@ -22,6 +22,7 @@
 #include "control/exporter.h"
 #include "control/instance.h"
 #include "control/metrics.h"
+#include "control/overview.h"
 #include "control/same_host.h"
 #include "control/tls.h"
 #include "flow/accept.h"
@@ -263,13 +264,19 @@ static bool is_ready(void *arg)
 
 static int open_exporter(struct lb_service *s)
 {
+	const struct lb_exporter_opts opts = {
+		.addr = &s->config->metrics_addr,
+		.render = lb_metrics_render,
+		.ready = is_ready,
+		.overview = s->config->admin.page ? lb_overview_render : NULL,
+		.arg = s,
+	};
 	char addr[LB_ADDR_STR_MAX];
 	int err;
 
 	if (!s->config->metrics_enabled)
 		return 0;
-	err = lb_exporter_open(&s->exporter, &s->config->metrics_addr, lb_metrics_render, is_ready,
-			       s);
+	err = lb_exporter_open(&s->exporter, &opts);
 	if (err)
 		lb_err("admin.metrics: cannot listen on %s: %s (`metrics: off` does without)",
 		       lb_addr_format(&s->config->metrics_addr, addr), strerror(-err));

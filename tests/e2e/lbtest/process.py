@@ -17,7 +17,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent():
+def die_with_parent():
     # The "parent" is the thread that forked: start processes from the main thread only.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
@@ -39,7 +39,7 @@ def run(*command, check=True, seconds=20, stdin=None):
     """A command that ends by itself. Returns the CompletedProcess, output as text."""
     done = subprocess.run([str(c) for c in command], input=stdin, capture_output=True, text=True,
                           errors="replace", timeout=seconds * PATIENCE, check=False,
-                          preexec_fn=_die_with_parent)
+                          preexec_fn=die_with_parent)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, command))}: exit code {done.returncode}\n"
                              f"{done.stdout}{done.stderr}")
@@ -56,7 +56,7 @@ class Process:
         self.err_path = Path(folder) / f"{name}.err"
         with open(self.out_path, "wb") as out, open(self.err_path, "wb") as err:
             self.popen = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=out,
-                                          stderr=err, env=env, preexec_fn=_die_with_parent)
+                                          stderr=err, env=env, preexec_fn=die_with_parent)
 
     @property
     def pid(self):

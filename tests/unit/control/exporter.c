@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "control/page.h"
 
 #define PATIENCE_SECONDS 10
 
@@ -22,7 +23,8 @@ struct scene {
 	struct lb_exporter *exporter;
 	int render_result;
 	bool ready;
-	char reply[8192];
+	lb_exporter_overview_fn overview;
+	char reply[65536];
 };
 
 static int render_page(FILE *out, void *arg)
@@ -38,6 +40,17 @@ static bool is_ready(void *arg)
 	const struct scene *s = arg;
 
 	return s->ready;
+}
+
+static int open_at(struct scene *s, struct lb_exporter **ret, const struct lb_addr *addr)
+{
+	const struct lb_exporter_opts opts = {.addr = addr,
+					      .render = render_page,
+					      .ready = is_ready,
+					      .overview = s->overview,
+					      .arg = s};
+
+	return lb_exporter_open(ret, &opts);
 }
 
 static struct lb_addr loopback(const char *text)
@@ -56,7 +69,7 @@ static int setup_scene(void **state)
 
 	memset(&s, 0, sizeof(s));
 	*state = &s;
-	return lb_exporter_open(&s.exporter, &addr, render_page, is_ready, &s);
+	return open_at(&s, &s.exporter, &addr);
 }
 
 static int teardown_scene(void **state)
@@ -221,9 +234,7 @@ static void address_in_use_is_said_so(void **state)
 	struct scene *s = *state;
 	struct lb_exporter *second = (void *)state;
 
-	assert_int_equal(
-		lb_exporter_open(&second, lb_exporter_addr(s->exporter), render_page, is_ready, s),
-		-EADDRINUSE);
+	assert_int_equal(open_at(s, &second, lb_exporter_addr(s->exporter)), -EADDRINUSE);
 	assert_ptr_equal(second, state);
 }
 
@@ -236,7 +247,7 @@ static void address_is_free_again_after_close(void **state)
 	lb_exporter_close(&s->exporter);
 	assert_null(s->exporter);
 	lb_exporter_close(&s->exporter);
-	assert_int_equal(lb_exporter_open(&s->exporter, &addr, render_page, is_ready, s), 0);
+	assert_int_equal(open_at(s, &s->exporter, &addr), 0);
 	assert_int_equal(status_of(request(s, "GET", "/metrics")), 200);
 }
 
@@ -244,7 +255,7 @@ static void ipv6_is_served(void **state)
 {
 	struct lb_addr addr = loopback("[::1]:1");
 	struct scene s = {0};
-	int err = lb_exporter_open(&s.exporter, &addr, render_page, is_ready, &s);
+	int err = open_at(&s, &s.exporter, &addr);
 
 	if (err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT) {
 		print_message("no IPv6 here\n");
@@ -271,6 +282,97 @@ static void silent_clients_do_not_hold_up_close(void **state)
 	}
 }
 
+/* --- the dashboard ---------------------------------------------------------------------------- */
+
+static int write_overview(char **ret, size_t *len, void *arg)
+{
+	const struct scene *s = arg;
+
+	if (s->render_result)
+		return s->render_result;
+	*ret = strdup("{\"ok\":true}\n");
+	*len = strlen(*ret);
+	return 0;
+}
+
+static int setup_page(void **state)
+{
+	static struct scene s;
+	struct lb_addr addr = loopback("127.0.0.1:1");
+
+	memset(&s, 0, sizeof(s));
+	s.overview = write_overview;
+	*state = &s;
+	return open_at(&s, &s.exporter, &addr);
+}
+
+static const char *request_as(struct scene *s, const char *host, const char *path)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\n%s%s%sConnection: close\r\n\r\n", path,
+		 host ? "Host: " : "", host ? host : "", host ? "\r\n" : "");
+	return ask(s, lb_exporter_addr(s->exporter), text);
+}
+
+static void the_page_is_there_when_it_is_wanted(void **state)
+{
+	const char *reply = request_as(*state, "127.0.0.1:9091", "/");
+	size_t len;
+
+	assert_int_equal(status_of(reply), 200);
+	assert_non_null(strstr(reply, "Content-Type: text/html; charset=utf-8"));
+	assert_memory_equal(body_of(reply), lb_page_html(&len), 100);
+	reply = request_as(*state, "localhost", "/overview.json");
+	assert_int_equal(status_of(reply), 200);
+	assert_non_null(strstr(reply, "Content-Type: application/json"));
+	assert_string_equal(body_of(reply), "{\"ok\":true}\n");
+}
+
+static void without_it_there_is_none(void **state)
+{
+	assert_int_equal(status_of(request_as(*state, "127.0.0.1", "/overview.json")), 404);
+	assert_null(strstr(request_as(*state, "127.0.0.1", "/"), "<html"));
+}
+
+static void nobody_else_is_told_or_may_frame_it(void **state)
+{
+	static const char *const paths[] = {"/", "/overview.json", "/metrics", "/nothing"};
+
+	for (size_t i = 0; i < LB_ARRAY_SIZE(paths); i++) {
+		const char *reply = request_as(*state, "[::1]:9091", paths[i]);
+
+		assert_non_null(strstr(reply, "Content-Security-Policy: default-src 'none'; "));
+		assert_non_null(strstr(reply, "frame-ancestors 'none'"));
+		assert_non_null(strstr(reply, "X-Content-Type-Options: nosniff"));
+		assert_non_null(strstr(reply, "Cross-Origin-Resource-Policy: same-origin"));
+		assert_non_null(strstr(reply, "Cache-Control: no-store"));
+		assert_null(strstr(reply, "Access-Control-"));
+	}
+}
+
+static void a_name_that_may_be_anybodys_gets_nothing(void **state)
+{
+	static const char *const hosts[] = {"evil.example", "evil.example:9091", "", NULL};
+
+	for (size_t i = 0; i < LB_ARRAY_SIZE(hosts); i++) {
+		assert_int_equal(status_of(request_as(*state, hosts[i], "/")) / 100, 4);
+		assert_int_equal(status_of(request_as(*state, hosts[i], "/overview.json")) / 100,
+				 4);
+	}
+	/* Prometheus may call us by name: metrics are no page's to read either way. */
+	assert_int_equal(status_of(request_as(*state, "lb.example", "/metrics")), 200);
+}
+
+static void an_overview_that_failed_is_said_so(void **state)
+{
+	struct scene *s = *state;
+
+	s->render_result = -ENOMEM;
+	assert_int_equal(status_of(request_as(s, "127.0.0.1", "/overview.json")), 500);
+}
+
+#define page_test(f)  cmocka_unit_test_setup_teardown(f, setup_page, teardown_scene)
 #define scene_test(f) cmocka_unit_test_setup_teardown(f, setup_scene, teardown_scene)
 
 int main(void)
@@ -289,6 +391,11 @@ int main(void)
 		scene_test(address_is_free_again_after_close),
 		cmocka_unit_test(ipv6_is_served),
 		scene_test(silent_clients_do_not_hold_up_close),
+		page_test(the_page_is_there_when_it_is_wanted),
+		scene_test(without_it_there_is_none),
+		page_test(nobody_else_is_told_or_may_frame_it),
+		page_test(a_name_that_may_be_anybodys_gets_nothing),
+		page_test(an_overview_that_failed_is_said_so),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
