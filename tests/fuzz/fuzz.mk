@@ -23,6 +23,9 @@ $(O)/fuzz/answer: $(FUZZ_OBJ_answer)
 FUZZ_OBJ_proxy_protocol := $(O)/fuzz/userspace/flow/proxy_protocol.o $(O)/fuzz/userspace/base/addr.o
 $(O)/fuzz/proxy_protocol: $(FUZZ_OBJ_proxy_protocol)
 
+FUZZ_OBJ_client_hello := $(O)/fuzz/userspace/flow/client_hello.o
+$(O)/fuzz/client_hello: $(FUZZ_OBJ_client_hello)
+
 FUZZ_DICT_admin_request := $(O)/fuzz/admin_request.dict
 FUZZ_OBJ_admin_request := $(patsubst %,$(O)/fuzz/userspace/%.o,control/admin_request config/prefix \
 	config/units base/addr base/log)
