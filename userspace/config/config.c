@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "config/config_check.h"
+#include "config/config_routes.h"
 #include "config/schema.h"
 #include "config/yaml.h"
 
@@ -69,6 +70,8 @@ static int build(struct lb_config *config, const struct lb_yaml_node *root,
 		r = lb_config_check(config, root, notices);
 		if (!r && judge && !notices->errors)
 			judge(config, root, notices);
+		if (!r && !notices->errors)
+			r = lb_config_routes_build(config);
 	}
 	lb_config_notices_sort(notices);
 	if (r || notices->out_of_memory)
@@ -286,6 +289,7 @@ void lb_config_free(struct lb_config **config)
 		lb_prefixes_free(&(*config)->rules[i].allow_file);
 		lb_prefixes_free(&(*config)->rules[i].deny_file);
 	}
+	lb_config_routes_free(*config);
 	lb_schema_free(&lb_schema_root, *config);
 	free((*config)->path);
 	free(*config);

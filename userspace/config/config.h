@@ -224,9 +224,13 @@ struct lb_passive_health_config {
 	uint32_t max_ejected_percent;
 };
 
+/* Where clients of a rule go that ask for one of <names>. */
 struct lb_sni_config {
+	char *name; /* NULL: the first one of <names>, see lb_config_route_name() */
 	char **names;
 	size_t names_count;
+	char **alpn; /* none: whatever they offer */
+	size_t alpn_count;
 	struct lb_backend_config *backends;
 	size_t backends_count;
 };
@@ -266,7 +270,8 @@ struct lb_rule_config {
 	char *deny_list_file;          /* .. */
 	struct lb_prefixes allow_file; /* what was in them: from lb_config_load() alone */
 	struct lb_prefixes deny_file;
-	bool acl_cut_existing; /* a reload resets flows of clients that it denies */
+	bool acl_cut_existing;           /* a reload resets flows of clients that it denies */
+	const struct lb_rule_config *of; /* this is a route of that rule; NULL: it is a rule */
 };
 
 struct lb_access_log_config {
@@ -300,6 +305,12 @@ struct lb_config {
 	char *path; /* NULL when it came from memory */
 	struct lb_rule_config *rules;
 	size_t rules_count;
+	/*
+	 * The sni routes of all rules, in their order: each as a rule that has its own name and
+	 * backends, listens nowhere, judges and limits nobody, and is as its rule in all else.
+	 */
+	struct lb_rule_config *routes;
+	size_t routes_count;
 	enum lb_log_level log_level;
 	bool reload_on_change; /* of the file */
 	uint32_t workers;      /* 0: one per core */
@@ -348,6 +359,15 @@ int lb_config_parse(struct lb_config **ret, const char *data, size_t size,
  * units. Loading and printing it again gives the same text. Errors are those of <out>.
  */
 void lb_config_print(const struct lb_config *config, FILE *out);
+
+/* What tells the routes of a rule apart. */
+const char *lb_config_route_name(const struct lb_sni_config *route);
+/* The rules and then the routes, by number. */
+static inline size_t lb_config_places(const struct lb_config *config)
+{
+	return config->rules_count + config->routes_count;
+}
+const struct lb_rule_config *lb_config_place(const struct lb_config *config, size_t i);
 
 /* NULL inside is fine. *config becomes NULL. Nobody may still be reading it. */
 void lb_config_free(struct lb_config **config);

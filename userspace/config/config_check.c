@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Decides whether keys that are each in order make sense together. Who listens where and who
- * connects to whom is judged in config_check_addresses.c. Must never ask the machine it runs on:
- * the answer depends on the file alone.
+ * connects to whom is judged in config_check_addresses.c, routes by name in config_check_sni.c.
+ * Must never ask the machine it runs on: the answer depends on the file alone.
  */
 #include "config/config_check.h"
 
@@ -215,6 +215,7 @@ int lb_config_check(const struct lb_config *config, const struct lb_yaml_node *r
 		    struct lb_config_notices *notices)
 {
 	struct check c = {.config = config, .root = root, .notices = notices};
+	int err;
 
 	for (size_t i = 0; i < config->rules_count; i++) {
 		struct place rule = {i, lb_yaml_at(lb_yaml_get(root, "rules"), i)};
@@ -229,5 +230,6 @@ int lb_config_check(const struct lb_config *config, const struct lb_yaml_node *r
 	check_cluster(&c);
 	check_graft(&c);
 	check_page(&c);
-	return lb_config_check_addresses(config, root, notices);
+	err = lb_config_check_sni(config, root, notices);
+	return err ? err : lb_config_check_addresses(config, root, notices);
 }

@@ -13,6 +13,9 @@
 int lb_config_check(const struct lb_config *config, const struct lb_yaml_node *root,
 		    struct lb_config_notices *notices);
 
+/* The part about sni routes; config_check_sni.c. */
+int lb_config_check_sni(const struct lb_config *config, const struct lb_yaml_node *root,
+			struct lb_config_notices *notices);
 /* The part about who listens where and who connects to whom; config_check_addresses.c. */
 int lb_config_check_addresses(const struct lb_config *config, const struct lb_yaml_node *root,
 			      struct lb_config_notices *notices);

@@ -268,8 +268,16 @@ static const struct lb_schema_key backend_tls_keys[] = {
 static const struct lb_schema_block backend_tls_block = {KEYS(backend_tls_keys)};
 
 static const struct lb_schema_key sni_keys[] = {
+	{"name", STRING(lb_sni_config, name), RANGE(1, 253), .otherwise = "the first of `names`",
+	 .help = "What the route is called in the log, the metrics and by lbctl, behind the rule's "
+		 "name and a slash."},
 	{"names", .type = LB_SCHEMA_STRING, LIST(lb_sni_config, names, char *), ITEMS(1, 1024),
-	 RANGE(1, 253), REQUIRED, .help = "Names a client may ask for: exact, or `*.example.org`."},
+	 RANGE(1, 253), REQUIRED,
+	 .help = "Names a client may ask for: exact, `*.example.org` (one label for the star), or "
+		 "`*`: any, and none."},
+	{"alpn", .type = LB_SCHEMA_STRING, LIST(lb_sni_config, alpn, char *), ITEMS(0, 16),
+	 RANGE(1, 255),
+	 .help = "Only clients that offer one of these protocols, `h2` for example."},
 	{BACKENDS(lb_sni_config), .help = "Where those clients go."},
 };
 static const struct lb_schema_block sni_block = {KEYS(sni_keys)};
@@ -402,7 +410,7 @@ static const struct lb_schema_key rule_keys[] = {
 	{"tls", BLOCK(lb_rule_config, tls, tls_block), .help = "TLS towards clients."},
 	{"backend_tls", BLOCK(lb_rule_config, backend_tls, backend_tls_block),
 	 .help = "TLS towards backends."},
-	{"sni", .type = LB_SCHEMA_BLOCK, .block = &sni_block, PROTECTS, ITEMS(0, 1024),
+	{"sni", .type = LB_SCHEMA_BLOCK, .block = &sni_block, ITEMS(0, 1024),
 	 LIST(lb_rule_config, sni, struct lb_sni_config),
 	 .help = "Other backends for TLS clients that ask for certain names; nothing is "
 		 "decrypted."},

@@ -65,22 +65,21 @@ static json_t *head_of_status(const struct lb_admin_job *job)
 			 (json_int_t)lb_service_log_dropped(s), "carriers", carriers(s));
 }
 
-static json_t *rule_of_status(const struct lb_rule *rule, const struct lb_counters *c)
+static json_t *rule_of_status(const struct lb_service *s, const struct lb_rule *rule,
+			      const struct lb_counters *c)
 {
+	const struct lb_service_pools pools = lb_service_pools(s, rule);
 	char listen[LB_ADDR_STR_MAX];
-	uint32_t all, eligible;
 	uint64_t failed = c->ends[LB_REASON_NO_BACKEND] + c->ends[LB_REASON_CONNECT_FAILED] +
 			  c->ends[LB_REASON_CONNECT_TIMEOUT] + c->ends[LB_REASON_BACKEND_LIMIT] +
 			  c->ends[LB_REASON_QUEUE_FULL] + c->ends[LB_REASON_QUEUE_TIMEOUT];
 
-	lb_pool_count(rule->pool, &all, &eligible);
 	return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:i}", "rule", rule->config->name,
 			 "listen", lb_addr_format(&rule->config->listen, listen), "flows",
 			 (json_int_t)c->active, "connections", (json_int_t)c->connections,
-			 "unserved", (json_int_t)failed, "queued",
-			 (json_int_t)lb_select_waiting(rule->select), "bytes_up",
-			 (json_int_t)c->bytes[0], "bytes_down", (json_int_t)c->bytes[1], "backends",
-			 (int)all, "backends_eligible", (int)eligible);
+			 "unserved", (json_int_t)failed, "queued", (json_int_t)pools.queued,
+			 "bytes_up", (json_int_t)c->bytes[0], "bytes_down", (json_int_t)c->bytes[1],
+			 "backends", (int)pools.all, "backends_eligible", (int)pools.eligible);
 }
 
 static void answer_status(struct lb_admin_job *job)
@@ -101,8 +100,8 @@ static void answer_status(struct lb_admin_job *job)
 	lb_admin_text_begin(&job->reply, head_of_status(job));
 	lb_admin_text_begin_list(&job->reply, "rules");
 	for (size_t i = 0; i < count; i++)
-		if (rules[i].config && !lb_service_is_gone(s, i))
-			lb_admin_text_add(&job->reply, rule_of_status(&rules[i], &sums[i]));
+		if (rules[i].config && !rules[i].of && !lb_service_is_gone(s, i))
+			lb_admin_text_add(&job->reply, rule_of_status(s, &rules[i], &sums[i]));
 	lb_service_let_go(s);
 	lb_admin_text_end_list(&job->reply);
 	lb_admin_text_end(&job->reply);

@@ -21,15 +21,17 @@
 #include "control/service_parts.h"
 #include "control/tls.h"
 #include "flow/client_connection_limit.h"
+#include "flow/sni.h"
 #include "kernel/same_host.h"
 #include "worker.h"
 
-/* A rule of the new configuration. */
+/* A rule of the new configuration, or a route. */
 struct target {
 	struct lb_rule *rule; /* its place */
 	const struct lb_rule_config *config;
 	struct lb_admission_change admission; /* when it is not added .. */
 	struct lb_tls_change tls;             /* .. likewise */
+	struct lb_sni *sni;                   /* its routes; after the commit those it had */
 	bool added;
 	bool listens_anew;              /* nobody hands it listeners: <listeners> are its own */
 	struct lb_listener **listeners; /* by worker */
@@ -125,10 +127,12 @@ static void on_difference(void *arg, const struct lb_difference *d)
 
 /* --- prepare ---------------------------------------------------------------------------------- */
 
-static struct lb_rule *find_rule(const struct lb_service *s, const char *name)
+/* <of>: whose route it is, NULL: it is a rule; the same name may have been the other's. */
+static struct lb_rule *find_rule(const struct lb_service *s, const char *name,
+				 const struct lb_rule *of)
 {
 	for (size_t i = 0; i < s->rules_count; i++)
-		if (s->rules[i].config && !s->states[i].gone_ms &&
+		if (s->rules[i].config && !s->states[i].gone_ms && s->rules[i].of == of &&
 		    !strcmp(s->rules[i].config->name, name))
 			return &s->rules[i];
 	return NULL;
@@ -157,7 +161,10 @@ static bool checks_change(const struct lb_rule_config *was, const struct lb_rule
 static int prepare_target(struct plan *p, struct target *t, struct lb_backends_change *change,
 			  const struct lb_rule_config *config)
 {
-	struct lb_rule *rule = find_rule(p->s, config->name);
+	/* Rules come before routes. */
+	const struct lb_rule *of =
+		config->of ? p->targets[config->of - p->fresh->rules].rule : NULL;
+	struct lb_rule *rule = find_rule(p->s, config->name, of);
 	int err;
 
 	*change = (struct lb_backends_change){.rule = rule, .config = config};
@@ -175,8 +182,29 @@ static int prepare_target(struct plan *p, struct target *t, struct lb_backends_c
 	}
 	change->rule = t->rule = rule;
 	t->added = true;
+	rule->of = of;
 	/* From here on the place is taken. */
 	return lb_service_build_rule(rule, config);
+}
+
+/* All have their places. */
+static int prepare_routes(struct plan *p)
+{
+	const struct lb_config *fresh = p->fresh;
+	LB_AUTO_FREE const struct lb_rule **routes =
+		calloc(fresh->routes_count + 1, sizeof(const struct lb_rule *));
+	size_t next = 0;
+	int err = routes ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < fresh->routes_count && !err; i++)
+		routes[i] = p->targets[fresh->rules_count + i].rule;
+	for (size_t i = 0; i < fresh->rules_count && !err; i++) {
+		struct target *t = &p->targets[i];
+
+		err = lb_sni_new(&t->sni, t->config, routes + next);
+		next += t->config->sni_count;
+	}
+	return err;
 }
 
 static int prepare_targets(struct plan *p)
@@ -184,13 +212,13 @@ static int prepare_targets(struct plan *p)
 	const struct lb_config *fresh = p->fresh;
 	int err = 0;
 
-	p->targets = calloc(fresh->rules_count + 1, sizeof(*p->targets));
-	p->changes = calloc(fresh->rules_count + 1, sizeof(*p->changes));
+	p->targets = calloc(lb_config_places(fresh) + 1, sizeof(*p->targets));
+	p->changes = calloc(lb_config_places(fresh) + 1, sizeof(*p->changes));
 	if (!p->targets || !p->changes)
 		return -ENOMEM;
-	for (size_t i = 0; i < fresh->rules_count && !err; i++) {
+	for (size_t i = 0; i < lb_config_places(fresh) && !err; i++) {
 		p->count++;
-		err = prepare_target(p, &p->targets[i], &p->changes[i], &fresh->rules[i]);
+		err = prepare_target(p, &p->targets[i], &p->changes[i], lb_config_place(fresh, i));
 	}
 	return err;
 }
@@ -269,10 +297,13 @@ static int prepare(struct plan *p)
 		err = -ENOMEM;
 	if (err)
 		return err;
+	err = prepare_routes(p);
+	if (err)
+		return err;
 	/* The pools first: how large a segment a listener allows depends on them. */
 	p->prepared = true;
 	err = lb_backends_prepare(p->s->backends, p->changes, p->count);
-	for (size_t i = 0; i < p->count && !err; i++)
+	for (size_t i = 0; i < p->fresh->rules_count && !err; i++)
 		err = prepare_listeners(p, &p->targets[i], &p->fresh->rules[i]);
 	return err;
 }
@@ -303,6 +334,15 @@ static void commit_limits(struct plan *p, struct target *t)
 	if (!lb_difference_is_same(rule->config, t->config, "bandwidth_limit"))
 		/* Without memory some wait longer than they would have to. */
 		(void)lb_service_change_bandwidth(p->s, rule->index, &t->config->bandwidth_limit);
+}
+
+/* Who looks at the old ones has ended his turn when workers have taken their listeners. */
+static void commit_routes(struct target *t)
+{
+	struct lb_sni *old = t->rule->sni;
+
+	__atomic_store_n(&t->rule->sni, t->sni, __ATOMIC_RELEASE);
+	t->sni = old;
 }
 
 static void commit_added(struct plan *p, struct target *t)
@@ -425,6 +465,9 @@ static void commit(struct plan *p)
 	for (uint32_t i = 0; i < s->workers_count; i++)
 		lb_worker_set_rules(s->workers[i], s->rules_count);
 	lb_backends_commit(s->backends, p->changes, p->count);
+	/* Only now may a flow get to a route that is new. */
+	for (size_t i = 0; i < p->count; i++)
+		commit_routes(&p->targets[i]);
 	lb_workers_do(s->workers, s->workers_count, take_listeners, p);
 	commit_removed(p);
 	/* Else what was set at run time stays. */
@@ -453,6 +496,7 @@ static void plan_fini(struct plan *p)
 		free(t->listeners);
 		lb_admission_change_fini(&t->admission);
 		lb_tls_change_fini(&t->tls);
+		lb_sni_free(&t->sni);
 	}
 	free(p->targets);
 	free(p->changes);

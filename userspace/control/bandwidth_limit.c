@@ -6,6 +6,16 @@
 
 #include "flow/bandwidth_limit.h"
 
+/* With those of its routes: their flows are under its limits. */
+static size_t count_backends(const struct lb_rule_config *config)
+{
+	size_t n = config->backends_count;
+
+	for (size_t i = 0; i < config->sni_count; i++)
+		n += config->sni[i].backends_count;
+	return n;
+}
+
 uint32_t lb_bandwidth_limit_count(const struct lb_rule *rules, size_t rules_count,
 				  uint64_t sessions_max)
 {
@@ -15,7 +25,7 @@ uint32_t lb_bandwidth_limit_count(const struct lb_rule *rules, size_t rules_coun
 		const struct lb_rule_config *config = rules[i].config;
 
 		if (lb_bandwidth_limit_is_set(&config->bandwidth_limit))
-			count += lb_bandwidth_limit_buckets(config->backends_count);
+			count += lb_bandwidth_limit_buckets(count_backends(config));
 	}
 	if (!count)
 		return 0;

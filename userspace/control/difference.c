@@ -12,7 +12,7 @@
 #include "config/schema.h"
 #include "flow/bandwidth_limit.h"
 
-#define PATH_BYTES 128
+#define PATH_BYTES 512
 
 /* Keys of a rule that may change while it serves. */
 static const char *const live[] = {
@@ -40,12 +40,12 @@ static const char *const live[] = {
 	"rate_limit",
 	"tls",
 	"backend_tls",
+	"sni",
 };
 
 /* Keys that a rule which comes later may not have, unless they say nothing. */
 static const char *const only_at_start[] = {
 	"same_host_bypass",
-	"sni",
 	"bandwidth_limit",
 };
 
@@ -142,42 +142,89 @@ static void walk_block(struct walk *w, const struct lb_schema_block *block, cons
 
 /* --- backends --------------------------------------------------------------------------------- */
 
-static const struct lb_backend_config *find_backend(const struct lb_rule_config *rule,
-						    const char *addr)
+/* A list of them, of a rule or of one of its routes. */
+struct list {
+	const struct lb_backend_config *all;
+	size_t count;
+};
+
+static const struct lb_backend_config *find_backend(const struct list *list, const char *addr)
 {
-	for (size_t i = 0; i < rule->backends_count; i++)
-		if (!strcmp(rule->backends[i].addr, addr))
-			return &rule->backends[i];
+	for (size_t i = 0; i < list->count; i++)
+		if (!strcmp(list->all[i].addr, addr))
+			return &list->all[i];
 	return NULL;
 }
 
-static void walk_backends(struct walk *w, const struct lb_rule_config *was,
-			  const struct lb_rule_config *is)
+static void tell_entry(struct walk *w, const char *key, const char *was, const char *is)
+{
+	w->tell(w->arg,
+		&(struct lb_difference){
+			.kind = w->kind, .rule = w->rule, .key = key, .was = was, .is = is});
+}
+
+static void walk_backends(struct walk *w, const char *key, struct list was, struct list is)
 {
 	const struct lb_schema_block *block = lb_schema_find(rule_block(), "backends")->block;
 
-	for (size_t i = 0; i < was->backends_count; i++) {
-		const char *addr = was->backends[i].addr;
-		const struct lb_backend_config *now = find_backend(is, addr);
-		char path[PATH_BYTES + 256];
+	for (size_t i = 0; i < was.count; i++) {
+		const char *addr = was.all[i].addr;
+		const struct lb_backend_config *now = find_backend(&is, addr);
+		char path[2 * PATH_BYTES];
 
-		snprintf(path, sizeof(path), "backends[%s]", addr);
+		snprintf(path, sizeof(path), "%s[%s]", key, addr);
 		if (now)
-			walk_block(w, block, path, &was->backends[i], now);
+			walk_block(w, block, path, &was.all[i], now);
 		else
-			w->tell(w->arg, &(struct lb_difference){.kind = w->kind,
-								.rule = w->rule,
-								.key = "backends",
-								.was = addr,
-								.is = ""});
+			tell_entry(w, key, addr, "");
 	}
-	for (size_t i = 0; i < is->backends_count; i++)
-		if (!find_backend(was, is->backends[i].addr))
-			w->tell(w->arg, &(struct lb_difference){.kind = w->kind,
-								.rule = w->rule,
-								.key = "backends",
-								.was = "",
-								.is = is->backends[i].addr});
+	for (size_t i = 0; i < is.count; i++)
+		if (!find_backend(&was, is.all[i].addr))
+			tell_entry(w, key, "", is.all[i].addr);
+}
+
+/* --- routes ----------------------------------------------------------------------------------- */
+
+static const struct lb_sni_config *find_route(const struct lb_rule_config *rule, const char *name)
+{
+	for (size_t i = 0; i < rule->sni_count; i++)
+		if (!strcmp(lb_config_route_name(&rule->sni[i]), name))
+			return &rule->sni[i];
+	return NULL;
+}
+
+static void walk_route(struct walk *w, const struct lb_sni_config *was,
+		       const struct lb_sni_config *is)
+{
+	const struct lb_schema_block *block = lb_schema_find(rule_block(), "sni")->block;
+	char path[PATH_BYTES], backends[PATH_BYTES + sizeof(".backends")];
+
+	snprintf(path, sizeof(path), "sni[%s]", lb_config_route_name(is));
+	snprintf(backends, sizeof(backends), "%s.backends", path);
+	walk_key(w, lb_schema_find(block, "names"), path, was, is);
+	walk_key(w, lb_schema_find(block, "alpn"), path, was, is);
+	walk_backends(w, backends, (struct list){was->backends, was->backends_count},
+		      (struct list){is->backends, is->backends_count});
+}
+
+static void walk_sni(struct walk *w, const struct lb_rule_config *was,
+		     const struct lb_rule_config *is)
+{
+	for (size_t i = 0; i < was->sni_count; i++) {
+		const char *name = lb_config_route_name(&was->sni[i]);
+		const struct lb_sni_config *now = find_route(is, name);
+
+		if (now)
+			walk_route(w, &was->sni[i], now);
+		else
+			tell_entry(w, "sni", name, "");
+	}
+	for (size_t i = 0; i < is->sni_count; i++) {
+		const char *name = lb_config_route_name(&is->sni[i]);
+
+		if (!find_route(was, name))
+			tell_entry(w, "sni", "", name);
+	}
 }
 
 /* --- rules ------------------------------------------------------------------------------------ */
@@ -238,7 +285,11 @@ static void walk_rule(struct walk *w, const struct lb_rule_config *was,
 
 		w->kind = may ? LB_DIFFERENCE_CHANGED : LB_DIFFERENCE_REFUSED;
 		if (!strcmp(key->name, "backends"))
-			walk_backends(w, was, is);
+			walk_backends(w, "backends",
+				      (struct list){was->backends, was->backends_count},
+				      (struct list){is->backends, is->backends_count});
+		else if (!strcmp(key->name, "sni"))
+			walk_sni(w, was, is);
 		else
 			walk_key(w, key, "", was, is);
 	}

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "control/metrics_process.h"
 #include "control/metrics_reloads.h"
 #include "control/metrics_same_host.h"
 #include "control/service.h"
@@ -56,9 +57,14 @@ static bool is_shown(const struct view *v, size_t rule)
 	return true;
 }
 
-#define for_each_rule(v, r)                           \
+/* Rules, and the sni routes that have backends of their own. */
+#define for_each_pool(v, r)                           \
 	for (size_t r = 0; r < (v)->rules_count; r++) \
 		if (is_shown(v, r))
+
+#define for_each_rule(v, r)  \
+	for_each_pool (v, r) \
+		if (!(v)->rules[r].of)
 
 static void head(const struct view *v, const char *name, const char *type, const char *help)
 {
@@ -93,7 +99,7 @@ static void connections(const struct view *v)
 	for_each_rule (v, r)
 		row(v, "l4lb_connections_total", r, NULL, NULL, v->sums[r].connections);
 	head(v, "l4lb_queue_length", "gauge", "Clients that wait for a backend with room.");
-	for_each_rule (v, r)
+	for_each_pool (v, r)
 		row(v, "l4lb_queue_length", r, NULL, NULL, lb_select_waiting(v->rules[r].select));
 	head(v, "l4lb_active_connections", "gauge", "Client connections alive.");
 	for_each_rule (v, r)
@@ -262,7 +268,7 @@ static void durations(const struct view *v)
 static void backend_rows(const struct view *v, const char *name,
 			 uint64_t (*read)(const struct lb_pool_row *b))
 {
-	for_each_rule (v, r)
+	for_each_pool (v, r)
 		for (uint32_t i = 0; i < v->backends[r].count; i++)
 			row(v, name, r, "backend", v->backends[r].rows[i].entry->config.addr,
 			    read(&v->backends[r].rows[i]));
@@ -325,7 +331,7 @@ static void drain_deadlines(const struct view *v)
 	uint64_t now = lb_clock_ms();
 
 	head(v, name, "gauge", "Time until the flows of a draining backend are cut.");
-	for_each_rule (v, r) {
+	for_each_pool (v, r) {
 		for (uint32_t i = 0; i < v->backends[r].count; i++) {
 			const struct lb_pool_row *b = &v->backends[r].rows[i];
 			uint64_t until = b->drain_until_ms;
@@ -342,7 +348,7 @@ static void backend_traffic(const struct view *v)
 	const char *name = "l4lb_backend_traffic_bytes_total";
 
 	head(v, name, "counter", "Payload bytes, living flows included: up is to the backend.");
-	for_each_rule (v, r) {
+	for_each_pool (v, r) {
 		for (uint32_t i = 0; i < v->backends[r].count; i++) {
 			const struct lb_pool_row *b = &v->backends[r].rows[i];
 
@@ -527,28 +533,6 @@ static void admission(const struct view *v)
 		LB_ADMIT_REFUSED_MAX, LB_ADMIT_LISTENERS_MAX);
 }
 
-static void process(const struct view *v)
-{
-	const struct lb_kernel_report *report = lb_service_kernel(v->service);
-	uint64_t max, used = lb_service_sockmap_flows(v->service, &max);
-
-	head(v, "l4lb_sockmap_in_service", "gauge", "1 when the sockmap carrier can be used.");
-	fprintf(v->out, "l4lb_sockmap_in_service{reason=\"%s\"} %d\n", lb_why_word(report->why),
-		report->why == LB_WHY_NONE);
-	head(v, "l4lb_sockmap_flows", "gauge", "Flows on the sockmap carrier.");
-	fprintf(v->out, "l4lb_sockmap_flows %" PRIu64 "\n", used);
-	head(v, "l4lb_sockmap_flows_max", "gauge", "As many have room.");
-	fprintf(v->out, "l4lb_sockmap_flows_max %" PRIu64 "\n", max);
-	head(v, "l4lb_workers", "gauge", "Worker threads.");
-	fprintf(v->out, "l4lb_workers %" PRIu32 "\n", lb_service_workers(v->service));
-	head(v, "l4lb_access_log_dropped_total", "counter",
-	     "Access-log lines lost to a slow output.");
-	fprintf(v->out, "l4lb_access_log_dropped_total %" PRIu64 "\n",
-		lb_service_log_dropped(v->service));
-	head(v, "l4lb_build_info", "gauge", "Always 1.");
-	fprintf(v->out, "l4lb_build_info{version=\"%s\"} 1\n", LB_VERSION);
-}
-
 static void render(const struct view *v)
 {
 	connections(v);
@@ -562,7 +546,7 @@ static void render(const struct view *v)
 	admission(v);
 	lb_metrics_print_same_host(lb_service_same_host(v->service), v->out);
 	lb_metrics_print_reloads(&v->reloads, v->out);
-	process(v);
+	lb_metrics_print_process(v->service, v->out);
 }
 
 /* What is read of the rules at one moment. 0 or -errno. */

@@ -50,9 +50,16 @@ static json_t *number(uint64_t n)
 	return json_integer((json_int_t)n);
 }
 
-static bool is_shown(const struct view *v, size_t rule)
+/* A rule, or a route of one (sni), which has nothing but backends of its own .. */
+static bool has_pool(const struct view *v, size_t rule)
 {
 	return v->rules[rule].config && !lb_service_is_gone(v->service, rule);
+}
+
+/* .. or a rule. */
+static bool is_shown(const struct view *v, size_t rule)
+{
+	return has_pool(v, rule) && !v->rules[rule].of;
 }
 
 /* True when there is room for one more row. */
@@ -157,26 +164,25 @@ static json_t *carrier(const struct view *v, const struct lb_carrier *c, uint64_
 			 (json_int_t)bytes);
 }
 
-static json_t *rule(const struct lb_rule *rule, const struct lb_counters *c)
+static json_t *rule(const struct lb_service *s, const struct lb_rule *rule,
+		    const struct lb_counters *c)
 {
+	const struct lb_service_pools pools = lb_service_pools(s, rule);
 	char listen[LB_ADDR_STR_MAX];
 	json_t *words = json_object(), *row;
-	uint32_t all, eligible;
 
-	lb_pool_count(rule->pool, &all, &eligible);
 	add_refusals(words, rule, c);
 	row = counts(c, words);
-	if (row &&
-	    json_object_update_new(
-		    row, json_pack("{s:s,s:s,s:I,s:I,s:i,s:i,s:{s:I,s:I,s:I}}", "rule",
-				   rule->config->name, "listen",
-				   lb_addr_format(&rule->config->listen, listen), "flows",
-				   (json_int_t)c->active, "queued",
-				   (json_int_t)lb_select_waiting(rule->select), "backends",
-				   (int)all, "backends_eligible", (int)eligible, "carrier_bytes",
-				   "relay", (json_int_t)c->carrier_bytes[LB_CARRIER_RELAY],
-				   "sockmap", (json_int_t)c->carrier_bytes[LB_CARRIER_SOCKMAP],
-				   "graft", (json_int_t)c->carrier_bytes[LB_CARRIER_GRAFT]))) {
+	if (row && json_object_update_new(
+			   row, json_pack("{s:s,s:s,s:I,s:I,s:i,s:i,s:{s:I,s:I,s:I}}", "rule",
+					  rule->config->name, "listen",
+					  lb_addr_format(&rule->config->listen, listen), "flows",
+					  (json_int_t)c->active, "queued", (json_int_t)pools.queued,
+					  "backends", (int)pools.all, "backends_eligible",
+					  (int)pools.eligible, "carrier_bytes", "relay",
+					  (json_int_t)c->carrier_bytes[LB_CARRIER_RELAY], "sockmap",
+					  (json_int_t)c->carrier_bytes[LB_CARRIER_SOCKMAP], "graft",
+					  (json_int_t)c->carrier_bytes[LB_CARRIER_GRAFT]))) {
 		json_decref(row);
 		return NULL;
 	}
@@ -213,7 +219,7 @@ static void write_rules(struct view *v)
 	lb_admin_text_begin_list(v->text, "rules");
 	for (size_t i = 0; i < v->rules_count; i++)
 		if (is_shown(v, i) && take_row(v))
-			lb_admin_text_add(v->text, rule(&v->rules[i], &v->sums[i]));
+			lb_admin_text_add(v->text, rule(v->service, &v->rules[i], &v->sums[i]));
 	lb_admin_text_end_list(v->text);
 }
 
@@ -244,7 +250,7 @@ static int write_all(struct view *v)
 	write_rules(v);
 	lb_admin_text_begin_list(v->text, "backends");
 	for (size_t i = 0; i < v->rules_count && !err; i++)
-		if (is_shown(v, i))
+		if (has_pool(v, i))
 			err = write_backends_of(v, &v->rules[i]);
 	lb_admin_text_end_list(v->text);
 	lb_admin_text_add_member(v->text, "left_out", number(v->left_out));

@@ -23,7 +23,7 @@ static uint32_t count_endpoints(const struct lb_rule *rules, size_t count)
 		if (!rules[i].config->same_host_bypass)
 			continue;
 		lb_pool_count(rules[i].pool, &all, &eligible);
-		n += 1 + all;
+		n += !rules[i].of + all;
 	}
 	return n;
 }
@@ -32,7 +32,8 @@ static int add_rule(struct lb_same_host *h, const struct lb_rule *rule)
 {
 	struct lb_backend **all = NULL;
 	uint32_t backends = 0;
-	int err = lb_same_host_add(h, &rule->config->listen);
+	/* A route listens nowhere. */
+	int err = rule->of ? 0 : lb_same_host_add(h, &rule->config->listen);
 
 	if (!err)
 		err = lb_pool_snapshot(rule->pool, &all, &backends);

@@ -31,6 +31,7 @@
 #include "flow/grafts.h"
 #include "flow/keepalive.h"
 #include "flow/segments.h"
+#include "flow/sni.h"
 #include "flow/sockmap_slots.h"
 #include "kernel/graft_table.h"
 #include "worker.h"
@@ -96,9 +97,28 @@ void lb_service_free_rule(struct lb_service *s, struct lb_rule *rule)
 	lb_bandwidth_limit_free(&rule->bandwidth_limit);
 	lb_admission_unbuild(rule);
 	lb_tls_release(rule);
+	lb_sni_free(&rule->sni);
 	lb_config_ref_put(&s->states[rule->index].source);
 	s->states[rule->index] = (struct lb_rule_state){0};
 	*rule = (struct lb_rule){.index = rule->index};
+}
+
+/* Which of them a client takes, once they have their places. */
+static int build_routes(struct lb_service *s)
+{
+	const struct lb_config *config = s->config;
+	LB_AUTO_FREE const struct lb_rule **routes =
+		calloc(config->routes_count + 1, sizeof(const struct lb_rule *));
+	size_t next = 0;
+	int err = routes ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < config->routes_count && !err; i++)
+		routes[i] = &s->rules[config->rules_count + i];
+	for (size_t i = 0; i < config->rules_count && !err; i++) {
+		err = lb_sni_new(&s->rules[i].sni, &config->rules[i], routes + next);
+		next += config->rules[i].sni_count;
+	}
+	return err;
 }
 
 static int build_rules(struct lb_service *s)
@@ -115,13 +135,17 @@ static int build_rules(struct lb_service *s)
 	opts.rules = s->rules;
 	opts.ports = s->ports;
 	err = lb_backends_new(&s->backends, &opts);
-	for (size_t i = 0; i < config->rules_count && !err; i++) {
-		s->rules[i].config = &config->rules[i];
+	for (size_t i = 0; i < lb_config_places(config) && !err; i++) {
+		const struct lb_rule_config *place = lb_config_place(config, i);
+
+		s->rules[i].config = place;
 		s->rules[i].index = (uint32_t)i;
 		s->rules[i].id = ++s->last_id;
+		s->rules[i].of = place->of ? &s->rules[place->of - config->rules] : NULL;
 		s->rules_count++;
-		err = lb_service_build_rule(&s->rules[i], &config->rules[i]);
+		err = lb_service_build_rule(&s->rules[i], place);
 	}
+	err = err ? err : build_routes(s);
 	return err ? err : lb_backends_resolve(s->backends, s->rules, s->rules_count);
 }
 
@@ -320,6 +344,19 @@ static int build_workers(struct lb_service *s)
 	return 0;
 }
 
+/* Of the ways to all backends that a client of <rule> may get. */
+static int least_segment(const struct lb_service *s, const struct lb_rule *rule, bool routes)
+{
+	int least = lb_segments_carried(rule->pool), mss = least;
+
+	for (const struct lb_rule *r = s->rules; routes && r < s->rules + LB_RULES_MAX; r++) {
+		if (r->of == rule && r->pool)
+			mss = lb_segments_carried(r->pool);
+		least = mss < least ? mss : least;
+	}
+	return least;
+}
+
 int lb_service_open_listener(struct lb_service *s, const struct lb_rule *rule,
 			     const struct lb_rule_config *config, bool exclusive)
 {
@@ -329,7 +366,7 @@ int lb_service_open_listener(struct lb_service *s, const struct lb_rule *rule,
 		return fd;
 	lb_keepalive_set(fd, &config->timeouts);
 	if (s->grafts && may_graft(config))
-		lb_segments_limit_clients(fd, rule->pool);
+		lb_segments_limit_clients(fd, least_segment(s, rule, config->sni_count));
 	return fd;
 }
 
@@ -352,7 +389,7 @@ static int listen_all(struct lb_service *s)
 {
 	char addr[LB_ADDR_STR_MAX];
 
-	for (size_t r = 0; r < s->rules_count; r++) {
+	for (size_t r = 0; r < s->config->rules_count; r++) {
 		for (uint32_t w = 0; w < s->workers_count; w++) {
 			int err = listen_one(s, w, &s->rules[r]);
 

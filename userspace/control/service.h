@@ -86,6 +86,12 @@ struct lb_reload_report lb_service_reloads(struct lb_service *s);
  * those that are no longer in the configuration and still have flows.
  */
 size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules);
+/* Backends of a rule, and clients that wait for one: at its own pool and those of its routes. */
+struct lb_service_pools {
+	uint32_t all, eligible, queued;
+};
+/* <rule> is one of those, and no route; held. */
+struct lb_service_pools lb_service_pools(const struct lb_service *s, const struct lb_rule *rule);
 /* NULL when no rule limits the bandwidth. */
 struct lb_buckets *lb_service_buckets(const struct lb_service *s);
 bool lb_service_is_gone(const struct lb_service *s, size_t rule);

@@ -19,6 +19,24 @@ static uint64_t count_flows(const struct lb_service *s, const struct lb_rule *ru
 	return n;
 }
 
+static bool has_routes(const struct lb_service *s, const struct lb_rule *rule)
+{
+	for (size_t i = 0; i < s->rules_count; i++)
+		if (s->rules[i].of == rule)
+			return true;
+	return false;
+}
+
+/*
+ * Nobody can get there any more. A client of a rule that is gone may still be on its way to one of
+ * its routes: they stay as long as it has flows, and it stays until they are gone.
+ */
+static bool is_deserted(const struct lb_service *s, const struct lb_rule *rule)
+{
+	return !count_flows(s, rule) && !has_routes(s, rule) &&
+	       (!rule->of || !s->states[rule->of->index].gone_ms || !count_flows(s, rule->of));
+}
+
 static void forget(struct lb_worker *w, uint32_t index, void *arg)
 {
 	lb_worker_forget_rule(w, ((const struct lb_rule *)arg)->index);
@@ -50,7 +68,7 @@ bool lb_service_tick(struct lb_service *s)
 
 		if (!rule->config || !state->gone_ms)
 			continue;
-		if (!count_flows(s, rule) && bury(s, rule))
+		if (is_deserted(s, rule) && bury(s, rule))
 			continue;
 		more = true;
 		if (!state->cut &&

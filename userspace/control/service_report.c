@@ -3,6 +3,7 @@
 #include "control/access_log.h"
 #include "control/admission.h"
 #include "control/service_parts.h"
+#include "flow/select.h"
 #include "flow/sockmap_slots.h"
 #include "worker.h"
 
@@ -55,6 +56,25 @@ size_t lb_service_rules(const struct lb_service *s, const struct lb_rule **rules
 {
 	*rules = s->rules;
 	return s->rules_count;
+}
+
+struct lb_service_pools lb_service_pools(const struct lb_service *s, const struct lb_rule *rule)
+{
+	struct lb_service_pools sum = {.queued = lb_select_waiting(rule->select)};
+
+	lb_pool_count(rule->pool, &sum.all, &sum.eligible);
+	for (size_t i = 0; rule->config->sni_count && i < s->rules_count; i++) {
+		const struct lb_rule *route = &s->rules[i];
+		uint32_t all, eligible;
+
+		if (route->of != rule || !route->config || lb_service_is_gone(s, i))
+			continue;
+		lb_pool_count(route->pool, &all, &eligible);
+		sum.all += all;
+		sum.eligible += eligible;
+		sum.queued += lb_select_waiting(route->select);
+	}
+	return sum;
 }
 
 struct lb_buckets *lb_service_buckets(const struct lb_service *s)

@@ -97,7 +97,7 @@ static void fill(struct lb_flow_record *r, const struct lb_session *s, enum lb_r
 	const struct lb_pair *p = &s->pair;
 
 	*r = (struct lb_flow_record){
-		.rule = s->rule->config->name,
+		.rule = s->route->config->name,
 		.client = &s->client,
 		.certified = s->certified,
 		.backend = s->backend ? s->backend->config->addr : NULL,

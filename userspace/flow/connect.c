@@ -65,8 +65,8 @@ static void backend_drop(struct lb_session *s, bool own_fault)
 	lb_count(&s->env->counters[s->rule->index].connect_failures, 1);
 	__atomic_fetch_add(&s->backend->counts.connect_failures, 1, __ATOMIC_RELAXED);
 	if (!own_fault)
-		lb_rule_failed(s->rule, s->backend);
-	lb_select_release(s->rule->select, s->backend);
+		lb_rule_failed(s->route, s->backend);
+	lb_select_release(s->route->select, s->backend);
 	s->backend = NULL;
 	lb_tls_relay_leave(leg);
 	leg->lead_out = 0;
@@ -160,7 +160,7 @@ static enum lb_step wait_for_room(struct lb_session *s)
 		return LB_STEP_CLOSE;
 	s->waiter.ask = ask_of(s);
 	s->waiter.door = &s->env->door;
-	if (lb_select_wait(s->rule->select, &s->waiter, queue->max)) {
+	if (lb_select_wait(s->route->select, &s->waiter, queue->max)) {
 		s->reason = LB_REASON_QUEUE_FULL;
 		return LB_STEP_CLOSE;
 	}
@@ -192,9 +192,9 @@ static enum lb_step try_next(struct lb_session *s)
 
 	while (step == LB_STEP_NEXT && s->tries < tries_max(s)) {
 		const struct lb_select_ask ask = ask_of(s);
-		struct lb_backend *b = lb_select_take(s->rule->select, &ask);
+		struct lb_backend *b = lb_select_take(s->route->select, &ask);
 
-		if (!b && lb_select_is_full(s->rule->select, &ask))
+		if (!b && lb_select_is_full(s->route->select, &ask))
 			return wait_for_room(s);
 		if (!b)
 			return LB_STEP_CLOSE;
@@ -207,7 +207,7 @@ static enum lb_step try_next(struct lb_session *s)
 /* The waiting is over; <otherwise>: when no backend was granted. */
 static enum lb_step granted(struct lb_session *s, enum lb_step otherwise)
 {
-	struct lb_backend *b = lb_select_leave(s->rule->select, &s->waiter);
+	struct lb_backend *b = lb_select_leave(s->route->select, &s->waiter);
 	enum lb_step step;
 
 	s->waiting = false;
@@ -230,9 +230,9 @@ void lb_connect_leave(struct lb_session *s)
 	if (!s->waiting)
 		return;
 	s->waiting = false;
-	b = lb_select_leave(s->rule->select, &s->waiter);
+	b = lb_select_leave(s->route->select, &s->waiter);
 	if (b)
-		lb_select_release(s->rule->select, b);
+		lb_select_release(s->route->select, b);
 }
 
 enum lb_step lb_connect_enter(struct lb_session *s)

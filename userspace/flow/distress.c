@@ -32,9 +32,9 @@ void lb_distress_look(struct lb_flow_env *env)
 			lb_walk_begin(env, walk);
 			return;
 		}
-		if (!s->rule->failed || !s->carrying || s->distressed || !is_in_distress(s))
+		if (!s->route->failed || !s->carrying || s->distressed || !is_in_distress(s))
 			continue;
 		s->distressed = true;
-		lb_rule_failed(s->rule, s->backend);
+		lb_rule_failed(s->route, s->backend);
 	}
 }

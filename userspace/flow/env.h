@@ -18,6 +18,7 @@ struct lb_admit;
 struct lb_client_connection_limit;
 struct lb_graft_keeper;
 struct lb_rate_limit;
+struct lb_sni;
 struct lb_tls;
 
 /*
@@ -28,14 +29,20 @@ struct lb_rule {
 	const struct lb_rule_config *config;
 	uint64_t id; /* never used again; not 0 */
 	uint32_t index;
+	/*
+	 * This is a route (sni) of that rule, which outlives it: a pool, and who watches over it.
+	 * Its flows are that rule's: counted, limited and admitted there. NULL: it is a rule.
+	 */
+	const struct lb_rule *of;
 	struct lb_pool *pool;
 	struct lb_select *select;
 	struct lb_client_connection_limit *client_connection_limit; /* NULL: none */
 	struct lb_bandwidth_limit *bandwidth_limit;                 /* NULL: none */
-	/* A reload may change these five: to be read atomically, once in a turn. */
+	/* A reload may change these six: to be read atomically, once in a turn. */
 	struct lb_acl *acl;                 /* NULL: everybody may come */
 	struct lb_rate_limit *rate_limit;   /* NULL: none */
 	struct lb_admit *admit;             /* NULL: who is refused is refused here alone */
+	struct lb_sni *sni;                 /* its routes, likewise; NULL: none */
 	struct lb_tls *tls;                 /* NULL: clients speak none */
 	struct lb_backend_tls *backend_tls; /* NULL: backends speak none */
 	struct lb_backend_tls *check_tls;   /* NULL: checks speak none; the watching thread's */
@@ -45,6 +52,26 @@ struct lb_rule {
 	void (*failed)(const struct lb_rule *rule, struct lb_backend *b);
 	bool same_host; /* bytes of its flows may skip TCP: see kernel/same_host.h */
 };
+
+/* Whose the flows of a rule or a route are. */
+static inline const struct lb_rule *lb_rule_whole(const struct lb_rule *rule)
+{
+	return rule->of ? rule->of : rule;
+}
+
+/* Whether it has that id, or is a route of the rule that has it. */
+static inline bool lb_rule_is(const struct lb_rule *rule, uint64_t id)
+{
+	return rule->id == id || (rule->of && rule->of->id == id);
+}
+
+/* One flow more of <route>, or one less; only of a route: a rule counts its own. */
+static inline void lb_rule_count_route(const struct lb_rule *route, struct lb_counters *by_rule,
+				       int64_t flows)
+{
+	if (route->of)
+		lb_count(&by_rule[route->index].active, (uint64_t)flows);
+}
 
 /* A flow of <rule> has shown <b>, which it holds, failing. */
 static inline void lb_rule_failed(const struct lb_rule *rule, struct lb_backend *b)
@@ -56,7 +83,7 @@ static inline void lb_rule_failed(const struct lb_rule *rule, struct lb_backend 
 		failed(rule, b);
 }
 
-/* Some flows: of one rule, and of one backend, by id; 0: of all. */
+/* Some flows: of one rule, or route, and of one backend, by id; 0: of all. */
 struct lb_flows {
 	uint64_t rule;
 	uint64_t backend;

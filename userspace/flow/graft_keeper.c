@@ -85,7 +85,7 @@ static struct lb_counters *counters_of(struct lb_graft_keeper *k, uint32_t pair)
 {
 	const struct lb_rule *rule = owner_of(k, pair)->rule;
 
-	return rule ? &k->opts.env->counters[rule->index] : NULL;
+	return rule ? &k->opts.env->counters[lb_rule_whole(rule)->index] : NULL;
 }
 
 static void fold(struct lb_graft_keeper *k, uint32_t pair)
@@ -196,16 +196,20 @@ static void log_end(struct lb_graft_keeper *k, uint32_t pair)
 static void write_down(struct lb_graft_keeper *k, uint32_t pair)
 {
 	struct lb_graft_owner *owner = owner_of(k, pair);
+	const struct lb_rule *rule = owner->rule;
 	struct lb_graft *g = entry_of(k, pair);
 	struct lb_addr client;
 
 	fold(k, pair);
 	log_end(k, pair);
 	if (owner->backend)
-		lb_select_release(owner->rule->select, LB_TAKE_PTR(owner->backend));
+		lb_select_release(rule->select, LB_TAKE_PTR(owner->backend));
 	lb_graft_client(g, &client);
-	if (owner->rule && owner->rule->client_connection_limit)
-		lb_client_connection_limit_release(owner->rule->client_connection_limit, &client);
+	if (rule && lb_rule_whole(rule)->client_connection_limit)
+		lb_client_connection_limit_release(lb_rule_whole(rule)->client_connection_limit,
+						   &client);
+	if (rule)
+		lb_rule_count_route(rule, k->opts.env->counters, -1);
 	owner->rule = NULL;
 	__atomic_fetch_sub(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
 	g->counted = LB_GRAFT_LINGERS;
@@ -417,7 +421,7 @@ static bool is_one_of(struct lb_graft_keeper *k, uint32_t pair, struct lb_flows 
 		if (lb_acl_allows(which.denied_by, &client))
 			return false;
 	}
-	return (!which.rule || steward_of(k, pair)->id == which.rule) &&
+	return (!which.rule || lb_rule_is(steward_of(k, pair), which.rule)) &&
 	       (!which.backend || (backend && backend->id == which.backend));
 }
 
@@ -502,14 +506,16 @@ static void adopt(struct lb_graft_keeper *k, uint32_t pair)
 		struct lb_backend *found = lb_pool_find(rule->pool, &peer);
 
 		lb_count(&counters_of(k, pair)->active, 1);
+		lb_rule_count_route(rule, k->opts.env->counters, 1);
 		if (found)
 			lb_select_adopt(rule->select, found);
 		owner->backend = found;
 		lb_pool_put(&found);
 	}
 	lb_graft_client(g, &client);
-	if (rule && rule->client_connection_limit)
-		(void)lb_client_connection_limit_adopt(rule->client_connection_limit, &client);
+	if (rule && lb_rule_whole(rule)->client_connection_limit)
+		(void)lb_client_connection_limit_adopt(lb_rule_whole(rule)->client_connection_limit,
+						       &client);
 	__atomic_fetch_add(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
 	take_port(k, pair, &peer);
 	g->due_ns = 0;

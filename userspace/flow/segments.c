@@ -49,7 +49,7 @@ static int carried_to(const struct lb_addr *addr)
 	return mtu ? mtu - (ipv6 ? IPV6_HEADERS : IPV4_HEADERS) : 0;
 }
 
-void lb_segments_limit_clients(int fd, struct lb_pool *pool)
+int lb_segments_carried(struct lb_pool *pool)
 {
 	struct lb_backend **all = NULL;
 	int least = SEGMENT_MAX;
@@ -63,7 +63,12 @@ void lb_segments_limit_clients(int fd, struct lb_pool *pool)
 			least = mss;
 	}
 	lb_pool_snapshot_free(&all, count);
-	limit(fd, least);
+	return least;
+}
+
+void lb_segments_limit_clients(int fd, int mss)
+{
+	limit(fd, mss);
 }
 
 void lb_segments_limit_backend(int fd, int client_fd)

@@ -9,8 +9,10 @@
 
 #include "backend/pool.h"
 
-/* Limits the clients of listening socket <fd> to what the ways to all backends carry now. */
-void lb_segments_limit_clients(int fd, struct lb_pool *pool);
+/* What the ways to all backends of <pool> carry now. */
+int lb_segments_carried(struct lb_pool *pool);
+/* Limits the clients of listening socket <fd> to that. */
+void lb_segments_limit_clients(int fd, int mss);
 /* Limits the backend that <fd> is about to connect to, to what the client at <client_fd> takes. */
 void lb_segments_limit_backend(int fd, int client_fd);
 

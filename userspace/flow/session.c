@@ -12,6 +12,9 @@
  *   tls in   tls_stage.c      the client's TLS handshake              tls_failed, full,
  *                                                                     handshake_timeout,
  *                                                                     reset_by_client
+ *   sni      sni_stage.c      peeks at the ClientHello, takes the     tls_failed,
+ *            client_hello.c   rule's route that is for it             handshake_timeout,
+ *            sni.c                                                    reset_by_client
  *   select   select.c         picks a backend, within its limit       no_backend,
  *                                                                     backend_limit,
  *                           .. or waits for one that has room         queue_full, queue_timeout
@@ -53,6 +56,7 @@
 #include "flow/graft_keeper.h"
 #include "flow/grafts.h"
 #include "flow/proxy_protocol_stage.h"
+#include "flow/sni_stage.h"
 #include "flow/tls_relay.h"
 #include "flow/tls_stage.h"
 
@@ -75,6 +79,7 @@ static const struct stage stages[] = {
 	 lb_proxy_protocol_in_timeout},
 	[STAGE_ADMIT] = {"admit", lb_admit_enter, NULL, NULL},
 	{"tls_in", lb_tls_in_enter, lb_tls_in_event, lb_tls_in_timeout},
+	{"sni", lb_sni_enter, lb_sni_event, lb_sni_timeout},
 	{"connect", lb_connect_enter, lb_connect_event, lb_connect_timeout},
 	{"proxy_protocol_out", lb_proxy_protocol_out_enter, lb_proxy_protocol_out_event,
 	 lb_proxy_protocol_out_timeout},
@@ -272,7 +277,7 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 		return;
 	}
 	s->env = env;
-	s->rule = rule;
+	s->rule = s->route = rule;
 	s->client = *client;
 	s->accept_ns = lb_loop_now_ns(env->carrier.loop);
 	lb_timer_init(&s->timer, on_timer);
@@ -348,7 +353,7 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	lb_carrier_quiesce(&s->pair);
 	lb_timer_stop(env->carrier.loop, &s->timer);
 	if (shows_failing_backend(s, reason))
-		lb_rule_failed(s->rule, s->backend);
+		lb_rule_failed(s->route, s->backend);
 	lb_connect_leave(s);
 	lb_admit_leave(s);
 	if (s->carrying && s->pair.carrier->quit)
@@ -361,8 +366,9 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	lb_account_end(s, reason);
 	leave_limits(s);
 	if (s->backend)
-		lb_select_release(s->rule->select, s->backend);
+		lb_select_release(s->route->select, s->backend);
 	s->backend = NULL;
+	lb_sni_leave(s);
 	let_go(s);
 }
 
@@ -379,12 +385,12 @@ static void on_left(struct lb_pair *p, struct lb_graft *g)
 	g->accept_ns = s->accept_ns;
 	g->connect_us = (uint32_t)((s->connected_ns - s->try_ns) / 1000);
 	g->tries = s->tries;
-	g->rule_hash = lb_graft_keeper_hash(s->rule->config->name);
+	g->rule_hash = lb_graft_keeper_hash(s->route->config->name);
 	if (s->client_named)
 		lb_graft_set_client(g, &s->client);
-	/* With the hold and the count that the session had of it. */
+	/* With the hold and the counts that the session had of it, and of its route. */
 	*lb_grafts_owner(env->carrier.grafts, p->graft_pair) = (struct lb_graft_owner){
-		.rule = s->rule, .backend = s->backend, .ports = lb_ports_hold(p->ports)};
+		.rule = s->route, .backend = s->backend, .ports = lb_ports_hold(p->ports)};
 	g->folded[0] = s->folded[0];
 	g->folded[1] = s->folded[1];
 	__atomic_fetch_add(&env->limits->grafts, 1, __ATOMIC_RELAXED);
@@ -409,7 +415,7 @@ void lb_session_look_again(struct lb_flow_env *env, const struct lb_rule *rule)
 
 static bool is_one_of(const struct lb_session *s, struct lb_flows which)
 {
-	if (which.rule && s->rule->id != which.rule)
+	if (which.rule && !lb_rule_is(s->route, which.rule))
 		return false;
 	/* Who has not been admitted yet will be asked then. */
 	if (which.denied_by &&

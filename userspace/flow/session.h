@@ -25,6 +25,7 @@ struct lb_session {
 	struct lb_list node; /* in env->sessions */
 	struct lb_flow_env *env;
 	const struct lb_rule *rule;
+	const struct lb_rule *route;  /* whose backends it gets: the rule, or a route of it */
 	struct lb_backend *backend;   /* connected or being tried */
 	uint64_t tried[LB_TRIES_MAX]; /* by id */
 	struct lb_timer timer;        /* of the current stage */
@@ -49,7 +50,9 @@ struct lb_session {
 	bool distressed; /* counted against its backend already */
 	bool carrying;
 	bool closed;
-	bool handshake_queued; /* waits for a turn of the loop that has time for it */
+	bool handshake_queued;  /* waits for a turn of the loop that has time for it */
+	uint32_t hello_awaited; /* so many bytes of its ClientHello, by SO_RCVLOWAT; 0: any .. */
+	uint32_t hello_looked;  /* .. and so many have been looked at, again and again */
 };
 
 /*

@@ -95,7 +95,7 @@ void lb_snapshot_take(const struct lb_session *s, struct lb_flow_snapshot *ret)
 
 	*ret = (struct lb_flow_snapshot){
 		.id = lb_snapshot_id(s),
-		.rule = s->rule->config->name,
+		.rule = s->route->config->name,
 		.backend = s->backend ? s->backend->config->addr : NULL,
 		.client = s->client,
 		.state = state_of(s),

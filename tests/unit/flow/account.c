@@ -34,7 +34,7 @@ static int setup(void **state)
 	fx.rule.config = &fx.config;
 	fx.backend.config = &fx.backend_config;
 	s->env = &fx.env;
-	s->rule = &fx.rule;
+	s->rule = s->route = &fx.rule;
 	s->backend = &fx.backend;
 	s->tries = 1;
 	s->accept_ns = s->try_ns = lb_loop_now_ns(fx.env.carrier.loop);
