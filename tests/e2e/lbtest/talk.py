@@ -24,7 +24,8 @@ def _family(addr):
 class Talk:
     """
     client -> listen, backend -> server, as a context manager. The namespaces may be any; `source`
-    is the client's own address. `says`: what the client begins with; it is nobody's to check.
+    is the client's own address. `says`: what the client begins with, in one piece or a list of
+    some; it is nobody's to check.
     """
 
     def __init__(self, net, listen, backend, client=CLIENT, server=BACKEND, source=None,
@@ -42,7 +43,9 @@ class Talk:
             self.client = opened.enter_context(net.call(
                 client, lambda: socket.create_connection(
                     listen, seconds * PATIENCE, (source, 0) if source else None)))
-            self.client.sendall(says)
+            self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in [says] if isinstance(says, bytes) else says:
+                self.client.sendall(piece)
             self.server = opened.enter_context(listener.accept()[0])
             listener.close()
             self.opened = opened.pop_all()
