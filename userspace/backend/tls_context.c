@@ -343,11 +343,24 @@ int lb_tls_context_trust(SSL_CTX *ctx, const char *ca_key, const char *ca, const
 
 /* --- connections ------------------------------------------------------------------------------ */
 
+/*
+ * In TLS 1.2 OpenSSL answers an attempt to renegotiate with a warning and goes on reading inside
+ * the same call, as long as any come: only the record's header tells of it, and only an end that
+ * was heard brings the call back.
+ */
 static void on_message(int writing, int version, int type, const void *data, size_t len, SSL *ssl,
-		       void *control)
+		       void *arg)
 {
-	if (!writing && type == SSL3_RT_HANDSHAKE)
-		++*(uint32_t *)control;
+	const unsigned char *header = data;
+	uint32_t *control = arg;
+
+	if (writing)
+		return;
+	if (type == SSL3_RT_HANDSHAKE ||
+	    (type == SSL3_RT_HEADER && len && header[0] == SSL3_RT_HANDSHAKE))
+		++*control;
+	if (*control > LB_TLS_CONTROL_MAX)
+		SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
 }
 
 void lb_tls_context_watch(SSL *ssl, uint32_t *control)
