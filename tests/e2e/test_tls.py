@@ -240,6 +240,20 @@ def test_sslscan_finds_nothing_old(net, start, echo):
     d.stop()
 
 
+@pytest.mark.parametrize("chain", [False, True])
+def test_a_certificate_is_sent_with_what_stands_in_its_file(net, start, echo, ca, folder, chain):
+    """Not with an issuer that happens to be among those whom clients are believed for."""
+    pair = ca.issue("app.example")
+    both = folder / "both.pem"
+    both.write_text(pair.cert.read_text() + (ca.cert.read_text() if chain else ""))
+    d = start({"cert": str(both), "key": str(pair.key), "client_ca": str(ca.cert),
+               "client_auth": "optional"})
+    done = run(*net.inside(CLIENT), "openssl", "s_client", "-showcerts", "-connect",
+               f"{AT[0]}:{LISTEN}", stdin="Q\n")
+    assert done.stdout.count("BEGIN CERTIFICATE") == (2 if chain else 1), done.stdout
+    d.stop()
+
+
 def test_renegotiation_is_refused(net, start, echo):
     d = start()
     done = run(*net.inside(CLIENT), "sh", "-c",

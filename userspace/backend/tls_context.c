@@ -36,6 +36,9 @@ SSL_CTX *lb_tls_context_new(const SSL_METHOD *method)
 				      SSL_MODE_RELEASE_BUFFERS);
 	/* A call ends after a control message instead of going on as long as any come. */
 	SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);
+	/* What is sent with a certificate is what stands in its file: else OpenSSL would look for
+	 * issuers among those whom we trust, anew in each handshake. */
+	SSL_CTX_set_mode(ctx, SSL_MODE_NO_AUTO_CHAIN);
 	SSL_CTX_set_read_ahead(ctx, 1);
 	SSL_CTX_set_default_read_buffer_len(ctx, READ_AHEAD);
 	return ctx;

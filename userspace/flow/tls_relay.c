@@ -26,6 +26,7 @@
 
 #define READ_BYTES (64u * 1024u)
 #define RECORD     (16u * 1024u)
+#define RECORDS    4 /* of TLS in one read */
 #define ROUNDS     8 /* reads of one direction in one turn */
 
 enum moved {
@@ -175,22 +176,12 @@ static enum moved source_failed(struct lb_pair *p, struct lb_leg *leg, int error
 	return SOURCE_FAILED;
 }
 
-static enum moved read_tls(struct lb_pair *p, unsigned int d, size_t most, size_t *got)
+/* What a read that failed means. <control>: what leg->control was before it. */
+static enum moved tls_ended(struct lb_pair *p, unsigned int d, int r, uint32_t control)
 {
 	struct lb_leg *leg = &p->leg[d];
-	uint32_t control = leg->control;
-	int r = SSL_read_ex(fresh(leg), p->env->scratch, most, got), error;
+	int error = SSL_get_error(leg->ssl, r);
 
-	if (leg->control > LB_TLS_CONTROL_MAX) {
-		p->detail = "too many control messages";
-		return SOURCE_FAILED;
-	}
-	if (r == 1) {
-		leg->control = 0;
-		return MOVED;
-	}
-	*got = 0;
-	error = SSL_get_error(leg->ssl, r);
 	switch (error) {
 	case SSL_ERROR_ZERO_RETURN:
 		leg->readable = false;
@@ -208,6 +199,34 @@ static enum moved read_tls(struct lb_pair *p, unsigned int d, size_t most, size_
 	default:
 		return source_failed(p, leg, error);
 	}
+}
+
+/*
+ * A call brings one record at most: some go on together. An end or a failure behind them is told
+ * with them.
+ */
+static enum moved read_tls(struct lb_pair *p, unsigned int d, size_t most, size_t *got)
+{
+	struct lb_leg *leg = &p->leg[d];
+	enum moved moved = MOVED;
+
+	*got = 0;
+	for (int i = 0; i < RECORDS && moved == MOVED && most - *got >= (i ? RECORD : 1); i++) {
+		uint32_t control = leg->control;
+		size_t n = 0;
+		int r = SSL_read_ex(fresh(leg), p->env->scratch + *got, most - *got, &n);
+
+		if (leg->control > LB_TLS_CONTROL_MAX) {
+			p->detail = "too many control messages";
+			return SOURCE_FAILED;
+		}
+		*got += n;
+		if (r == 1)
+			leg->control = 0;
+		else
+			moved = tls_ended(p, d, r, control);
+	}
+	return moved;
 }
 
 /*
@@ -253,6 +272,12 @@ static enum moved pass_on(struct lb_pair *p, unsigned int d, size_t len)
 	return moved;
 }
 
+/* A failure of the sink, or that it is full, matters more than what the source had to say. */
+static enum moved both(enum moved passed, enum moved read)
+{
+	return passed != MOVED && read != SOURCE_FAILED && read != SOURCE_CUT ? passed : read;
+}
+
 /* MOVED: the turn's share is used up and there may be more. */
 static enum moved pump(struct lb_pair *p, unsigned int d)
 {
@@ -273,7 +298,7 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 		if (!got)
 			continue;
 		lb_throttle_charge(p, d, got);
-		moved = pass_on(p, d, got);
+		moved = both(pass_on(p, d, got), moved);
 		/* Turns are short because others want theirs. */
 		if (moved == MOVED && lb_throttle_is_short(p, d))
 			break;
