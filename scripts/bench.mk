@@ -5,6 +5,8 @@
 #   make bench BENCH_ROUNDS=1 BENCH_SECONDS=2          a quick look
 #   make bench BENCH_ARGS='--only relay,haproxy30 --workloads keepalive'
 #   make bench BENCH_ARGS=--publish                    the report replaces the one in the document
+#
+# `make bench-tls`: the same of TLS termination, beside HAProxy.
 
 BENCH_ROUNDS  ?= 5
 BENCH_SECONDS ?= 5
@@ -16,3 +18,10 @@ bench: ## measure beside HAProxy, nginx and no load balancer (BENCH_ROUNDS, BENC
 	+@$(MAKE) --no-print-directory O=$(O) all
 	$(Q)$(PYTHON) -B scripts/bench.py --program $(O)/layer4-lb --out $(O)/bench \
 		--rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) $(BENCH_ARGS)
+
+.PHONY: bench-tls
+bench-tls: ## measure TLS termination beside HAProxy (BENCH_ROUNDS, BENCH_SECONDS)
+	@scripts/install-deps --bench
+	+@$(MAKE) --no-print-directory O=$(O) all $(O)/tests/e2e/tls_load
+	$(Q)LB_BUILD=$(O) $(PYTHON) -B scripts/bench_tls.py --program $(O)/layer4-lb \
+		--out $(O)/bench --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) $(BENCH_ARGS)

@@ -29,7 +29,24 @@ import bench_report
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DOCUMENT = os.path.join(ROOT, "docs", "benchmarks.md")
-MARKS = ("<!-- report: begin -->", "<!-- report: end -->")
+
+
+class Suite:
+    """
+    What one run measures and how it is judged. `name` marks its report in the document, `programs`
+    are those that it needs: (program, Debian package). `versions` are commands that name clients.
+    """
+
+    def __init__(self, name, peers, loads, judged, programs, versions):
+        self.name, self.peers, self.loads, self.judged = name, peers, loads, judged
+        self.versions = versions
+        self.programs = (*programs, ("nsenter", "util-linux"), ("ip", "iproute2"),
+                         ("sysctl", "procps"))
+
+
+PLAIN = Suite("report", bench_peers.PEERS, bench_loads.LOADS, bench_report.PLAIN,
+              (("wrk", "wrk"), ("iperf3", "iperf3"), ("nginx", "nginx")),
+              (["wrk", "-v"], ["iperf3", "-v"]))
 
 
 def one_of(known):
@@ -42,15 +59,14 @@ def one_of(known):
     return parse
 
 
-def options():
+def options(suite):
     parser = argparse.ArgumentParser(description="Measures layer4-lb beside other balancers.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
-    parser.add_argument("--only", type=one_of(bench_peers.PEERS), default=list(bench_peers.PEERS),
-                        metavar="PATH,..", help="paths: " + ", ".join(bench_peers.PEERS))
-    parser.add_argument("--workloads", type=one_of(bench_loads.LOADS),
-                        default=list(bench_loads.LOADS), metavar="NAME,..",
-                        help="workloads: " + ", ".join(bench_loads.LOADS))
+    parser.add_argument("--only", type=one_of(suite.peers), default=list(suite.peers),
+                        metavar="PATH,..", help="paths: " + ", ".join(suite.peers))
+    parser.add_argument("--workloads", type=one_of(suite.loads), default=list(suite.loads),
+                        metavar="NAME,..", help="workloads: " + ", ".join(suite.loads))
     parser.add_argument("--workers", type=int, default=bench_cpu.CORES,
                         help="threads or workers of every path (default: cores)")
     parser.add_argument("--program", default=os.path.join(ROOT, "build", "layer4-lb"))
@@ -70,12 +86,11 @@ def options():
     return parsed
 
 
-def get_ready(out):
+def get_ready(suite, out):
     """What every measurement needs; exits with a sentence when it is not there."""
     if os.geteuid() != 0:
         sys.exit("bench: network namespaces need root")
-    for program, package in (("wrk", "wrk"), ("iperf3", "iperf3"), ("nginx", "nginx"),
-                             ("nsenter", "util-linux"), ("ip", "iproute2"), ("sysctl", "procps")):
+    for program, package in suite.programs:
         if not shutil.which(program):
             sys.exit(f"bench: {program} is not installed (Debian package {package})")
     # A kill must run the clean-up too.
@@ -90,11 +105,11 @@ def get_ready(out):
         sys.exit(f"bench: {error}")
 
 
-def prepare(opt):
+def prepare(suite, opt):
     """Returns (peers that can run, name -> why not). Ours missing is no skip but a failure."""
     peers, skipped = {}, {}
     for name in opt.only:
-        peer = bench_peers.PEERS[name](name, opt)
+        peer = suite.peers[name](name, opt)
         try:
             peer.prepare()
             peers[name] = peer
@@ -156,7 +171,7 @@ def measure_quietly(opt, peer, load, background, run_dir):
     return best
 
 
-def describe(opt, peers, background):
+def describe(suite, opt, peers, background):
     git = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], check=False,
                          capture_output=True, text=True)
     with open("/proc/cpuinfo", encoding="utf-8") as info:
@@ -171,8 +186,8 @@ def describe(opt, peers, background):
         "threads or workers of every path": opt.workers,
         "idle machine": f"{background:.3f} of a core, subtracted" if background is not None
                         else "it was not idle before the run; nothing subtracted",
-        "clients": ", ".join([bench_peers.first_line(["wrk", "-v"]).split(" Copyright")[0],
-                              bench_peers.first_line(["iperf3", "-v"])]),
+        "clients": ", ".join(bench_peers.first_line(argv).split(" Copyright")[0]
+                             for argv in suite.versions),
     }
     for peer in peers.values():
         if peer.version and not peer.bulk_only:  # the same program with another setting
@@ -182,40 +197,41 @@ def describe(opt, peers, background):
             "machine": machine, "sysctls": {**bench_net.SYSCTLS, "congctl": bench_net.CONGESTION}}
 
 
-def publish(report):
+def publish(suite, report):
     """Replaces what stands between the two marks of the document, and nothing else of it."""
+    marks = f"<!-- {suite.name}: begin -->", f"<!-- {suite.name}: end -->"
     with open(DOCUMENT, encoding="utf-8") as old:
         text = old.read()
-    head, _, rest = text.partition(MARKS[0])
-    _, _, foot = rest.partition(MARKS[1])
+    head, _, rest = text.partition(marks[0])
+    _, _, foot = rest.partition(marks[1])
     with open(DOCUMENT, "w", encoding="utf-8") as new:
-        new.write(f"{head}{MARKS[0]}\n{report}{MARKS[1]}{foot}")
+        new.write(f"{head}{marks[0]}\n{report}{marks[1]}{foot}")
 
 
-def main():
-    opt = options()
+def main(suite):
+    opt = options(suite)
     os.makedirs(opt.out, exist_ok=True)
     shutil.rmtree(os.path.join(opt.out, "run"), ignore_errors=True)
-    get_ready(opt.out)
-    peers, skipped = prepare(opt)
-    loads = {key: bench_loads.LOADS[key] for key in opt.workloads}
+    get_ready(suite, opt.out)
+    peers, skipped = prepare(suite, opt)
+    loads = {key: suite.loads[key] for key in opt.workloads}
     background = bench_cpu.idle_background()
     print("  the machine is not idle, nothing will be subtracted" if background is None
           else f"  idle machine: {background:.3f} of a core busy", flush=True)
     cells, failed = measure_all(opt, peers, loads, background or 0.0)
-    run = bench_report.Run(peers, loads, cells)
-    facts = describe(opt, peers, background)
+    run = bench_report.Run(peers, loads, cells, suite.judged)
+    facts = describe(suite, opt, peers, background)
     report = bench_report.markdown(run, facts, skipped, failed)
-    with open(os.path.join(opt.out, "report.md"), "w", encoding="utf-8") as out:
+    with open(os.path.join(opt.out, f"{suite.name}.md"), "w", encoding="utf-8") as out:
         out.write("# Benchmark\n\n" + report + bench_report.appendix(run, facts, opt.seconds))
-    with open(os.path.join(opt.out, "report.json"), "w", encoding="utf-8") as out:
+    with open(os.path.join(opt.out, f"{suite.name}.json"), "w", encoding="utf-8") as out:
         json.dump({"facts": facts, "skipped": skipped, "failed": failed, "rounds": cells,
                    "configurations": {name: peer.text for name, peer in peers.items()},
                    "medians": medians(run)}, out, indent=1)
         out.write("\n")
     print("\n" + report)
     if opt.publish and not failed:
-        publish(report)
+        publish(suite, report)
     return 1 if failed else 0
 
 
@@ -227,6 +243,6 @@ def medians(run):
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        sys.exit(main(PLAIN))
     except KeyboardInterrupt:
         sys.exit(130)

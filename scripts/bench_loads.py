@@ -47,6 +47,8 @@ class Load:
 
 
 class Wrk(Load):
+    scheme = "http"
+
     def __init__(self, title, metrics, threads, connections, close=False):
         super().__init__(title, metrics)
         self.threads, self.connections, self.close = threads, connections, close
@@ -56,7 +58,7 @@ class Wrk(Load):
         if self.close:
             argv += ["-H", "Connection: close"]
         script = os.path.join(HERE, "bench_wrk.lua")
-        return argv + ["-s", script, f"http://{target[0]}:{target[1]}/"]
+        return argv + ["-s", script, f"{self.scheme}://{target[0]}:{target[1]}/"]
 
     def backend(self, net, options):
         proc = bench_peers.start_nginx(net, bench_net.BACKEND, "backend",

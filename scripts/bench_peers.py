@@ -44,6 +44,8 @@ class Peer:
     ours = False
     bulk_only = False
     has_program = True
+    chooses = False  # among carriers
+    services = SERVICES
     title = ""
     text = ""
     command = []
@@ -62,7 +64,7 @@ class Peer:
 
     def target(self, service):
         """Where the client connects to: address, port."""
-        return bench_net.LB_ADDR, SERVICES[service][0]
+        return bench_net.LB_ADDR, self.services[service][0]
 
     def start(self, net):
         """Returns the running program, listening; None when the path has none."""
@@ -74,7 +76,7 @@ class Peer:
         return proc
 
     def await_ready(self, net, proc):
-        net.await_listen(proc, [listen for listen, _ in SERVICES.values()])
+        net.await_listen(proc, [listen for listen, _ in self.services.values()])
 
 
 class Direct(Peer):
@@ -260,6 +262,7 @@ class Layer4Lb(Peer):
     def __init__(self, key, options):
         super().__init__(key, options)
         self.title = "layer4-lb " + key
+        self.chooses = key != "relay"
 
     def prepare(self):
         program = self.options.program
@@ -283,7 +286,7 @@ rules:{rules}
 """
 
     def await_ready(self, net, proc):
-        net.await_listen(proc, [listen for listen, _ in SERVICES.values()], word="ready")
+        net.await_listen(proc, [listen for listen, _ in self.services.values()], word="ready")
 
     def carriers(self, net):
         """

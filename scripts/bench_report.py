@@ -8,13 +8,21 @@ where layer4-lb loses. Reads nothing but the run; must never drop a path or a ro
 import statistics
 
 LOUD = 0.03  # share of the machine other programs may use during a measurement
-REFERENCES = ("haproxy30", "direct")
-RIVALS = ("haproxy30", "haproxy30s", "haproxy26", "haproxy26s", "nginx")
-OURS = ("relay", "sockmap", "graft", "auto")
 
-# What the project set out to reach: path, workload, metric, measured against, bound. A bound is a
-# ratio, or for "-" the figure itself.
-GOALS = (
+
+class Judged:
+    """
+    Which paths are ours, whom they are compared with, and what the project set out to reach: path,
+    workload, metric, measured against, bound. A bound is a ratio, or for "-" the figure itself.
+    """
+
+    def __init__(self, ours, references, rivals, goals):
+        self.ours, self.references, self.rivals, self.goals = ours, references, rivals, goals
+
+
+PLAIN = Judged(("relay", "sockmap", "graft", "auto"), ("haproxy30", "direct"), (
+    "haproxy30", "haproxy30s", "haproxy26", "haproxy26s", "nginx",
+), (
     ("relay", "keepalive", "rate", "haproxy30", 0.95),
     ("relay", "upload1", "cpu", "haproxy30", 1.05),
     ("relay", "download1", "cpu", "haproxy30", 1.05),
@@ -40,14 +48,14 @@ GOALS = (
     ("sockmap", "idle", "memory", "-", 2048),
     ("graft", "idle", "memory", "-", 2048),
     ("auto", "idle", "memory", "-", 2048),
-)
+))
 
 
 class Run:
     """cells[round][workload][peer] -> figures; peers and loads in the order of the report."""
 
-    def __init__(self, peers, loads, cells):
-        self.peers, self.loads, self.cells = peers, loads, cells
+    def __init__(self, peers, loads, cells, judged=PLAIN):
+        self.peers, self.loads, self.cells, self.judged = peers, loads, cells, judged
 
     def series(self, load, peer, metric):
         found = (rnd.get(load, {}).get(peer, {}).get(metric) for rnd in self.cells)
@@ -75,7 +83,8 @@ def spread(values, digits):
 
 def table(run, key):
     load = run.loads[key]
-    references = [ref for ref in REFERENCES if run.series(key, ref, next(iter(load.metrics)))]
+    references = [ref for ref in run.judged.references
+                  if run.series(key, ref, next(iter(load.metrics)))]
     head = ["path"]
     for heading, unit, _digits, _more in load.metrics.values():
         head.append(f"{heading}, {unit}" if unit else heading)
@@ -94,7 +103,7 @@ def table(run, key):
 
 def carried(run):
     """For each path of ours that has a choice: the share of flows' bytes not on relay."""
-    names = [name for name in OURS if name in run.peers and name != "relay"]
+    names = [name for name in run.judged.ours if name in run.peers and run.peers[name].chooses]
     lines = ["| workload | " + " | ".join(run.peers[name].title for name in names) + " |",
              "|---" + "|---:" * len(names) + "|"]
     for key in run.loads:
@@ -112,8 +121,8 @@ def losses(run):
     out = []
     for key, load in run.loads.items():
         for metric, (heading, _unit, _digits, more) in load.metrics.items():
-            for ours in OURS:
-                for rival in RIVALS:
+            for ours in run.judged.ours:
+                for rival in run.judged.rivals:
                     ratios = run.ratios(key, ours, metric, rival)
                     if not ratios:
                         continue
@@ -130,7 +139,7 @@ def losses(run):
 def goals(run):
     """Rows (sentence, figure, met) for every goal this run has figures for."""
     out = []
-    for ours, key, metric, reference, bound in GOALS:
+    for ours, key, metric, reference, bound in run.judged.goals:
         if key not in run.loads or ours not in run.peers:
             continue
         heading, _unit, _digits, more = run.loads[key].metrics[metric]
@@ -189,7 +198,7 @@ def markdown(run, facts, skipped, failed):
         lines += ["", "### Goals", "", "| goal | measured | |", "|---|---:|---|"]
         lines += [f"| {what} | {value} | {'met' if met else 'missed'} |"
                   for what, value, met in reached]
-    if any(name in run.peers for name in OURS):
+    if any(name in run.peers for name in run.judged.ours):
         behind = losses(run)
         lines += ["", "### Where we lose", ""]
         lines += [f"- {line}" for line in behind] or ["- nowhere in this run"]
