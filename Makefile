@@ -182,6 +182,12 @@ churn: ## a million short connections through few client ports, grafted (CHURN=N
 	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
 	@LB_BUILD=$(O) LB_CHURN=$(CHURN) scripts/test --built --e2e -k churn -- -s
 
+.PHONY: scan-tls
+scan-tls: ## all that testssl.sh and sslscan say of TLS in its default configuration (minutes)
+	@scripts/install-deps --test
+	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
+	@LB_BUILD=$(O) LB_SCAN=full scripts/test --built --e2e -k "testssl or sslscan" -- -s
+
 # --- checks: silent on a clean tree --------------------------------------------------------------
 .PHONY: check
 check: ## format, house rules, static analysis: file, line and rule of what is wrong

@@ -12,6 +12,7 @@
  * No library sends what TLS 1.2 is to get here: these records are sealed by hand.
  */
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -33,7 +34,7 @@ static int fail(const char *what)
 static SSL *open_tls(SSL_CTX *ctx, int version, const char *addr, const char *port)
 {
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
 	SSL *ssl = SSL_new(ctx);
 
 	inet_pton(AF_INET, addr, &in.sin_addr);
@@ -41,6 +42,8 @@ static SSL *open_tls(SSL_CTX *ctx, int version, const char *addr, const char *po
 	SSL_set_max_proto_version(ssl, version);
 	/* The one that seal() knows. */
 	SSL_set_cipher_list(ssl, "ECDHE+AESGCM+AES128");
+	/* A KeyUpdate's acknowledgement shall not hold the byte behind it back. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (connect(fd, (struct sockaddr *)&in, sizeof(in)) || !SSL_set_fd(ssl, fd) ||
 	    SSL_connect(ssl) != 1)
 		return NULL;

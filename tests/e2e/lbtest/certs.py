@@ -56,15 +56,19 @@ class Authority:
             3650, "-addext", "basicConstraints=critical,CA:TRUE",
             "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-out", self.cert)
 
-    def issue(self, *names, cn=None, kind="ec", start=None, end=None, usage="serverAuth"):
-        """For <names>, host names or IP addresses; <start>, <end> as YYYYMMDDHHMMSSZ."""
+    def issue(self, *names, cn=None, kind="ec", start=None, end=None, usage="serverAuth",
+              more=""):
+        """
+        For <names>, host names or IP addresses; <start>, <end> as YYYYMMDDHHMMSSZ; <more>: a line
+        of extensions.
+        """
         number = next(_numbers)
         cert, key, request, extensions = (self.folder / f"{number}.{suffix}"
                                           for suffix in ("pem", "key", "csr", "ext"))
         new_key(key, kind)
         run("openssl", "req", "-new", "-key", key, "-subj", f"/CN={cn or (names or ('x',))[0]}",
             "-out", request)
-        text = f"basicConstraints=critical,CA:FALSE\nextendedKeyUsage={usage}\n"
+        text = f"basicConstraints=critical,CA:FALSE\nextendedKeyUsage={usage}\n{more}\n"
         if names:
             text += "subjectAltName=" + ",".join(
                 ("IP:" if n.replace(".", "").isdigit() or ":" in n else "DNS:") + n for n in names)
