@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Decides how a line of the daemon's log looks: "2026-01-31T12:00:00.000Z warn  text". One write(2)
- * per line, so lines of different threads never mix. Must never allocate, fail or disturb errno:
- * it is called from error paths.
+ * Decides how a line of the daemon's log looks: "2026-01-31T12:00:00.000Z warn  text", or the same
+ * as JSON. One write(2) per line, so lines of different threads never mix. Must never allocate,
+ * fail or disturb errno: it is called from error paths.
  */
 #include "base/log.h"
 
@@ -16,11 +16,15 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/json.h"
 
 /* At most PIPE_BUF, below which a pipe keeps concurrent writes apart. Longer lines end in "...". */
 #define LINE_BYTES 2048
+/* The same, once it is escaped. */
+#define JSON_BYTES 4096
 
 static _Atomic(enum lb_log_level) max_level = LB_LOG_INFO;
+static _Atomic(enum lb_log_format) format = LB_LOG_TEXT;
 
 static const char *const names[] = {
 	[LB_LOG_ERROR] = "error",
@@ -47,6 +51,11 @@ enum lb_log_level lb_log_get_level(void)
 	return atomic_load_explicit(&max_level, memory_order_relaxed);
 }
 
+void lb_log_set_format(enum lb_log_format f)
+{
+	atomic_store_explicit(&format, f, memory_order_relaxed);
+}
+
 int lb_log_level_parse(const char *word, enum lb_log_level *ret)
 {
 	for (size_t i = 0; i < LB_ARRAY_SIZE(words); i++) {
@@ -63,8 +72,7 @@ const char *lb_log_level_name(enum lb_log_level level)
 	return names[level];
 }
 
-/* Returns the length written; <size> is known to be enough. */
-static size_t format_head(char *buf, size_t size, enum lb_log_level level)
+size_t lb_log_time(char *buf, size_t size)
 {
 	struct timespec ts;
 	struct tm tm;
@@ -73,8 +81,16 @@ static size_t format_head(char *buf, size_t size, enum lb_log_level level)
 	clock_gettime(CLOCK_REALTIME, &ts);
 	gmtime_r(&ts.tv_sec, &tm);
 	len = strftime(buf, size, "%Y-%m-%dT%H:%M:%S", &tm);
-	return len + (size_t)snprintf(buf + len, size - len, ".%03uZ %-5s ",
-				      (unsigned)(ts.tv_nsec / 1000000), names[level]);
+	return len +
+	       (size_t)snprintf(buf + len, size - len, ".%03uZ", (unsigned)(ts.tv_nsec / 1000000));
+}
+
+/* Returns the length written; <size> is known to be enough. */
+static size_t format_head(char *buf, size_t size, enum lb_log_level level)
+{
+	size_t len = lb_log_time(buf, size);
+
+	return len + (size_t)snprintf(buf + len, size - len, " %-5s ", names[level]);
 }
 
 /*
@@ -89,6 +105,29 @@ static void blank_controls(char *text, size_t len)
 		if (c < 0x20 || c == 0x7f)
 			text[i] = ' ';
 	}
+}
+
+/* Nobody can be told when the log itself cannot be written. */
+static void put(const char *line, size_t len)
+{
+	while (write(STDERR_FILENO, line, len) < 0 && errno == EINTR)
+		;
+}
+
+/* <text> ends with a NUL. */
+static void put_json(enum lb_log_level level, const char *text)
+{
+	char line[JSON_BYTES], time[LB_LOG_TIME_MAX];
+	size_t len;
+
+	(void)lb_log_time(time, sizeof(time));
+	len = (size_t)snprintf(line, sizeof(line),
+			       "{\"time\":\"%s\",\"level\":\"%s\",\"message\":", time,
+			       names[level]);
+	len += lb_json_string(line + len, sizeof(line) - len - 2, text);
+	line[len++] = '}';
+	line[len++] = '\n';
+	put(line, len);
 }
 
 void lb_log(enum lb_log_level level, const char *fmt, ...)
@@ -117,12 +156,14 @@ void lb_log(enum lb_log_level level, const char *fmt, ...)
 	}
 	while (len && line[head + len - 1] == '\n')
 		len--;
+	if (atomic_load_explicit(&format, memory_order_relaxed) == LB_LOG_JSON) {
+		line[head + len] = '\0';
+		put_json(level, line + head);
+		goto out;
+	}
 	blank_controls(line + head, len);
 	line[head + len] = '\n';
-
-	/* Nobody can be told when the log itself cannot be written. */
-	while (write(STDERR_FILENO, line, head + len + 1) < 0 && errno == EINTR)
-		;
+	put(line, head + len + 1);
 out:
 	errno = saved_errno;
 }

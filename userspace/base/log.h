@@ -6,6 +6,8 @@
 #ifndef LB_BASE_LOG_H
 #define LB_BASE_LOG_H
 
+#include <stddef.h>
+
 enum lb_log_level {
 	LB_LOG_ERROR = 0,
 	LB_LOG_WARN,
@@ -13,17 +15,30 @@ enum lb_log_level {
 	LB_LOG_DEBUG,
 };
 
+/* How lines look, of this log and of the access log. */
+enum lb_log_format {
+	LB_LOG_TEXT = 0,
+	LB_LOG_JSON,
+};
+
 /* Lines above <level> are dropped. Any thread, any time. Default: LB_LOG_INFO. */
 void lb_log_set_level(enum lb_log_level level);
 enum lb_log_level lb_log_get_level(void);
+/* Any thread, any time. Default: LB_LOG_TEXT. */
+void lb_log_set_format(enum lb_log_format format);
 
 /* 0, or -EINVAL and *ret untouched. Accepts error, warn|warning, info, debug|trace, any case. */
 int lb_log_level_parse(const char *word, enum lb_log_level *ret);
 const char *lb_log_level_name(enum lb_log_level level);
 
+/* UTC of now, "2026-01-31T12:00:00.000Z" and a NUL. Returns its length. */
+size_t lb_log_time(char *buf, size_t size);
+#define LB_LOG_TIME_MAX 25
+
 /*
- * Writes "<UTC time> <level> <text>" and a newline, which <fmt> need not end in. Control bytes in
- * the text become spaces; a line ends in "..." after 2 KiB. errno is left alone and "%m" works.
+ * Writes "<UTC time> <level> <text>" and a newline, which <fmt> need not end in, or
+ * {"time":..,"level":..,"message":..}. Control bytes in the text become spaces, or are escaped; a
+ * line ends in "..." after 2 KiB. errno is left alone and "%m" works.
  */
 void lb_log(enum lb_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

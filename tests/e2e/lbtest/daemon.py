@@ -101,7 +101,7 @@ class Daemon:
         def ready():
             assert self.process.alive(), \
                 f"ended with {self.process.popen.returncode} before ready:\n{self.log}"
-            return re.search(r"^(\S+ info +)?ready\b", self.log, re.M)
+            return re.search(r'^(\S+ info +)?ready\b|"message":"ready\b', self.log, re.M)
         wait_until(ready, seconds, "the daemon is ready")
 
     def stop(self, seconds=10):

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "base/cleanup.h"
 
@@ -35,6 +36,7 @@ static int setup_captured(void **state)
 	dup2(fds[1], STDERR_FILENO);
 	close(fds[1]);
 	lb_log_set_level(LB_LOG_INFO);
+	lb_log_set_format(LB_LOG_TEXT);
 	*state = &c;
 	return 0;
 }
@@ -128,6 +130,58 @@ static void errno_is_usable_and_kept(void **state)
 	assert_non_null(strstr(logged(*state), "No space left on device"));
 }
 
+static json_t *logged_json(struct captured *c)
+{
+	const char *line = logged(c);
+	json_t *value = json_loads(line, 0, NULL);
+
+	assert_non_null(value);
+	assert_ptr_equal(strchr(line, '\n'), line + strlen(line) - 1);
+	assert_true(strlen(line) <= 4096);
+	return value;
+}
+
+static const char *member(const json_t *line, const char *key)
+{
+	return json_string_value(json_object_get(line, key));
+}
+
+static void a_json_line_has_the_same_parts(void **state)
+{
+	json_t *line;
+	unsigned n[7];
+
+	lb_log_set_format(LB_LOG_JSON);
+	errno = ENOSPC;
+	lb_warn("peer said: %s: %m\n", "a\nb \"c\" \\ \xff");
+	assert_int_equal(errno, ENOSPC);
+	line = logged_json(*state);
+	assert_int_equal(json_object_size(line), 3);
+	assert_int_equal(sscanf(member(line, "time"), "%4u-%2u-%2uT%2u:%2u:%2u.%3uZ", &n[0], &n[1],
+				&n[2], &n[3], &n[4], &n[5], &n[6]),
+			 7);
+	assert_string_equal(member(line, "level"), "warn");
+	assert_string_equal(member(line, "message"),
+			    "peer said: a\nb \"c\" \\ \xef\xbf\xbd: No space left on device");
+	json_decref(line);
+}
+
+static void a_long_json_line_is_json_still(void **state)
+{
+	char text[8192];
+	json_t *line;
+
+	lb_log_set_format(LB_LOG_JSON);
+	for (const char *c = "x\x01\xff\"\n"; *c; c++) {
+		memset(text, *c, sizeof(text) - 1);
+		text[sizeof(text) - 1] = '\0';
+		lb_info("%sEND", text);
+		line = logged_json(*state);
+		assert_true(json_string_length(json_object_get(line, "message")) > 600);
+		json_decref(line);
+	}
+}
+
 #define THREADS      4
 #define THREAD_LINES 50
 
@@ -202,6 +256,8 @@ int main(void)
 		captured_test(a_newline_of_the_caller_is_not_doubled),
 		captured_test(a_long_line_is_cut_with_dots),
 		captured_test(errno_is_usable_and_kept),
+		captured_test(a_json_line_has_the_same_parts),
+		captured_test(a_long_json_line_is_json_still),
 		captured_test(lines_of_threads_do_not_mix),
 		cmocka_unit_test(level_words_parse_in_any_case_or_leave_the_output),
 		cmocka_unit_test(every_level_name_parses_to_itself),
