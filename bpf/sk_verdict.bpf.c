@@ -290,6 +290,8 @@ int sk_verdict(struct __sk_buff *skb)
 	}
 	if (!skb->len)
 		return SK_DROP; /* nothing new in it */
+	if (!gate->redirected && !gate->passed)
+		gate->first_ns = bpf_ktime_get_ns();
 	if (redirect(skb, gate, *index, source->write_seq))
 		return SK_PASS;
 

@@ -160,6 +160,8 @@ static __always_inline void note_data(const struct packet *p, struct lb_graft_le
 	moved = raise(&leg->seq_end, end);
 	if (moved)
 		__sync_fetch_and_add(&leg->bytes, moved);
+	if (moved && !leg->first_ns)
+		leg->first_ns = bpf_ktime_get_ns();
 	if (moved && (leg->flags & LB_GRAFT_FIN) && (__s32)(end - leg->fin_end) >= 0)
 		__sync_fetch_and_and(&leg->flags, ~LB_GRAFT_FIN);
 	if (p->f.th.fin && end == leg->seq_end) {
@@ -186,8 +188,6 @@ static __always_inline void note(const struct packet *p, struct lb_graft_leg *le
 	__u64 now = bpf_ktime_get_coarse_ns();
 
 	__sync_fetch_and_add(&leg->packets, segments);
-	if (!leg->first_ns)
-		leg->first_ns = now;
 	if (p->f.th.rst) {
 		note_reset(p, leg, other);
 		return;

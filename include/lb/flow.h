@@ -52,9 +52,12 @@ struct lb_gate {
 	 * the daemon before insertion. */
 	__u32 bucket[2];
 	__u8 pad0[4];
-	/* Written by the daemon only, on a cache line of its own. */
+	/* The daemon's cache line. */
 	__u64 user_done; /* of <passed>: written to the sink */
-	__u8 pad1[56];
+	/* .. where the program writes once: CLOCK_MONOTONIC of the first byte that it judged, which
+	 * is the source's first unless the daemon moved some before; 0: none yet. */
+	__u64 first_ns;
+	__u8 pad1[48];
 };
 
 #ifdef __cplusplus

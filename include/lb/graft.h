@@ -34,7 +34,7 @@
 #include <linux/types.h>
 
 /* Layout and meaning of everything below; pinned tables of another version are not adopted. */
-#define LB_GRAFT_ABI 3u
+#define LB_GRAFT_ABI 4u
 
 /* Grafts the tables can hold at most. */
 #define LB_GRAFT_PAIRS_MAX 1048576u
@@ -94,18 +94,25 @@ struct lb_graft_leg {
 	 * and a peer drops an acknowledgement that is more than a window old (RFC 5961, 5.2).
 	 */
 	__u32 ack_limit;
-	/* Of leg 0: with lb_graft.client; the program does not read them. */
-	__be16 named_port;
-	__u8 named_version; /* 4 or 6; 0: no header named a client, it is this leg's peer */
-	__u8 pad0;
+	/* The program does not read these. */
+	union {
+		struct { /* of leg 0: with lb_graft.client */
+			__be16 named_port;
+			__u8 named_version; /* 4 or 6; 0: no header named one, it is its peer */
+			__u8 pad0;
+		};
+		__u32 connected_us; /* of leg 1: from accept to connected, 71 minutes at most */
+	};
 	/*
 	 * The program's, from SPLIT on (the daemon fills them in before, in PASS). Sequence
 	 * numbers are as they arrive on this leg.
 	 */
 	__u64 packets;
-	__u64 bytes;    /* the peer's payload since it was connected, retransmissions not counted */
-	__u64 first_ns; /* CLOCK_MONOTONIC of the first packet forwarded; 0: none yet */
-	__u64 last_ns;  /* .. of the last one that was no RST */
+	__u64 bytes; /* the peer's payload since it was connected, retransmissions not counted */
+	/* CLOCK_MONOTONIC of the peer's first payload; 0: none yet. Of leg 1 since it was
+	 * connected, of leg 0 what the program saw. The other two tick in jiffies. */
+	__u64 first_ns;
+	__u64 last_ns;  /* .. of the last packet that was no RST */
 	__u64 data_ns;  /* .. of the last one with payload or FIN */
 	__u32 seq_end;  /* behind the last payload byte seen in window */
 	__u32 ack_max;  /* highest acknowledgement: what this peer expects next of the other one */
@@ -133,7 +140,8 @@ struct lb_graft {
 	__u64 folded[2];  /* of leg[].bytes: already in the daemon's counters */
 	__u64 due_ns;     /* when to remove it, CLOCK_MONOTONIC; 0: it lives */
 	__u32 connect_us; /* of the connect that succeeded */
-	__u16 tries;
+	__u8 tries;
+	__u8 first_told; /* leg[1].first_ns is in the daemon's counters */
 	__u8 end_reason; /* why the daemon ends it, enum lb_reason + 1; 0: it does not */
 	__u8 counted;    /* enum lb_graft_counted */
 	/*

@@ -4,7 +4,7 @@
 #define LB_LIMITS_H
 
 /* Raised when the layout or meaning of anything in include/lb changes. */
-#define LB_ABI_VERSION 2
+#define LB_ABI_VERSION 3
 
 /* Pairs (= flows) the sockmap carrier can hold at most; the daemon may ask for fewer. */
 #define LB_SOCKMAP_PAIRS_MAX 65536u

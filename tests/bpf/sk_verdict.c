@@ -137,6 +137,31 @@ static void the_gate_knows_when_the_last_byte_came(void **state)
 	flow_close(&f);
 }
 
+static void the_gate_knows_when_the_first_byte_came(void **state)
+{
+	uint64_t now, first;
+	struct flow f;
+
+	room_required();
+	f = flow_open_inserted();
+	now = lb_clock_ns();
+	carry(f.server, f.client, 1, 0);
+	first = seen(&f.down->first_ns);
+	assert_in_range(first, now, lb_clock_ns());
+	carry(f.server, f.client, 1000, 1);
+	assert_int_equal(seen(&f.down->first_ns), first);
+	assert_int_equal(seen(&f.up->first_ns), 0);
+	/* A byte that goes to the daemon is one too. */
+	flow_close(&f);
+	f = flow_open();
+	insert(&f, LEG1, f.leg1);
+	now = lb_clock_ns();
+	carry(f.server, f.leg1, 1, 0);
+	assert_int_equal(seen(&f.down->passed), 1);
+	assert_in_range(seen(&f.down->first_ns), now, lb_clock_ns());
+	flow_close(&f);
+}
+
 static void a_bare_fin_is_seen_by_the_daemon_and_harms_no_sink(void **state)
 {
 	int error = -1;
@@ -490,6 +515,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_stream_crosses_both_ways_in_the_kernel),
 		cmocka_unit_test(the_gate_knows_when_the_last_byte_came),
+		cmocka_unit_test(the_gate_knows_when_the_first_byte_came),
 		cmocka_unit_test(a_bare_fin_is_seen_by_the_daemon_and_harms_no_sink),
 		cmocka_unit_test(a_sink_that_does_not_read_closes_the_gate_once),
 		cmocka_unit_test(after_a_stall_every_byte_arrives_in_order),

@@ -161,22 +161,27 @@ static void books_that_start_behind_catch_up(void **state)
 static void packets_leave_their_times(void **state)
 {
 	struct lb_graft_leg *leg;
-	uint64_t first, now;
+	uint64_t first, now, before;
 
 	room_required();
 	leg = &pair_open(false, LB_GRAFT_FULL)->leg[0];
 	now = lb_clock_ns();
 	send_ack(0, 1000);
-	first = leg->first_ns;
+	first = leg->last_ns;
 	/* A jiffy is at most 10 ms. */
 	assert_in_range(first, now - 10 * 1000000, lb_clock_ns());
-	assert_int_equal(leg->last_ns, first);
 	assert_int_equal(leg->data_ns, 0);
+	assert_int_equal(leg->first_ns, 0);
 	leg->last_ns = 1;
+	before = lb_clock_ns();
 	send_data(0, 1000, 1, 0);
 	assert_true(leg->last_ns >= first);
 	assert_true(leg->data_ns >= first);
-	assert_int_equal(leg->first_ns, first);
+	assert_in_range(leg->first_ns, before, lb_clock_ns());
+	/* The first payload keeps its time, whatever comes after it. */
+	before = leg->first_ns;
+	send_data(0, 1001, 1, 0);
+	assert_int_equal(leg->first_ns, before);
 	/* A reset is no sign of life. */
 	leg->last_ns = leg->data_ns = 1;
 	send_reset(0, 5000);

@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import signal
+import time
 import urllib.request
 
 from lbtest import lane as lanes
@@ -65,6 +66,38 @@ def test_connections_and_ends_are_counted(lane):
     for name, labels in names.items():
         assert d.metric(name, rule=lane.name, **labels) - before[name] == 25, name
     assert d.metric("l4lb_active_connections", rule=lane.name) == 0
+
+
+def test_the_first_byte_of_a_backend_is_timed_on_every_carrier(lane):
+    d, name = lane.daemon, "l4lb_first_byte_duration_seconds"
+    connects = d.metric("l4lb_connect_duration_seconds_count", rule=lane.name)
+    if lane.settles:
+        wait_until(lambda: lane.promoted() == d.settled, 4, "earlier flows have left the table")
+    count, took = d.metric(f"{name}_count", rule=lane.name), d.metric(f"{name}_sum", rule=lane.name)
+    skip, waited = len(d.flows(lane.name)), 0.2
+    with Talk(lane.net, lane.listen, lane.backend) as talk:
+        begun = time.monotonic()
+        if lane.settles:
+            # The daemon itself never sees a byte of it.
+            wait_until(lambda: lane.promoted() == d.settled + 1, 5, "the flow is promoted")
+        talk.client.sendall(b"?")
+        time.sleep(waited)
+        # The client has spoken, the backend has not.
+        assert d.metric(f"{name}_count", rule=lane.name) == count
+        talk.server.sendall(b"!")
+        assert talk.ends(talk.client) == "bytes"
+        longest = time.monotonic() - begun
+        # Known while the flow lives, and no second one comes.
+        wait_until(lambda: d.metric(f"{name}_count", rule=lane.name) == count + 1, 2, "it counts")
+        seen = d.metric(f"{name}_sum", rule=lane.name) - took
+        assert waited <= seen <= longest + 0.1, (waited, seen, longest)
+        talk.server.sendall(b"!")
+        assert talk.ends(talk.client) == "bytes" and talk.server.recv(1) == b"?"
+        talk.finish()
+    line, = d.wait_flows(1, lane.name, skip)
+    assert abs(float(line["first_byte_ms"]) / 1000 - seen) < 0.002, (line, seen)
+    assert d.metric(f"{name}_count", rule=lane.name) == count + 1
+    assert d.metric("l4lb_connect_duration_seconds_count", rule=lane.name) == connects + 1
 
 
 def test_bytes_of_a_reset_flow_are_counted(lane):

@@ -230,6 +230,10 @@ static const struct histogram histograms[] = {
 	{"l4lb_connect_duration_seconds", "Connects to backends that succeeded.",
 	 lb_connect_bounds_us, LB_CONNECT_BUCKETS, offsetof(struct lb_counters, connects),
 	 offsetof(struct lb_counters, connect_sum_us), 1e6},
+	{"l4lb_first_byte_duration_seconds",
+	 "From a backend's connect to its first payload byte, of flows where there was one.",
+	 lb_first_byte_bounds_us, LB_FIRST_BYTE_BUCKETS, offsetof(struct lb_counters, first_bytes),
+	 offsetof(struct lb_counters, first_byte_sum_us), 1e6},
 };
 
 static void histogram_row(const struct view *v, const struct histogram *h, size_t rule)

@@ -2,11 +2,6 @@
 /* Decides what is written down about a flow. Must never change the flow, nor block. */
 #include "flow/account.h"
 
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-#include <time.h>
-
 #include "flow/session.h"
 
 #define REFUSAL_BURST 100u
@@ -18,6 +13,10 @@ const uint64_t lb_duration_bounds_ms[LB_DURATION_BUCKETS] = {
 
 const uint64_t lb_connect_bounds_us[LB_CONNECT_BUCKETS] = {
 	100, 250, 1000, 2500, 10000, 50000, 250000, 1000000, 3000000, 10000000,
+};
+
+const uint64_t lb_first_byte_bounds_us[LB_FIRST_BYTE_BUCKETS] = {
+	500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 1000000, 5000000, 30000000,
 };
 
 _Static_assert(sizeof(struct lb_counters) % sizeof(uint64_t) == 0, "counters only");
@@ -42,6 +41,28 @@ static void fold_waits(struct lb_session *s, struct lb_counters *c, unsigned int
 	b->waits = b->waited_ns = 0;
 }
 
+/* False: the backend has sent nothing. <s> was carried. */
+static bool first_byte_us(const struct lb_session *s, uint64_t *us)
+{
+	const struct lb_pair *p = &s->pair;
+	uint64_t first = s->closed ? p->first_ns : p->carrier->first_ns(p);
+
+	if (!first)
+		return false;
+	*us = first > s->connected_ns ? (first - s->connected_ns) / 1000 : 0;
+	return true;
+}
+
+static void fold_first_byte(struct lb_session *s, struct lb_counters *c)
+{
+	uint64_t us;
+
+	if (s->first_counted || !first_byte_us(s, &us))
+		return;
+	s->first_counted = true;
+	lb_account_count_first_byte(c, us);
+}
+
 void lb_account_fold(struct lb_session *s)
 {
 	struct lb_counters *c = &s->env->counters[s->rule->index];
@@ -49,6 +70,7 @@ void lb_account_fold(struct lb_session *s)
 
 	if (!s->carrying)
 		return;
+	fold_first_byte(s, c);
 	for (unsigned int d = 0; d < 2; d++) {
 		uint64_t now = s->closed ? s->pair.dir[d].bytes : carrier->bytes(&s->pair, d);
 
@@ -83,6 +105,12 @@ void lb_account_count_connect(struct lb_counters *c, uint64_t us)
 	lb_count(&c->connect_sum_us, us);
 }
 
+void lb_account_count_first_byte(struct lb_counters *c, uint64_t us)
+{
+	lb_count(&c->first_bytes[bucket_of(lb_first_byte_bounds_us, LB_FIRST_BYTE_BUCKETS, us)], 1);
+	lb_count(&c->first_byte_sum_us, us);
+}
+
 void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms)
 {
 	lb_count(&c->active, (uint64_t)-1);
@@ -112,6 +140,7 @@ static void fill(struct lb_flow_record *r, const struct lb_session *s, enum lb_r
 		.connect_us = (s->connected_ns - s->try_ns) / 1000,
 		.tries = s->tries,
 	};
+	r->answered = s->carrying && first_byte_us(s, &r->first_byte_us);
 }
 
 static bool is_refusal(enum lb_reason reason)
@@ -145,7 +174,7 @@ void lb_account_end(struct lb_session *s, enum lb_reason reason)
 {
 	struct lb_counters *c = &s->env->counters[s->rule->index];
 	struct lb_flow_record record;
-	char line[LB_ACCOUNT_LINE_MAX];
+	char line[LB_FLOW_LINE_MAX];
 
 	lb_account_fold(s);
 	lb_account_count_end(c, reason, duration_ms(s));
@@ -158,91 +187,6 @@ void lb_account_end(struct lb_session *s, enum lb_reason reason)
 	fill(&record, s, reason);
 	if (is_refusal(reason) && !may_log_refusal(s->env, c, &record))
 		return;
-	s->env->log_line(s->env, line, lb_account_format(&record, line, sizeof(line)));
-}
-
-/* --- the line --------------------------------------------------------------------------------- */
-
-struct text {
-	char *at;
-	size_t left; /* with the NUL */
-};
-
-static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static void add(struct text *t, const char *fmt, ...)
-{
-	va_list args;
-	int n;
-
-	va_start(args, fmt);
-	n = vsnprintf(t->at, t->left, fmt, args);
-	va_end(args);
-	if (n < 0)
-		return;
-	if ((size_t)n >= t->left)
-		n = (int)t->left - 1;
-	t->at += n;
-	t->left -= (size_t)n;
-}
-
-/* Quoted when it would not stand alone; names hold no control characters. */
-static void add_word(struct text *t, const char *word)
-{
-	if (*word && !strpbrk(word, " \"=\\")) {
-		add(t, "%s", word);
-		return;
-	}
-	add(t, "\"");
-	for (; *word; word++)
-		add(t, strchr("\"\\", *word) ? "\\%c" : "%c", *word);
-	add(t, "\"");
-}
-
-static void add_time(struct text *t)
-{
-	struct timespec now;
-	struct tm tm;
-	char text[32];
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &tm);
-	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-	add(t, "time=%s.%03ldZ", text, now.tv_nsec / 1000000);
-}
-
-size_t lb_account_format(const struct lb_flow_record *r, char *line, size_t size)
-{
-	struct text t = {.at = line, .left = size};
-	char addr[LB_ADDR_STR_MAX];
-
-	add_time(&t);
-	add(&t, " rule=");
-	add_word(&t, r->rule);
-	add(&t, " client=%s", lb_addr_format(r->client, addr));
-	if (r->certified && *r->certified) {
-		add(&t, " certified=");
-		add_word(&t, r->certified);
-	}
-	add(&t, " backend=");
-	add_word(&t, r->backend ? r->backend : "-");
-	add(&t, " carrier=%s why=%s reason=%s", r->carrier ? r->carrier : "-",
-	    r->carrier ? lb_why_word(r->why) : "-", lb_reason_word(r->reason));
-	if (r->error)
-		add(&t, " error=%s", strerrorname_np(r->error));
-	if (r->detail) {
-		add(&t, " detail=");
-		add_word(&t, r->detail);
-	}
-	add(&t, " up=%llu down=%llu", (unsigned long long)r->bytes[0],
-	    (unsigned long long)r->bytes[1]);
-	add(&t, " duration_ms=%llu", (unsigned long long)r->duration_ms);
-	if (r->connected)
-		add(&t, " connect_ms=%.1f", (double)r->connect_us / 1e3);
-	else
-		add(&t, " connect_ms=-");
-	add(&t, " tries=%u", r->tries);
-	if (r->unlogged)
-		add(&t, " unlogged=%llu", (unsigned long long)r->unlogged);
-	return size - t.left;
+	s->env->log_line(s->env, line,
+			 lb_flow_line(&record, s->env->log_format, line, sizeof(line)));
 }

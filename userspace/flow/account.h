@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is counted, per worker and rule, and the access-log line of a flow. Written by the worker
- * only, read by anybody: relaxed atomics, so a reader sees each value whole.
+ * What is counted, per worker and rule. Written by the worker only, read by anybody: relaxed
+ * atomics, so a reader sees each value whole. (The line of a flow: flow_line.h.)
  */
 #ifndef LB_FLOW_ACCOUNT_H
 #define LB_FLOW_ACCOUNT_H
@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 #include "flow/carrier.h"
+#include "flow/flow_line.h"
 
-struct lb_addr;
 struct lb_session;
 
 /* Upper bounds of the duration histogram, milliseconds; one more bucket catches the rest. */
@@ -20,6 +20,10 @@ extern const uint64_t lb_duration_bounds_ms[LB_DURATION_BUCKETS];
 /* The same for connects, microseconds. */
 #define LB_CONNECT_BUCKETS 10
 extern const uint64_t lb_connect_bounds_us[LB_CONNECT_BUCKETS];
+
+/* .. and for a backend's first byte. */
+#define LB_FIRST_BYTE_BUCKETS 12
+extern const uint64_t lb_first_byte_bounds_us[LB_FIRST_BYTE_BUCKETS];
 
 /* How a TLS handshake ended. */
 enum lb_handshake {
@@ -46,6 +50,8 @@ struct lb_counters {
 	uint64_t duration_sum_ms;
 	uint64_t connects[LB_CONNECT_BUCKETS + 1]; /* that succeeded */
 	uint64_t connect_sum_us;
+	uint64_t first_bytes[LB_FIRST_BYTE_BUCKETS + 1]; /* of flows whose backend has sent one */
+	uint64_t first_byte_sum_us;
 	uint64_t bandwidth_waits[2]; /* how often a flow had bytes and no budget, by direction .. */
 	uint64_t bandwidth_wait_ns[2]; /* .. and how long they had to wait then */
 };
@@ -63,36 +69,19 @@ static inline uint64_t lb_count_read(const uint64_t *counter)
 /* Adds every counter of <from>, which may be alive, to <to>. */
 void lb_account_add(struct lb_counters *to, const struct lb_counters *from);
 
-/* Brings the rule's byte counters up to date with a living session. Its worker only. */
+/*
+ * Brings the rule's counters of bytes and first bytes up to date with a living session. Its worker
+ * only.
+ */
 void lb_account_fold(struct lb_session *s);
 /* The session has just ended (its carrier has stopped): final counts and the access-log line. */
 void lb_account_end(struct lb_session *s, enum lb_reason reason);
 
-/* What is written down of an ended flow, by whoever kept it. Everything is borrowed. */
-struct lb_flow_record {
-	const char *rule;
-	const struct lb_addr *client;
-	const char *certified; /* the name of its certificate; NULL or "": none */
-	const char *backend;   /* NULL: none */
-	const char *carrier;   /* NULL: it was never carried; <why> then means nothing */
-	enum lb_why why;
-	enum lb_reason reason;
-	int error;          /* positive errno; 0: none */
-	const char *detail; /* what TLS said; NULL: nothing */
-	uint64_t bytes[2];
-	uint64_t duration_ms;
-	uint64_t connect_us;
-	bool connected; /* <connect_us> means something */
-	unsigned int tries;
-	uint64_t unlogged; /* refusals before it that have no line */
-};
-
 /* A connect to a backend has succeeded after so long. */
 void lb_account_count_connect(struct lb_counters *c, uint64_t us);
+/* .. and after its connect, so long until its first byte. Once for a flow. */
+void lb_account_count_first_byte(struct lb_counters *c, uint64_t us);
 /* The end of a flow in the counters: reason and duration. */
 void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms);
-/* The line without newline. Returns its length, less than <size>. */
-size_t lb_account_format(const struct lb_flow_record *r, char *line, size_t size);
-#define LB_ACCOUNT_LINE_MAX 512
 
 #endif

@@ -188,6 +188,11 @@ const struct lb_carrier *lb_carrier_of(const struct lb_pair *p)
 	return p->tethered ? &lb_relay : p->carrier;
 }
 
+uint64_t lb_carrier_first_ns(const struct lb_pair *p)
+{
+	return p->first_ns;
+}
+
 void lb_carrier_again(struct lb_pair *p)
 {
 	lb_loop_again(p->env->loop, &p->again, on_again);

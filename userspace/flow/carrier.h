@@ -60,6 +60,8 @@ struct lb_carrier {
 	uint64_t (*bytes)(const struct lb_pair *p, unsigned int d);
 	/* Time of the last payload, CLOCK_MONOTONIC ns. */
 	uint64_t (*last_ns)(const struct lb_pair *p);
+	/* .. and of the backend's first; 0: it has sent none. */
+	uint64_t (*first_ns)(const struct lb_pair *p);
 	/* True when every byte read was also accepted by the sink: closing loses nothing. */
 	bool (*clean)(const struct lb_pair *p);
 	/*
@@ -171,6 +173,7 @@ struct lb_pair {
 	struct lb_timer poll;   /* the same, later */
 	uint64_t start_ns;      /* when carrying began */
 	uint64_t last_ns;       /* last payload moved by the daemon */
+	uint64_t first_ns;      /* the backend's first, as far as the daemon has read it; 0: none */
 	uint32_t sockmap_index; /* of leg 0; leg 1 has the next */
 	uint32_t poll_ms;       /* sockmap: the next wait for what makes no event */
 	bool thrifty;           /* sockmap: TCP is short of memory .. */
@@ -242,6 +245,15 @@ const struct lb_carrier *lb_carrier_of(const struct lb_pair *p);
 void lb_carrier_quiesce(struct lb_pair *p);
 
 /* Helpers for the carriers. */
+
+/* The daemon has read payload of leg <d>. */
+static inline void lb_carrier_note_read(struct lb_pair *p, unsigned int d)
+{
+	if (d == LB_LEG_BACKEND && !p->first_ns)
+		p->first_ns = lb_loop_now_ns(p->env->loop);
+}
+/* carrier->first_ns of those that read everything themselves. */
+uint64_t lb_carrier_first_ns(const struct lb_pair *p);
 
 /* carrier->event(p, .., 0) in the next turn. */
 void lb_carrier_again(struct lb_pair *p);

@@ -129,6 +129,7 @@ struct lb_flow_env {
 	struct lb_walk distress;        /* distress.c's */
 	struct lb_graft_keeper *keeper; /* one worker's; NULL: the others' */
 	struct lb_door door;            /* for sessions that waited for a backend */
+	enum lb_log_format log_format;
 	/* NULL: no access log. Must not block. */
 	void (*log_line)(struct lb_flow_env *env, const char *line, size_t len);
 };

@@ -65,6 +65,17 @@ static uint64_t received(const struct lb_pair *p, unsigned int i, const struct t
 	return lb_graft_socket_received(info, p->dir[i].eof) - p->leg[i].lead_in;
 }
 
+/* The backend's first byte, if there is one now and nobody has noted its time. */
+static void note_first(const struct lb_pair *p, uint64_t received)
+{
+	struct lb_graft_leg *leg = &lb_grafts_entry(p)->leg[LB_LEG_BACKEND];
+	uint64_t none = 0, now = p->first_ns ? p->first_ns : lb_loop_now_ns(p->env->loop);
+
+	if (received)
+		__atomic_compare_exchange_n(&leg->first_ns, &none, now, false, __ATOMIC_RELAXED,
+					    __ATOMIC_RELAXED);
+}
+
 /* Brings the program's books up to what our socket has received. */
 static int note_received(struct lb_pair *p, unsigned int i)
 {
@@ -77,6 +88,8 @@ static int note_received(struct lb_pair *p, unsigned int i)
 		return err;
 	moved = raise_mark(&leg->seq_end, p->graft_in[i] + (uint32_t)received(p, i, &info));
 	__atomic_fetch_add(&leg->bytes, moved, __ATOMIC_RELAXED);
+	if (i == LB_LEG_BACKEND)
+		note_first(p, moved);
 	return 0;
 }
 
@@ -111,6 +124,8 @@ static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
 	leg->bytes = received(p, i, &info);
 	leg->seq_end = p->graft_in[i] + (uint32_t)leg->bytes;
 	leg->data_ns = p->last_ns;
+	if (i == LB_LEG_BACKEND)
+		note_first(p, leg->bytes);
 	leg->ack_max = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes - (uint32_t)unacked;
 	g->leg[i ^ 1].ack_limit = limit_of(p, i, leg->seq_end);
 	*snd_wnd = info.tcpi_snd_wnd;
@@ -329,6 +344,11 @@ static uint64_t graft_last_ns(const struct lb_pair *p)
 	return seen > p->last_ns ? seen : p->last_ns;
 }
 
+static uint64_t graft_first_ns(const struct lb_pair *p)
+{
+	return __atomic_load_n(&lb_grafts_entry(p)->leg[LB_LEG_BACKEND].first_ns, __ATOMIC_RELAXED);
+}
+
 /* G6: there is no clean end to give. */
 static bool graft_clean(const struct lb_pair *p)
 {
@@ -344,6 +364,7 @@ static void graft_quit(struct lb_pair *p, bool clean)
 		p->dir[d].bytes = graft_bytes(p, d);
 		lb_carrier_release(&p->dir[d]);
 	}
+	p->first_ns = graft_first_ns(p);
 	close_both(p);
 	lb_graft_unhook(grafts, p->graft_pair);
 	if (!clean)
@@ -361,6 +382,7 @@ const struct lb_carrier lb_graft = {
 	.event = graft_event,
 	.bytes = graft_bytes,
 	.last_ns = graft_last_ns,
+	.first_ns = graft_first_ns,
 	.clean = graft_clean,
 	.quit = graft_quit,
 	.stop = graft_stop,

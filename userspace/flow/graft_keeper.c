@@ -93,7 +93,12 @@ static void fold(struct lb_graft_keeper *k, uint32_t pair)
 	struct lb_backend *backend = owner_of(k, pair)->backend;
 	struct lb_counters *c = counters_of(k, pair);
 	struct lb_graft *g = entry_of(k, pair);
+	uint64_t us;
 
+	if (c && !g->first_told && lb_graft_first_byte(g, &us)) {
+		g->first_told = true;
+		lb_account_count_first_byte(c, us);
+	}
 	for (unsigned int d = 0; d < 2; d++) {
 		uint64_t now = load64(&g->leg[d].bytes), moved = now - g->folded[d];
 
@@ -159,7 +164,7 @@ static void log_end(struct lb_graft_keeper *k, uint32_t pair)
 	struct lb_flow_env *env = k->opts.env;
 	struct lb_counters *c = counters_of(k, pair);
 	const struct lb_graft *g = entry_of(k, pair);
-	char line[LB_ACCOUNT_LINE_MAX], addr[LB_ADDR_STR_MAX];
+	char line[LB_FLOW_LINE_MAX], addr[LB_ADDR_STR_MAX];
 	struct lb_addr client, peer;
 	struct lb_flow_record r = {
 		.rule = owner->rule ? owner->rule->config->name : "-",
@@ -174,6 +179,7 @@ static void log_end(struct lb_graft_keeper *k, uint32_t pair)
 		.tries = g->tries,
 	};
 
+	r.answered = lb_graft_first_byte(g, &r.first_byte_us);
 	/* It ended when its last packet came, not when we gave up waiting for another one. That
 	 * clock ticks in jiffies: it may be a little before the beginning. */
 	if (!g->end_reason)
@@ -189,7 +195,7 @@ static void log_end(struct lb_graft_keeper *k, uint32_t pair)
 	lb_graft_client(g, &client);
 	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
 	r.backend = owner->backend ? owner->backend->config->addr : lb_addr_format(&peer, addr);
-	env->log_line(env, line, lb_account_format(&r, line, sizeof(line)));
+	env->log_line(env, line, lb_flow_line(&r, env->log_format, line, sizeof(line)));
 }
 
 /* The flow is over; its addresses, and so its port, may linger. */

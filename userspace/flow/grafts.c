@@ -166,6 +166,17 @@ uint64_t lb_graft_last_data_ns(const struct lb_graft *g)
 	return a > b ? a : b;
 }
 
+bool lb_graft_first_byte(const struct lb_graft *g, uint64_t *us)
+{
+	uint64_t first = __atomic_load_n(&g->leg[LB_LEG_BACKEND].first_ns, __ATOMIC_RELAXED);
+	uint64_t connected = g->accept_ns + g->leg[LB_LEG_BACKEND].connected_us * 1000ull;
+
+	if (!first)
+		return false;
+	*us = first > connected ? (first - connected) / 1000 : 0;
+	return true;
+}
+
 void lb_graft_unhook(struct lb_grafts *grafts, uint32_t pair)
 {
 	const struct lb_graft *g = lb_graft_table_pair(grafts->table, pair);

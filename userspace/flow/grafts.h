@@ -63,6 +63,8 @@ void lb_graft_reset_peers(const struct lb_graft *g);
 bool lb_graft_has_ended(const struct lb_graft *g);
 /* When the last data was seen, of either side; CLOCK_MONOTONIC. Any thread. */
 uint64_t lb_graft_last_data_ns(const struct lb_graft *g);
+/* How long after its connect the backend sent its first byte; false: it has not. Any thread. */
+bool lb_graft_first_byte(const struct lb_graft *g, uint64_t *us);
 /* Its keys go. Sockets or nothing get what comes from now on. Harmless when they are gone. */
 void lb_graft_unhook(struct lb_grafts *grafts, uint32_t pair);
 /* Our port towards the backend, host byte order. */

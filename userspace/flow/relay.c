@@ -109,6 +109,7 @@ static enum moved move_by_copy(struct lb_pair *p, unsigned int d, size_t most)
 	if (n <= 0)
 		return source_ended(p, d, n);
 	p->reads++;
+	lb_carrier_note_read(p, d);
 	lb_throttle_charge(p, d, (size_t)n);
 	if (n < asked)
 		dir->full_reads = 0;
@@ -153,6 +154,7 @@ static enum moved move_by_splice(struct lb_pair *p, unsigned int d, size_t most)
 	if (n <= 0)
 		return source_ended(p, d, n);
 	p->reads++;
+	lb_carrier_note_read(p, d);
 	lb_throttle_charge(p, d, (size_t)n);
 	dir->piped = (uint32_t)n;
 	if (n < BULK_MIN)
@@ -305,6 +307,7 @@ const struct lb_carrier lb_relay = {
 	.event = relay_event,
 	.bytes = relay_bytes,
 	.last_ns = relay_last_ns,
+	.first_ns = lb_carrier_first_ns,
 	.clean = relay_clean,
 	.stop = relay_stop,
 };

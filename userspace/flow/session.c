@@ -372,6 +372,14 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	let_go(s);
 }
 
+/* From accept to connected, as far as 32 bits go. */
+static uint32_t connected_us(const struct lb_session *s)
+{
+	uint64_t us = (s->connected_ns - s->accept_ns) / 1000;
+
+	return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+}
+
 /* The flow lives on as a graft; it stays counted as active, here and with its backend. */
 static void on_left(struct lb_pair *p, struct lb_graft *g)
 {
@@ -384,7 +392,9 @@ static void on_left(struct lb_pair *p, struct lb_graft *g)
 	lb_timer_stop(env->carrier.loop, &s->timer);
 	g->accept_ns = s->accept_ns;
 	g->connect_us = (uint32_t)((s->connected_ns - s->try_ns) / 1000);
+	g->leg[LB_LEG_BACKEND].connected_us = connected_us(s);
 	g->tries = s->tries;
+	g->first_told = s->first_counted;
 	g->rule_hash = lb_graft_keeper_hash(s->route->config->name);
 	if (s->client_named)
 		lb_graft_set_client(g, &s->client);

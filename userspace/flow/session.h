@@ -50,6 +50,7 @@ struct lb_session {
 	bool distressed; /* counted against its backend already */
 	bool carrying;
 	bool closed;
+	bool first_counted;     /* the time to the backend's first byte */
 	bool handshake_queued;  /* waits for a turn of the loop that has time for it */
 	uint32_t hello_awaited; /* so many bytes of its ClientHello, by SO_RCVLOWAT; 0: any .. */
 	uint32_t hello_looked;  /* .. and so many have been looked at, again and again */

@@ -230,6 +230,7 @@ static int hold_more(struct lb_pair *p, struct lb_direction *dir, uint32_t len)
 static void note_read(struct lb_pair *p, unsigned int d, size_t n)
 {
 	p->dir[d].read_bytes += n;
+	lb_carrier_note_read(p, d);
 	lb_throttle_charge(p, d, n);
 }
 
@@ -540,6 +541,14 @@ static uint64_t sockmap_last_ns(const struct lb_pair *p)
 	return last;
 }
 
+/* The program sees a byte before we read it, and sees also what we never read. */
+static uint64_t sockmap_first_ns(const struct lb_pair *p)
+{
+	uint64_t judged = load64(&gate_of(p, LB_LEG_BACKEND)->first_ns);
+
+	return judged && (!p->first_ns || judged < p->first_ns) ? judged : p->first_ns;
+}
+
 static bool sockmap_clean(const struct lb_pair *p)
 {
 	struct lb_pair *pair = (struct lb_pair *)p;
@@ -558,6 +567,7 @@ static void sockmap_stop(struct lb_pair *p)
 		lb_carrier_release(&p->dir[d]);
 		lb_table_forget(p->env->kernel, p->leg[d].cookie);
 	}
+	p->first_ns = sockmap_first_ns(p);
 	lb_sockmap_slots_put(p->env->slots, p->sockmap_index);
 }
 
@@ -568,6 +578,7 @@ const struct lb_carrier lb_sockmap = {
 	.event = sockmap_event,
 	.bytes = sockmap_bytes,
 	.last_ns = sockmap_last_ns,
+	.first_ns = sockmap_first_ns,
 	.clean = sockmap_clean,
 	.stop = sockmap_stop,
 };

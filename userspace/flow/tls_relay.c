@@ -297,6 +297,7 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 		moved = p->leg[d].ssl ? read_tls(p, d, room, &got) : read_plain(p, d, room, &got);
 		if (!got)
 			continue;
+		lb_carrier_note_read(p, d);
 		lb_throttle_charge(p, d, got);
 		moved = both(pass_on(p, d, got), moved);
 		/* Turns are short because others want theirs. */
@@ -474,6 +475,7 @@ const struct lb_carrier lb_tls_relay = {
 	.event = tls_event,
 	.bytes = tls_bytes,
 	.last_ns = tls_last_ns,
+	.first_ns = lb_carrier_first_ns,
 	.clean = tls_clean,
 	.quit = tls_quit,
 	.stop = tls_stop,

@@ -50,43 +50,13 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct lb_flow_record record(void)
-{
-	return (struct lb_flow_record){
-		.rule = "web",
-		.client = &fx.session.client,
-		.backend = "10.0.0.1:80",
-		.carrier = "relay",
-		.why = LB_WHY_CONFIGURED,
-		.reason = LB_REASON_DONE,
-		.bytes = {78, 153},
-		.connected = true,
-		.connect_us = 2500,
-		.tries = 1,
-	};
-}
-
-static char written[512];
+static char written[LB_FLOW_LINE_MAX];
 
 static void keep_line(struct lb_flow_env *env, const char *line, size_t len)
 {
 	assert_true(len < sizeof(written));
 	memcpy(written, line, len);
 	written[len] = '\0';
-}
-
-static void a_line_tells_who_how_and_why(void **state)
-{
-	struct lb_flow_record r = record();
-	char line[512];
-
-	size_t len;
-
-	len = lb_account_format(&r, line, sizeof(line));
-	assert_int_equal(len, strlen(line));
-	assert_non_null(strstr(line, " rule=web client=192.0.2.1:4711 backend=10.0.0.1:80 "
-				     "carrier=relay why=configured reason=done up=78 down=153 "));
-	assert_non_null(strstr(line, " connect_ms=2.5 tries=1"));
 }
 
 static void a_session_writes_the_line_of_its_flow(void **state)
@@ -100,7 +70,7 @@ static void a_session_writes_the_line_of_its_flow(void **state)
 	assert_non_null(strstr(written,
 			       " rule=web client=192.0.2.1:4711 backend=10.0.0.1:80 "
 			       "carrier=relay why=configured reason=idle up=78 down=153 "));
-	assert_non_null(strstr(written, " connect_ms=2.5 tries=1"));
+	assert_non_null(strstr(written, " connect_ms=2.5 first_byte_ms=- tries=1"));
 }
 
 static void a_flow_that_never_connected_says_so(void **state)
@@ -111,27 +81,6 @@ static void a_flow_that_never_connected_says_so(void **state)
 	lb_account_end(&fx.session, LB_REASON_CONNECT_FAILED);
 	assert_non_null(strstr(written, " backend=- carrier=- why=- reason=connect_failed "));
 	assert_non_null(strstr(written, " connect_ms=- "));
-}
-
-static void a_name_with_spaces_or_quotes_stays_one_word(void **state)
-{
-	struct lb_flow_record r = record();
-	char line[512];
-
-	r.rule = "my \"web\" \\ rule";
-	lb_account_format(&r, line, sizeof(line));
-	assert_non_null(strstr(line, " rule=\"my \\\"web\\\" \\\\ rule\" client="));
-}
-
-static void a_line_too_long_is_cut_not_overrun(void **state)
-{
-	struct lb_flow_record r = record();
-	char line[64 + 1];
-
-	line[64] = 'x';
-	assert_int_equal(lb_account_format(&r, line, 64), 63);
-	assert_int_equal(strlen(line), 63);
-	assert_int_equal(line[64], 'x');
 }
 
 static void bytes_are_counted_once_however_often_they_are_folded(void **state)
@@ -152,6 +101,65 @@ static void bytes_are_counted_once_however_often_they_are_folded(void **state)
 	assert_int_equal(fx.counters[0].ends[LB_REASON_IDLE], 1);
 	assert_int_equal(fx.counters[0].flows[LB_CARRIER_RELAY], 1);
 	assert_int_equal(fx.counters[0].whys[LB_WHY_CONFIGURED], 1);
+}
+
+/* Of whatever carrier: the pair says when it came. */
+static void the_first_byte_is_counted_once_when_it_has_come(void **state)
+{
+	struct lb_session *s = &fx.session;
+
+	fx.env.log_line = keep_line;
+	s->carrying = true;
+	lb_account_fold(s);
+	assert_int_equal(fx.counters[0].first_byte_sum_us, 0);
+	s->pair.first_ns = s->connected_ns + 7000000;
+	lb_account_fold(s);
+	lb_account_fold(s);
+	s->closed = true;
+	lb_account_end(s, LB_REASON_DONE);
+	assert_int_equal(fx.counters[0].first_bytes[4], 1);
+	assert_int_equal(fx.counters[0].first_byte_sum_us, 7000);
+	assert_non_null(strstr(written, " first_byte_ms=7.0 "));
+}
+
+static void a_backend_that_says_nothing_has_no_first_byte(void **state)
+{
+	struct lb_session *s = &fx.session;
+
+	fx.env.log_line = keep_line;
+	s->carrying = true;
+	s->pair.dir[0].bytes = 100;
+	s->closed = true;
+	lb_account_end(s, LB_REASON_IDLE);
+	for (int i = 0; i <= LB_FIRST_BYTE_BUCKETS; i++)
+		assert_int_equal(fx.counters[0].first_bytes[i], 0);
+	assert_non_null(strstr(written, " first_byte_ms=- "));
+}
+
+/* The loop's time is that of its turn: a byte may be there before. */
+static void a_first_byte_before_the_connect_took_no_time(void **state)
+{
+	struct lb_session *s = &fx.session;
+
+	s->carrying = true;
+	s->pair.first_ns = s->connected_ns - 1;
+	lb_account_fold(s);
+	assert_int_equal(fx.counters[0].first_bytes[0], 1);
+	assert_int_equal(fx.counters[0].first_byte_sum_us, 0);
+}
+
+static void first_bytes_are_counted_by_their_time(void **state)
+{
+	struct lb_counters c = {0};
+
+	for (int i = 0; i < LB_FIRST_BYTE_BUCKETS; i++) {
+		lb_account_count_first_byte(&c, lb_first_byte_bounds_us[i]);
+		lb_account_count_first_byte(&c, lb_first_byte_bounds_us[i] + 1);
+	}
+	assert_int_equal(c.first_bytes[0], 1);
+	for (int i = 1; i < LB_FIRST_BYTE_BUCKETS; i++)
+		assert_int_equal(c.first_bytes[i], 2);
+	assert_int_equal(c.first_bytes[LB_FIRST_BYTE_BUCKETS], 1);
 }
 
 static void connects_are_counted_by_their_time(void **state)
@@ -196,12 +204,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(a_line_tells_who_how_and_why),
 		TEST(a_session_writes_the_line_of_its_flow),
 		TEST(a_flow_that_never_connected_says_so),
-		TEST(a_name_with_spaces_or_quotes_stays_one_word),
-		TEST(a_line_too_long_is_cut_not_overrun),
 		TEST(bytes_are_counted_once_however_often_they_are_folded),
+		TEST(the_first_byte_is_counted_once_when_it_has_come),
+		TEST(a_backend_that_says_nothing_has_no_first_byte),
+		TEST(a_first_byte_before_the_connect_took_no_time),
+		TEST(first_bytes_are_counted_by_their_time),
 		TEST(connects_are_counted_by_their_time),
 		TEST(sums_are_sums),
 		TEST(every_reason_has_a_word_of_its_own),

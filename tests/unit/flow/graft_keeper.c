@@ -351,6 +351,34 @@ static void bytes_are_folded_once(void **state)
 	assert_int_equal(fx.counters[0].carrier_bytes[LB_CARRIER_GRAFT], 1550);
 }
 
+/* Of flows whose backend spoke when no session was there any more. */
+static void a_first_byte_is_counted_once_if_the_session_has_not(void **state)
+{
+	struct lb_graft *g;
+
+	start();
+	g = living(0);
+	g->leg[1].connected_us = 2000000;
+	lb_graft_keeper_fold(fx.keeper);
+	assert_int_equal(fx.counters[0].first_byte_sum_us, 0);
+	g->leg[1].first_ns = g->accept_ns + 2 * SECOND + 30000000;
+	lb_graft_keeper_fold(fx.keeper);
+	lb_graft_keeper_fold(fx.keeper);
+	assert_int_equal(fx.counters[0].first_byte_sum_us, 30000);
+	assert_int_equal(fx.counters[0].first_bytes[6], 1);
+	close_both_ways(g);
+	tell(0);
+	assert_int_equal(fx.counters[0].first_byte_sum_us, 30000);
+	assert_non_null(strstr(fx.line, " first_byte_ms=30.0 "));
+
+	g = living(1);
+	g->leg[1].first_ns = g->accept_ns;
+	g->first_told = true;
+	lb_graft_keeper_fold(fx.keeper);
+	assert_int_equal(fx.counters[0].first_byte_sum_us, 30000);
+	assert_int_equal(fx.counters[0].first_bytes[0], 0);
+}
+
 static void a_new_daemon_takes_over_what_is_grafted(void **state)
 {
 	struct lb_graft *g = graft(3);
@@ -484,6 +512,7 @@ int main(void)
 		TEST(a_client_that_a_header_named_is_counted_and_written_down),
 		TEST(a_pair_that_a_session_still_owns_is_left_alone),
 		TEST(bytes_are_folded_once),
+		TEST(a_first_byte_is_counted_once_if_the_session_has_not),
 		TEST(a_new_daemon_takes_over_what_is_grafted),
 		TEST(what_ended_while_no_daemon_ran_is_written_down),
 		TEST(a_flow_of_a_rule_that_is_gone_lives_on_without_a_name),

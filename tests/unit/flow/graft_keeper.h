@@ -43,7 +43,7 @@ struct fixture {
 		uint32_t seq;
 	} resets[RESETS_MAX];
 	unsigned int resets_count;
-	char line[LB_ACCOUNT_LINE_MAX];
+	char line[LB_FLOW_LINE_MAX];
 	unsigned int lines;
 	/* The loop. */
 	uint64_t now_ns;

@@ -179,6 +179,29 @@ static void sizes_around_every_buffer_cross_unharmed(void **state)
 	assert_false(fx.ended);
 }
 
+static bool client_has_a_byte(struct fixture *f)
+{
+	char c;
+
+	return recv(f->peer[0], &c, 1, 0) == 1;
+}
+
+static void the_time_of_the_backends_first_byte_is_kept(void **state)
+{
+	uint64_t first, before;
+
+	stream(1000);
+	assert_int_equal(fx.pair.carrier->first_ns(&fx.pair), 0);
+	before = lb_clock_ns();
+	assert_int_equal(send(fx.peer[1], "x", 1, 0), 1);
+	run(client_has_a_byte);
+	first = fx.pair.carrier->first_ns(&fx.pair);
+	assert_in_range(first, before, lb_clock_ns());
+	assert_int_equal(send(fx.peer[1], "x", 1, 0), 1);
+	run(client_has_a_byte);
+	assert_int_equal(fx.pair.carrier->first_ns(&fx.pair), first);
+}
+
 static void bulk_leaves_neither_pipe_nor_buffer_behind(void **state)
 {
 	stream(64 << 20);
@@ -385,6 +408,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(sizes_around_every_buffer_cross_unharmed),
+		TEST(the_time_of_the_backends_first_byte_is_kept),
 		TEST(bulk_leaves_neither_pipe_nor_buffer_behind),
 		TEST(a_sink_that_does_not_read_stops_the_source_and_loses_nothing),
 		TEST(a_half_close_crosses_and_the_answer_still_comes_back),
