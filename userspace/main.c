@@ -74,7 +74,7 @@ static void print_help(FILE *out)
 	      "  -h, --help            print this\n"
 	      "\n"
 	      "SIGTERM and SIGINT drain and exit; a second one cuts the drain short.\n"
-	      "SIGHUP reads the configuration again.\n"
+	      "SIGHUP reads the configuration again, SIGUSR1 opens the access log anew.\n"
 	      "Exit codes: 0 fine, 1 configuration, 2 usage, 3 the system refused something.\n",
 	      out);
 }
@@ -152,6 +152,7 @@ static void block_signals(sigset_t *set)
 	sigaddset(set, SIGTERM);
 	sigaddset(set, SIGINT);
 	sigaddset(set, SIGHUP);
+	sigaddset(set, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	/* A peer that closed its socket is an error of one flow, not of the process. */
 	signal(SIGPIPE, SIG_IGN);
@@ -172,6 +173,8 @@ static void drain(struct lb_service *service, const sigset_t *set)
 				(unsigned long long)lb_service_flows(service));
 			return;
 		}
+		if (sig == SIGUSR1)
+			lb_service_reopen_log(service);
 		if (!lb_service_drain_step(service, lb_clock_ms() - begin))
 			return;
 	}
@@ -241,6 +244,8 @@ static void serve(struct server *s)
 			return;
 		if (sig == SIGHUP)
 			reload(s);
+		if (sig == SIGUSR1)
+			lb_service_reopen_log(s->service);
 		if (s->watch)
 			look_at_file(s, fds[1].revents);
 		if (s->ticking)
@@ -359,6 +364,7 @@ static enum exit_code with_config(const struct options *o)
 		return EXIT_CONFIG;
 	}
 	lb_log_set_level(config->log_level);
+	lb_log_set_format(config->log_format);
 	return run(config, o);
 }
 

@@ -117,6 +117,7 @@ int lb_worker_new(struct lb_worker **ret, const struct lb_worker_opts *opts)
 	lb_slab_init(&env->shares, sizeof(struct lb_bandwidth_share));
 	lb_door_init(&env->door, wake_for_door);
 	env->limits = opts->limits;
+	env->log_format = opts->log_format;
 	env->log_line = opts->log_line ? log_line : NULL;
 	env->carrier.worker = opts->index;
 	env->carrier.scratch = malloc(LB_SCRATCH_BYTES);

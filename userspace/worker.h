@@ -24,7 +24,8 @@ struct lb_worker_opts {
 	enum lb_why graft_why;
 	struct lb_ports_shelf *ports; /* local ports towards backends */
 	struct lb_flow_limits *limits;
-	/* One access-log line; NULL: none. Called in the worker's thread. Must not block. */
+	enum lb_log_format log_format; /* of the access log */
+	/* One line of it; NULL: none. Called in the worker's thread. Must not block. */
 	void (*log_line)(void *arg, uint32_t worker, const char *line, size_t len);
 	void *log_arg;
 };

@@ -275,7 +275,9 @@ struct lb_rule_config {
 };
 
 struct lb_access_log_config {
-	char *path; /* NULL: off; "stdout", "stderr" or a file */
+	char *path; /* NULL: off; "stdout", "stderr", "syslog" or a file */
+	enum lb_log_format format;
+	int facility; /* of the syslog: LOG_DAEMON and so on */
 };
 
 /* When `auto` grafts a flow, and what grafts may use. */
@@ -312,6 +314,7 @@ struct lb_config {
 	struct lb_rule_config *routes;
 	size_t routes_count;
 	enum lb_log_level log_level;
+	enum lb_log_format log_format;
 	bool reload_on_change; /* of the file */
 	uint32_t workers;      /* 0: one per core */
 	enum lb_acceleration acceleration;

@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 
 #include "base/cleanup.h"
 #include "config/config.h"
@@ -138,6 +139,26 @@ static const struct lb_schema_word log_level_words[] = {
 	{"info", LB_LOG_INFO},
 	{"debug", LB_LOG_DEBUG},
 	{"trace", LB_LOG_DEBUG},
+	{0},
+};
+
+static const struct lb_schema_word log_format_words[] = {
+	{"text", LB_LOG_TEXT},
+	{"json", LB_LOG_JSON},
+	{0},
+};
+
+static const struct lb_schema_word facility_words[] = {
+	{"daemon", LOG_DAEMON},
+	{"user", LOG_USER},
+	{"local0", LOG_LOCAL0},
+	{"local1", LOG_LOCAL1},
+	{"local2", LOG_LOCAL2},
+	{"local3", LOG_LOCAL3},
+	{"local4", LOG_LOCAL4},
+	{"local5", LOG_LOCAL5},
+	{"local6", LOG_LOCAL6},
+	{"local7", LOG_LOCAL7},
 	{0},
 };
 
@@ -442,8 +463,22 @@ static const struct lb_schema_block rule_block = {KEYS(rule_keys)};
 static const struct lb_schema_key log_keys[] = {
 	{"level", WORD(lb_config, log_level, log_level_words), .def = "info",
 	 .help = "How much the daemon says on standard error."},
+	{"format", WORD(lb_config, log_format, log_format_words), .def = "text",
+	 .help = "How its lines look: words for people, or one JSON object each."},
 };
 static const struct lb_schema_block log_block = {KEYS(log_keys)};
+
+static const struct lb_schema_key access_log_keys[] = {
+	{"path", STRING(lb_config, access_log.path), RANGE(1, PATH_BYTES), .nothing = "off",
+	 .def = "off",
+	 .help = "`stdout`, `stderr`, `syslog` (the local one, `/dev/log`) or a file, which "
+		 "SIGUSR1 opens anew."},
+	{"format", WORD(lb_config, access_log.format, log_format_words), .def = "text",
+	 .help = "`name=value` words, or one JSON object a line with the same names."},
+	{"facility", WORD(lb_config, access_log.facility, facility_words), .def = "daemon",
+	 .help = "syslog: what the lines are filed under; their severity is info."},
+};
+static const struct lb_schema_block access_log_block = {KEYS(access_log_keys), .shorthand = "path"};
 
 static const struct lb_schema_key admin_keys[] = {
 	{"socket", STRING(lb_config, admin.socket), RANGE(1, 107), .nothing = "off",
@@ -488,8 +523,8 @@ static const struct lb_schema_block graft_block = {KEYS(graft_keys)};
 
 static const struct lb_schema_key root_keys[] = {
 	{"log", SAME_STRUCT(log_block), .help = "The daemon's own log."},
-	{"access_log", STRING(lb_config, access_log.path), RANGE(1, PATH_BYTES), .nothing = "off",
-	 .def = "off", .help = "One line per ended flow: `stdout`, `stderr` or a file."},
+	{"access_log", SAME_STRUCT(access_log_block),
+	 .help = "One line per ended flow. `access_log: FILE` is `path` alone."},
 	{"reload_on_change", BOOL(lb_config, reload_on_change), .def = "false",
 	 .help = "This file is watched, and read again when it has changed, as after SIGHUP."},
 	{"workers", NUMBER(lb_config, workers), RANGE(0, 256),

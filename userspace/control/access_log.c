@@ -8,9 +8,7 @@
 #include "control/access_log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,11 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/access_log_output.h"
 
 #define RING_BYTES  (256u * 1024u)
 #define BATCH_BYTES RING_BYTES /* so that a ring always fits into an empty batch */
@@ -58,15 +56,17 @@ struct lb_access_log {
 	atomic_int new_fd; /* from reopen, for the writer to take; -1: none */
 	int wake_fd;
 	char *path;
+	bool is_file; /* which may be moved away */
 	pthread_t thread;
 	bool started;
 
+	_Atomic uint64_t unsendable; /* lines that no output of its kind takes */
+
 	/* The writer's own. */
-	int fd;
-	bool atomic_chunks; /* a pipe or the like: see flush() */
-	bool idle;          /* the last round found nothing */
-	int failing;        /* errno that was reported and not yet recovered from; 0: all is well */
-	size_t done, len;   /* of the batch, which starts with a line and ends with one */
+	struct lb_access_log_output output;
+	bool idle;        /* the last round found nothing */
+	int failing;      /* errno that was reported and not yet recovered from; 0: all is well */
+	size_t done, len; /* of the batch, which starts with a line and ends with one */
 	char batch[BATCH_BYTES];
 
 	unsigned workers;
@@ -134,6 +134,8 @@ uint64_t lb_access_log_dropped(const struct lb_access_log *log)
 {
 	uint64_t sum = 0;
 
+	if (log)
+		sum = atomic_load_explicit(&log->unsendable, memory_order_relaxed);
 	for (unsigned i = 0; log && i < log->workers; i++)
 		sum += atomic_load_explicit(&log->rings[i].dropped, memory_order_relaxed);
 	return sum;
@@ -165,50 +167,28 @@ static void take(struct lb_access_log *log, struct ring *ring, size_t len)
 
 /* --- the writer: batch to output -------------------------------------------------------------- */
 
-static bool writable(int fd)
+/* The batch's first line will never go: it is lost. */
+static void drop_first(struct lb_access_log *log)
 {
-	struct pollfd out = {.fd = fd, .events = POLLOUT};
+	const char *text = log->batch + log->done, *end = memchr(text, '\n', log->len - log->done);
 
-	return poll(&out, 1, 0) > 0; /* also when it is broken: write(2) then says how */
+	log->done = end ? (size_t)(end + 1 - log->batch) : log->len;
+	atomic_fetch_add_explicit(&log->unsendable, 1, memory_order_relaxed);
 }
 
-/* Up to the last line that ends within PIPE_BUF, or that much of a longer line. */
-static size_t chunk_len(const char *text, size_t len)
-{
-	const char *end;
-
-	if (len <= PIPE_BUF)
-		return len;
-	end = memrchr(text, '\n', PIPE_BUF);
-	return end ? (size_t)(end + 1 - text) : PIPE_BUF;
-}
-
-/*
- * Writes out the batch. 0, -EAGAIN when the output is full, or -errno; what was not written stays.
- *
- * A file takes it all at once. Anything else gets chunks of PIPE_BUF, each of them whole lines: a
- * pipe that polls as writable takes those without blocking, though standard output usually is in
- * blocking mode and not ours to switch, and unmixed with what others write to it.
- */
+/* Writes out the batch. 0, -EAGAIN: the output is full, or -errno; what was not written stays. */
 static int flush(struct lb_access_log *log)
 {
 	while (log->done < log->len) {
-		const char *text = log->batch + log->done;
-		size_t len = log->len - log->done;
-		ssize_t written;
+		ssize_t written = lb_access_log_output_write(&log->output, log->batch + log->done,
+							     log->len - log->done);
 
-		if (log->atomic_chunks) {
-			if (!writable(log->fd))
-				return -EAGAIN;
-			len = chunk_len(text, len);
-		}
-		written = write(log->fd, text, len);
-		if (written > 0)
+		if (written == -EMSGSIZE)
+			drop_first(log);
+		else if (written < 0)
+			return (int)written;
+		else
 			log->done += (size_t)written;
-		else if (!written)
-			return -EIO;
-		else if (errno != EINTR)
-			return -errno;
 	}
 	log->done = log->len = 0;
 	return 0;
@@ -232,22 +212,14 @@ static int write_out(struct lb_access_log *log)
 	return err ? err : flush(log);
 }
 
-static void set_output(struct lb_access_log *log, int fd)
-{
-	struct stat st;
-
-	log->fd = fd;
-	log->atomic_chunks = fstat(fd, &st) || !S_ISREG(st.st_mode);
-}
-
 static void take_new_output(struct lb_access_log *log)
 {
 	int fd = atomic_exchange(&log->new_fd, -1);
 
 	if (fd < 0)
 		return;
-	close(log->fd);
-	set_output(log, fd);
+	lb_access_log_output_close(&log->output);
+	lb_access_log_output_set(&log->output, fd);
 	/* I1: the old file was full in the middle of a line; the new one begins with that line. */
 	while (log->done && log->batch[log->done - 1] != '\n')
 		log->done--;
@@ -287,7 +259,7 @@ static void wait_for_reason(struct lb_access_log *log, int err)
 	eventfd_t ignored;
 
 	if (err == -EAGAIN) {
-		fds[1].fd = log->fd;
+		fds[1].fd = log->output.fd;
 	} else if (!err) {
 		wake_at = log->idle ? WAKE_ANY : WAKE_HALF;
 		timeout = log->idle ? -1 : LINGER_MS;
@@ -363,28 +335,6 @@ static int start_writer(struct lb_access_log *log)
 
 /* --- open, reopen, close ---------------------------------------------------------------------- */
 
-/* The standard stream that <path> names, or -1. */
-static int std_stream(const char *path)
-{
-	if (!strcmp(path, "stdout"))
-		return STDOUT_FILENO;
-	return strcmp(path, "stderr") ? -1 : STDERR_FILENO;
-}
-
-/* A descriptor of our own, or -errno. */
-static int open_output(const char *path)
-{
-	/* O_NONBLOCK is for named pipes: neither opening nor writing one may block. */
-	const int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
-	int stream = std_stream(path), fd;
-
-	if (stream >= 0)
-		fd = fcntl(stream, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	else
-		fd = open(path, flags, 0640);
-	return fd >= 0 ? fd : -errno;
-}
-
 static void free_log(struct lb_access_log **log)
 {
 	int new_fd;
@@ -396,8 +346,7 @@ static void free_log(struct lb_access_log **log)
 		close(new_fd);
 	if ((*log)->wake_fd >= 0)
 		close((*log)->wake_fd);
-	if ((*log)->fd >= 0)
-		close((*log)->fd);
+	lb_access_log_output_close(&(*log)->output);
 	free((*log)->path);
 	free(*log);
 	*log = NULL;
@@ -412,7 +361,7 @@ static struct lb_access_log *alloc_log(const char *path, unsigned workers)
 	if (!log)
 		return NULL;
 	memset(log, 0, offsetof(struct lb_access_log, batch));
-	log->fd = log->wake_fd = -1;
+	log->output.fd = log->wake_fd = -1;
 	atomic_init(&log->new_fd, -1);
 	atomic_init(&log->wake_at, WAKE_NEVER);
 	log->workers = workers;
@@ -424,17 +373,33 @@ static struct lb_access_log *alloc_log(const char *path, unsigned workers)
 	return log;
 }
 
-int lb_access_log_open(struct lb_access_log **ret, const char *path, unsigned workers)
+static int open_output(struct lb_access_log *log, const struct lb_access_log_opts *opts)
 {
-	LB_AUTO(free_log) struct lb_access_log *log = alloc_log(path, workers);
 	int fd;
+
+	if (!strcmp(opts->path, LB_ACCESS_LOG_SYSLOG)) {
+		lb_access_log_output_set_syslog(
+			&log->output, opts->socket ? opts->socket : LB_SYSLOG_PATH, opts->facility);
+		return 0;
+	}
+	fd = lb_access_log_output_open(opts->path);
+	if (fd < 0)
+		return fd;
+	lb_access_log_output_set(&log->output, fd);
+	log->is_file = lb_access_log_output_is_file(opts->path);
+	return 0;
+}
+
+int lb_access_log_open(struct lb_access_log **ret, const struct lb_access_log_opts *opts)
+{
+	LB_AUTO(free_log) struct lb_access_log *log = alloc_log(opts->path, opts->workers);
+	int err;
 
 	if (!log)
 		return -ENOMEM;
-	fd = open_output(path);
-	if (fd < 0)
-		return fd;
-	set_output(log, fd);
+	err = open_output(log, opts);
+	if (err)
+		return err;
 	log->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (log->wake_fd < 0)
 		return -errno;
@@ -457,9 +422,9 @@ int lb_access_log_reopen(struct lb_access_log *log)
 {
 	int fd, untaken;
 
-	if (!log || std_stream(log->path) >= 0)
+	if (!log || !log->is_file)
 		return 0;
-	fd = open_output(log->path);
+	fd = lb_access_log_output_open(log->path);
 	if (fd < 0)
 		return fd;
 	untaken = atomic_exchange(&log->new_fd, fd);

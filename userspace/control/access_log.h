@@ -19,11 +19,24 @@
 
 struct lb_access_log;
 
+#define LB_ACCESS_LOG_SYSLOG "syslog"
+
+struct lb_access_log_opts {
+	/*
+	 * "stdout", "stderr", LB_ACCESS_LOG_SYSLOG or a file to append to, made with mode 0640
+	 * where it does not exist.
+	 */
+	const char *path;
+	int facility;       /* of the syslog: LOG_DAEMON and so on .. */
+	const char *socket; /* .. and where it listens, borrowed; NULL: where it always does */
+	unsigned workers;
+};
+
 /*
- * <path>: "stdout", "stderr" or a file to append to, made with mode 0640 where it does not exist.
- * A named pipe must have a reader (-ENXIO). 0, or -errno with *ret untouched.
+ * A named pipe must have a reader (-ENXIO); the syslog may come later. 0, or -errno with *ret
+ * untouched.
  */
-int lb_access_log_open(struct lb_access_log **ret, const char *path, unsigned workers);
+int lb_access_log_open(struct lb_access_log **ret, const struct lb_access_log_opts *opts);
 
 /*
  * Starts the writing thread, which inherits the caller's capabilities: open first, drop privileges,
@@ -37,13 +50,16 @@ int lb_access_log_start(struct lb_access_log *log);
  */
 void lb_access_log_write(struct lb_access_log *log, unsigned worker, const char *line, size_t len);
 
-/* Lines lost so far: the ring was full, or the line is larger than a ring. Any thread. */
+/*
+ * Lines lost so far: the ring was full, or the line is larger than a ring or than a datagram may
+ * be. Any thread.
+ */
 uint64_t lb_access_log_dropped(const struct lb_access_log *log);
 
 /*
  * Opens the file's name anew, after it was moved away. Lines queued before may still go to the old
- * file, which is let go within a second. 0, or -errno: the old file stays in use. stdout and stderr
- * stay what they are. Any thread, one at a time.
+ * file, which is let go within a second. 0, or -errno: the old file stays in use. stdout, stderr
+ * and the syslog stay what they are. Any thread, one at a time.
  */
 int lb_access_log_reopen(struct lb_access_log *log);
 

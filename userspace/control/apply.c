@@ -473,6 +473,7 @@ static void commit(struct plan *p)
 	/* Else what was set at run time stays. */
 	if (p->fresh->log_level != s->config->log_level)
 		lb_log_set_level(p->fresh->log_level);
+	lb_log_set_format(p->fresh->log_format);
 	s->config = p->fresh;
 	lb_config_ref_put(&s->source);
 	s->source = LB_TAKE_PTR(p->ref);

@@ -270,15 +270,32 @@ static void write_log_line(void *arg, uint32_t worker, const char *line, size_t 
 
 static int open_log(struct lb_service *s)
 {
-	const char *path = s->config->access_log.path;
+	const struct lb_access_log_config *config = &s->config->access_log;
+	const struct lb_access_log_opts opts = {
+		.path = config->path,
+		.facility = config->facility,
+		.workers = s->workers_count,
+	};
 	int err;
 
-	if (!path)
+	if (!opts.path)
 		return 0;
-	err = lb_access_log_open(&s->access_log, path, s->workers_count);
+	err = lb_access_log_open(&s->access_log, &opts);
 	if (err)
-		lb_err("access_log: %s: %s", path, strerror(-err));
+		lb_err("access_log: %s: %s", opts.path, strerror(-err));
 	return err;
+}
+
+void lb_service_reopen_log(struct lb_service *s)
+{
+	const char *path = s->config->access_log.path;
+	int err = lb_access_log_reopen(s->access_log);
+
+	if (err)
+		lb_err("access_log: %s cannot be opened anew: %s; the old one stays in use", path,
+		       strerror(-err));
+	else if (path)
+		lb_info("access_log: %s: opened anew", path);
 }
 
 static bool is_ready(void *arg)
@@ -327,6 +344,7 @@ static int build_workers(struct lb_service *s)
 			.graft_why = s->graft_report.why,
 			.ports = s->ports,
 			.limits = &s->limits,
+			.log_format = s->config->access_log.format,
 			.log_line = s->access_log ? write_log_line : NULL,
 			.log_arg = s->access_log,
 		};

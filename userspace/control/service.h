@@ -47,6 +47,9 @@ struct lb_reload_report {
  */
 bool lb_service_tick(struct lb_service *s);
 
+/* The access log's file has been moved away: a new one. A line in the log says how it went. */
+void lb_service_reopen_log(struct lb_service *s);
+
 /* Stops accepting; flows go on. */
 void lb_service_drain(struct lb_service *s);
 /* To be called while draining: cuts flows whose rule's drain_ms is over. Flows left. */

@@ -116,6 +116,7 @@ static void a_key_is_found_where_it_belongs(void **state)
 static void expectations_read_like_sentences(void **state)
 {
 	const struct lb_schema_block *rule = lb_schema_find(&lb_schema_root, "rules")->block;
+	const struct lb_schema_block *access = lb_schema_find(&lb_schema_root, "access_log")->block;
 	char buf[192];
 
 	assert_string_equal(
@@ -124,9 +125,9 @@ static void expectations_read_like_sentences(void **state)
 	assert_string_equal(
 		lb_schema_value_expected(lb_schema_find(rule, "acceleration"), buf, sizeof(buf)),
 		"auto, graft, sockmap or relay");
-	assert_string_equal(lb_schema_value_expected(lb_schema_find(&lb_schema_root, "access_log"),
-						     buf, sizeof(buf)),
-			    "printable text of 1 to 4095 bytes, or off");
+	assert_string_equal(
+		lb_schema_value_expected(lb_schema_find(access, "path"), buf, sizeof(buf)),
+		"printable text of 1 to 4095 bytes, or off");
 }
 
 int main(void)

@@ -61,11 +61,18 @@ static int teardown_place(void **state)
 	return rmdir(p->dir);
 }
 
+static int try_open(struct lb_access_log **ret, const char *path, unsigned workers)
+{
+	const struct lb_access_log_opts opts = {.path = path, .workers = workers};
+
+	return lb_access_log_open(ret, &opts);
+}
+
 static struct lb_access_log *opened(const char *path, unsigned workers)
 {
 	struct lb_access_log *log = NULL;
 
-	assert_int_equal(lb_access_log_open(&log, path, workers), 0);
+	assert_int_equal(try_open(&log, path, workers), 0);
 	assert_int_equal(lb_access_log_start(log), 0);
 	return log;
 }
@@ -230,11 +237,11 @@ static void file_that_cannot_be_opened_is_an_error(void **state)
 	struct place *p = *state;
 	struct lb_access_log *log = (void *)state;
 
-	assert_int_equal(lb_access_log_open(&log, p->dir, 1), -EISDIR);
-	assert_int_equal(lb_access_log_open(&log, "/nonexistent/log", 1), -ENOENT);
+	assert_int_equal(try_open(&log, p->dir, 1), -EISDIR);
+	assert_int_equal(try_open(&log, "/nonexistent/log", 1), -ENOENT);
 	close(p->fifo_fd);
 	p->fifo_fd = -1;
-	assert_int_equal(lb_access_log_open(&log, p->fifo, 1), -ENXIO);
+	assert_int_equal(try_open(&log, p->fifo, 1), -ENXIO);
 	assert_ptr_equal(log, state);
 }
 
