@@ -17,7 +17,9 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/listen_fds.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "config/config.h"
 #include "config/config_notices.h"
 #include "control/apply.h"
@@ -25,6 +27,7 @@
 #include "control/instance.h"
 #include "control/service.h"
 #include "control/tls.h"
+#include "control/watchdog.h"
 #include "kernel/admit.h"
 #include "kernel/graft_table.h"
 #include "kernel/kernel.h"
@@ -58,6 +61,8 @@ struct options {
 #define DRAIN_STEP_MS 50
 /* While something is to be looked at again. */
 #define TICK_MS 50
+/* While draining: how often the service manager hears of it. */
+#define TELL_MS 1000
 
 static void print_help(FILE *out)
 {
@@ -158,15 +163,49 @@ static void block_signals(sigset_t *set)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-static void drain(struct lb_service *service, const sigset_t *set)
+struct server {
+	struct lb_service *service;
+	const char *path;
+	int signals;
+	struct lb_file_watch *watch; /* NULL: nobody wants it */
+	uint64_t settled_ms;         /* then the file is looked at; 0: nothing has happened to it */
+	bool ticking;                /* rules that were removed still have flows */
+	struct lb_watchdog watchdog;
+};
+
+static void tell_ready(struct lb_service *service)
+{
+	struct lb_reload_report r = lb_service_reloads(service);
+
+	(void)lb_notify("READY=1\nSTATUS=serving, configuration %llu%s",
+			(unsigned long long)r.generation,
+			r.begun && !(r.results & 1) ? "; the last reload was refused" : "");
+}
+
+/* So that nobody kills us for taking the time that timeouts.drain_ms gives. */
+static void tell_draining(struct lb_service *service, uint64_t now_ms, uint64_t *due_ms)
+{
+	if (now_ms < *due_ms)
+		return;
+	*due_ms = now_ms + TELL_MS;
+	(void)lb_notify("STOPPING=1\nEXTEND_TIMEOUT_USEC=%u\nSTATUS=draining: %llu flows",
+			10u * TELL_MS * 1000u, (unsigned long long)lb_service_flows(service));
+}
+
+static void drain(struct server *s, const sigset_t *set)
 {
 	const struct timespec step = {.tv_nsec = DRAIN_STEP_MS * 1000000L};
-	uint64_t begin = lb_clock_ms();
+	uint64_t begin = lb_clock_ms(), tell_ms = 0;
+	struct lb_service *service = s->service;
 
 	lb_info("draining: %llu flows", (unsigned long long)lb_service_flows(service));
 	lb_service_drain(service);
 	for (;;) {
-		int sig = sigtimedwait(set, NULL, &step);
+		int sig;
+
+		tell_draining(service, lb_clock_ms(), &tell_ms);
+		(void)lb_watchdog_look(&s->watchdog, service, lb_clock_ms());
+		sig = sigtimedwait(set, NULL, &step);
 
 		if (sig == SIGTERM || sig == SIGINT) {
 			lb_info("second signal: cutting %llu flows",
@@ -180,22 +219,16 @@ static void drain(struct lb_service *service, const sigset_t *set)
 	}
 }
 
-struct server {
-	struct lb_service *service;
-	const char *path;
-	int signals;
-	struct lb_file_watch *watch; /* NULL: nobody wants it */
-	uint64_t settled_ms;         /* then the file is looked at; 0: nothing has happened to it */
-	bool ticking;                /* rules that were removed still have flows */
-};
-
 static void reload(struct server *s)
 {
 	/* What is read now is known, whatever the watch has seen. */
 	if (s->watch)
 		(void)lb_file_watch_is_new(s->watch);
 	s->settled_ms = 0;
+	(void)lb_notify("RELOADING=1\nMONOTONIC_USEC=%llu",
+			(unsigned long long)(lb_clock_ns() / 1000));
 	(void)lb_apply_file(s->service, s->path);
+	tell_ready(s->service);
 	s->ticking = true;
 }
 
@@ -207,10 +240,12 @@ static int next_signal(const struct server *s)
 	return read(s->signals, &info, sizeof(info)) == sizeof(info) ? (int)info.ssi_signo : 0;
 }
 
-/* How long poll(2) may wait. */
-static int patience(const struct server *s)
+/* How long poll(2) may wait; <watchdog_ms>: for that one. */
+static int patience(const struct server *s, int watchdog_ms)
 {
-	return s->ticking || s->settled_ms ? TICK_MS : -1;
+	if (!s->ticking && !s->settled_ms)
+		return watchdog_ms;
+	return watchdog_ms < 0 || watchdog_ms > TICK_MS ? TICK_MS : watchdog_ms;
 }
 
 static void look_at_file(struct server *s, bool happened)
@@ -236,9 +271,9 @@ static void serve(struct server *s)
 			{.fd = s->signals, .events = POLLIN},
 			{.fd = s->watch ? lb_file_watch_fd(s->watch) : -1, .events = POLLIN},
 		};
-		int sig;
+		int sig, ms = lb_watchdog_look(&s->watchdog, s->service, lb_clock_ms());
 
-		(void)poll(fds, LB_ARRAY_SIZE(fds), patience(s));
+		(void)poll(fds, LB_ARRAY_SIZE(fds), patience(s, ms));
 		sig = next_signal(s);
 		if (sig == SIGTERM || sig == SIGINT)
 			return;
@@ -289,17 +324,26 @@ static void return_large_blocks(void)
 
 static enum exit_code run(const struct lb_config *config, const struct options *o)
 {
-	const struct lb_service_opts opts = {.instance = o->instance};
+	LB_AUTO(lb_listen_fds_free) struct lb_listen_fds *handed = NULL;
 	LB_AUTO(close_server) struct server s = {.path = o->config, .signals = -1};
+	struct lb_service_opts opts = {.instance = o->instance};
 	sigset_t set;
 
 	return_large_blocks();
 	block_signals(&set);
+	if (lb_listen_fds_new(&handed) || lb_listen_fds_inherit(handed)) {
+		lb_err("listeners that were handed in: out of memory");
+		return EXIT_SYSTEM;
+	}
+	opts.listen_fds = handed;
 	if (open_server(&s, config, &set) || lb_service_start(&s.service, config, &opts))
 		return EXIT_SYSTEM;
+	lb_listen_fds_free(&handed);
 	lb_info("ready: %zu rules, %u workers", config->rules_count, lb_service_workers(s.service));
+	lb_watchdog_init(&s.watchdog);
+	tell_ready(s.service);
 	serve(&s);
-	drain(s.service, &set);
+	drain(&s, &set);
 	lb_service_stop(&s.service);
 	lb_info("stopped");
 	return EXIT_FINE;

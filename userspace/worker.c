@@ -26,6 +26,7 @@ struct lb_worker {
 	struct lb_timer distress;
 	pthread_t thread;
 	bool started;
+	bool owes_turn; /* atomic: it was asked and has not answered */
 };
 
 static void log_line(struct lb_flow_env *env, const char *line, size_t len)
@@ -403,6 +404,24 @@ int lb_worker_collect(struct lb_worker *w, struct lb_counters *sums)
 		lb_account_add(&sums[i], done ? &c->counters[i] : &w->env.counters[i]);
 	collect_put(c);
 	return 0;
+}
+
+static void do_turn(void *arg)
+{
+	struct lb_worker *w = arg;
+
+	__atomic_store_n(&w->owes_turn, false, __ATOMIC_RELAXED);
+}
+
+bool lb_worker_turns(struct lb_worker *w)
+{
+	if (__atomic_load_n(&w->owes_turn, __ATOMIC_RELAXED))
+		return false;
+	__atomic_store_n(&w->owes_turn, true, __ATOMIC_RELAXED);
+	/* Without memory it cannot be asked; that is no fault of its loop's. */
+	if (lb_loop_post(w->env.carrier.loop, do_turn, w))
+		__atomic_store_n(&w->owes_turn, false, __ATOMIC_RELAXED);
+	return true;
 }
 
 /* --- for a change of rules -------------------------------------------------------------------- */

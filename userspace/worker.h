@@ -95,6 +95,12 @@ void lb_worker_forget_rule(struct lb_worker *w, uint32_t index);
 /* Flows of rule <index> that it has begun, less those that it has seen end. Any thread. */
 uint64_t lb_worker_active(const struct lb_worker *w, uint32_t index);
 
+/*
+ * Has its loop turned since this was asked last? Asks it anew. True the first time. The main thread
+ * only.
+ */
+bool lb_worker_turns(struct lb_worker *w);
+
 /* Cuts what is left, ends the thread. */
 void lb_worker_stop(struct lb_worker *w);
 /* After lb_worker_stop(), or never started. NULL is fine. */

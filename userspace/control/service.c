@@ -25,12 +25,9 @@
 #include "control/overview.h"
 #include "control/same_host.h"
 #include "control/tls.h"
-#include "flow/accept.h"
 #include "flow/bandwidth_limit.h"
 #include "flow/client_connection_limit.h"
 #include "flow/grafts.h"
-#include "flow/keepalive.h"
-#include "flow/segments.h"
 #include "flow/sni.h"
 #include "flow/sockmap_slots.h"
 #include "kernel/graft_table.h"
@@ -187,7 +184,7 @@ static void open_kernel(struct lb_service *s, const char *instance)
 			*report->pins ? report->pins : report->pin_note);
 }
 
-static bool may_graft(const struct lb_rule_config *rule)
+bool lb_service_may_graft(const struct lb_rule_config *rule)
 {
 	return rule->acceleration == LB_ACCELERATION_AUTO ||
 	       rule->acceleration == LB_ACCELERATION_GRAFT;
@@ -196,7 +193,7 @@ static bool may_graft(const struct lb_rule_config *rule)
 static bool wants_graft(const struct lb_config *config)
 {
 	for (size_t i = 0; i < config->rules_count; i++)
-		if (may_graft(&config->rules[i]))
+		if (lb_service_may_graft(&config->rules[i]))
 			return true;
 	return false;
 }
@@ -362,66 +359,6 @@ static int build_workers(struct lb_service *s)
 	return 0;
 }
 
-/* Of the ways to all backends that a client of <rule> may get. */
-static int least_segment(const struct lb_service *s, const struct lb_rule *rule, bool routes)
-{
-	int least = lb_segments_carried(rule->pool), mss = least;
-
-	for (const struct lb_rule *r = s->rules; routes && r < s->rules + LB_RULES_MAX; r++) {
-		if (r->of == rule && r->pool)
-			mss = lb_segments_carried(r->pool);
-		least = mss < least ? mss : least;
-	}
-	return least;
-}
-
-int lb_service_open_listener(struct lb_service *s, const struct lb_rule *rule,
-			     const struct lb_rule_config *config, bool exclusive)
-{
-	int fd = lb_accept_open(&config->listen, exclusive);
-
-	if (fd < 0)
-		return fd;
-	lb_keepalive_set(fd, &config->timeouts);
-	if (s->grafts && may_graft(config))
-		lb_segments_limit_clients(fd, least_segment(s, rule, config->sni_count));
-	return fd;
-}
-
-static int listen_one(struct lb_service *s, uint32_t worker, const struct lb_rule *rule)
-{
-	LB_AUTO(lb_listener_free) struct lb_listener *l = NULL;
-	LB_AUTO_CLOSE int fd = lb_service_open_listener(s, rule, rule->config, worker == 0);
-	int err;
-
-	if (fd < 0)
-		return LB_TAKE_FD(fd);
-	err = lb_listener_new(&l, rule, fd);
-	if (err)
-		return err;
-	(void)LB_TAKE_FD(fd);
-	return lb_worker_listen(s->workers[worker], &l);
-}
-
-static int listen_all(struct lb_service *s)
-{
-	char addr[LB_ADDR_STR_MAX];
-
-	for (size_t r = 0; r < s->config->rules_count; r++) {
-		for (uint32_t w = 0; w < s->workers_count; w++) {
-			int err = listen_one(s, w, &s->rules[r]);
-
-			if (err) {
-				lb_err("rule %s: cannot listen on %s: %s", s->rules[r].config->name,
-				       lb_addr_format(&s->rules[r].config->listen, addr),
-				       strerror(-err));
-				return err;
-			}
-		}
-	}
-	return 0;
-}
-
 static int run_workers(struct lb_service *s)
 {
 	for (uint32_t i = 0; i < s->workers_count; i++) {
@@ -449,8 +386,9 @@ static int open_admin(struct lb_service *s, const char *instance)
 	return opts.socket ? lb_admin_open(&s->admin, &opts) : 0;
 }
 
-static int bring_up(struct lb_service *s, const char *instance)
+static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 {
+	const char *instance = opts->instance;
 	int err;
 
 	err = lb_instance_lock(&s->instance, instance);
@@ -485,7 +423,7 @@ static int bring_up(struct lb_service *s, const char *instance)
 	err = build_workers(s);
 	if (err)
 		return err;
-	err = listen_all(s);
+	err = lb_service_listen(s, opts->listen_fds);
 	if (err)
 		return err;
 	err = lb_kernel_drop_privileges();
@@ -526,7 +464,7 @@ int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 	s->workers_count = config->workers ? config->workers : count_cores();
 	if (s->workers_count > LB_WORKERS_MAX)
 		s->workers_count = LB_WORKERS_MAX;
-	err = bring_up(s, opts->instance);
+	err = bring_up(s, opts);
 	if (err)
 		return err;
 	__atomic_store_n(&s->up, true, __ATOMIC_RELAXED);

@@ -17,10 +17,13 @@
 #include "kernel/kernel.h"
 #include "kernel/same_host.h"
 
+struct lb_listen_fds;
 struct lb_service;
 
 struct lb_service_opts {
 	const char *instance; /* NULL: the default instance */
+	/* Listeners that are open already are taken from here; borrowed for the start. */
+	struct lb_listen_fds *listen_fds; /* NULL: none are */
 };
 
 /*

@@ -81,6 +81,15 @@ int lb_service_build_rule(struct lb_rule *rule, const struct lb_rule_config *con
 void lb_service_free_rule(struct lb_service *s, struct lb_rule *rule);
 /* How many sessions there may be, with the rules that are there. */
 void lb_service_set_limits(struct lb_service *s);
+bool lb_service_may_graft(const struct lb_rule_config *rule);
+/*
+ * All rules listen, in all workers. Listeners that are open at their addresses already come from
+ * <handed>, which may be NULL. 0 or -errno after a message.
+ */
+int lb_service_listen(struct lb_service *s, struct lb_listen_fds *handed);
+/* What <config> says of its clients' connections, for a listening socket of any origin. */
+void lb_service_prepare_listener(struct lb_service *s, const struct lb_rule *rule,
+				 const struct lb_rule_config *config, int fd);
 /* A listening socket for <config>; <exclusive>: see lb_accept_open(). -errno on failure. */
 int lb_service_open_listener(struct lb_service *s, const struct lb_rule *rule,
 			     const struct lb_rule_config *config, bool exclusive);

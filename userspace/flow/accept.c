@@ -3,6 +3,7 @@
 #include "flow/accept.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -69,6 +70,36 @@ int lb_accept_open(const struct lb_addr *addr, bool exclusive)
 	}
 	err = bind_and_listen(fd, addr, true);
 	return err ? err : LB_TAKE_FD(fd);
+}
+
+/* One that is not V6ONLY, which cannot be changed any more, and bound to [::]. */
+static bool takes_both_families(int fd)
+{
+	struct lb_addr addr = {0};
+	socklen_t len = sizeof(addr), size = sizeof(int);
+	int only = 0;
+
+	return !getsockname(fd, &addr.sa, &len) && addr.sa.sa_family == AF_INET6 &&
+	       lb_addr_is_any(&addr) &&
+	       (getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &size) || !only);
+}
+
+int lb_accept_adopt(int fd)
+{
+	const int one = 1;
+	int flags = fcntl(fd, F_GETFL);
+
+	if (takes_both_families(fd))
+		return -EAFNOSUPPORT;
+	/* Late, but the other workers' sockets are bound beside it all the same: the kernel looks
+	 * at what a socket says now, and begins the group when the second one comes
+	 * (6.1: inet_csk_bind_conflict, reuseport_add_sock). */
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)))
+		return -errno;
+	return 0;
 }
 
 static void pause_accepting(struct lb_acceptor *a, const char *cause)

@@ -24,6 +24,12 @@ struct lb_acceptor {
  */
 int lb_accept_open(const struct lb_addr *addr, bool exclusive);
 
+/*
+ * <fd>, which somebody else has bound and listens: as lb_accept_open() would have made it. 0, or
+ * -errno; -EAFNOSUPPORT: it would take IPv4 clients at an IPv6 address.
+ */
+int lb_accept_adopt(int fd);
+
 /* Takes <fd> over. 0 or -errno with <fd> still the caller's. */
 int lb_accept_start(struct lb_acceptor *a, struct lb_flow_env *env, const struct lb_rule *rule,
 		    int fd);
