@@ -15,6 +15,7 @@
 #include "control/metrics_process.h"
 #include "control/metrics_reloads.h"
 #include "control/metrics_same_host.h"
+#include "control/metrics_text.h"
 #include "control/service.h"
 #include "flow/bandwidth_limit.h"
 #include "flow/rate_limit.h"
@@ -68,28 +69,16 @@ static bool is_shown(const struct view *v, size_t rule)
 
 static void head(const struct view *v, const char *name, const char *type, const char *help)
 {
-	fprintf(v->out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
-/* A label's value, escaped as the text format asks. */
-static void label(FILE *out, const char *key, const char *value, bool first)
-{
-	fprintf(out, "%s%s=\"", first ? "{" : ",", key);
-	for (; *value; value++) {
-		if (*value == '"' || *value == '\\')
-			fputc('\\', out);
-		fputc(*value, out);
-	}
-	fputc('"', out);
+	lb_metrics_text_head(v->out, name, type, help);
 }
 
 static void row(const struct view *v, const char *name, size_t rule, const char *key,
 		const char *value, uint64_t n)
 {
 	fputs(name, v->out);
-	label(v->out, "rule", v->rules[rule].config->name, true);
+	lb_metrics_text_label(v->out, "rule", v->rules[rule].config->name, true);
 	if (key)
-		label(v->out, key, value, false);
+		lb_metrics_text_label(v->out, key, value, false);
 	fprintf(v->out, "} %" PRIu64 "\n", n);
 }
 
@@ -163,8 +152,8 @@ static void bandwidth(const struct view *v)
 	for_each_rule (v, r)
 		for (unsigned int d = 0; d < 2; d++) {
 			fputs(name, v->out);
-			label(v->out, "rule", v->rules[r].config->name, true);
-			label(v->out, "direction", directions[d], false);
+			lb_metrics_text_label(v->out, "rule", v->rules[r].config->name, true);
+			lb_metrics_text_label(v->out, "direction", directions[d], false);
 			fprintf(v->out, "} %.3f\n", (double)v->sums[r].bandwidth_wait_ns[d] / 1e9);
 		}
 	head(v, "l4lb_bandwidth_limit_clients", "gauge",
@@ -191,9 +180,10 @@ static void tls(const struct view *v)
 	for_each_rule (v, r) {
 		for (unsigned int i = 0; i < 2 * LB_HANDSHAKE_MAX_; i++) {
 			fputs(name, v->out);
-			label(v->out, "rule", v->rules[r].config->name, true);
-			label(v->out, "side", sides[i / LB_HANDSHAKE_MAX_], false);
-			label(v->out, "result", results[i % LB_HANDSHAKE_MAX_], false);
+			lb_metrics_text_label(v->out, "rule", v->rules[r].config->name, true);
+			lb_metrics_text_label(v->out, "side", sides[i / LB_HANDSHAKE_MAX_], false);
+			lb_metrics_text_label(v->out, "result", results[i % LB_HANDSHAKE_MAX_],
+					      false);
 			fprintf(v->out, "} %" PRIu64 "\n",
 				v->sums[r]
 					.handshakes[i / LB_HANDSHAKE_MAX_][i % LB_HANDSHAKE_MAX_]);
@@ -246,7 +236,7 @@ static void histogram_row(const struct view *v, const struct histogram *h, size_
 	for (size_t b = 0; b <= h->buckets; b++) {
 		below += counts[b];
 		fprintf(v->out, "%s_bucket", h->name);
-		label(v->out, "rule", name, true);
+		lb_metrics_text_label(v->out, "rule", name, true);
 		if (b < h->buckets)
 			fprintf(v->out, ",le=\"%g\"} ", (double)h->bounds[b] / h->per_second);
 		else
@@ -254,9 +244,9 @@ static void histogram_row(const struct view *v, const struct histogram *h, size_
 		fprintf(v->out, "%" PRIu64 "\n", below);
 	}
 	fprintf(v->out, "%s_sum", h->name);
-	label(v->out, "rule", name, true);
+	lb_metrics_text_label(v->out, "rule", name, true);
 	fprintf(v->out, "} %.6f\n%s_count", sum, h->name);
-	label(v->out, "rule", name, true);
+	lb_metrics_text_label(v->out, "rule", name, true);
 	fprintf(v->out, "} %" PRIu64 "\n", below);
 }
 
@@ -358,9 +348,11 @@ static void backend_traffic(const struct view *v)
 
 			for (unsigned int d = 0; d < 2; d++) {
 				fputs(name, v->out);
-				label(v->out, "rule", v->rules[r].config->name, true);
-				label(v->out, "backend", b->entry->config.addr, false);
-				label(v->out, "direction", directions[d], false);
+				lb_metrics_text_label(v->out, "rule", v->rules[r].config->name,
+						      true);
+				lb_metrics_text_label(v->out, "backend", b->entry->config.addr,
+						      false);
+				lb_metrics_text_label(v->out, "direction", directions[d], false);
 				fprintf(v->out, "} %" PRIu64 "\n", b->counts.bytes[d]);
 			}
 		}
@@ -442,10 +434,10 @@ static void admit_row(const struct view *v, const char *name, size_t rule, const
 		      const char *reason, uint64_t n)
 {
 	fputs(name, v->out);
-	label(v->out, "rule", v->rules[rule].config->name, true);
-	label(v->out, "hook", hook, false);
+	lb_metrics_text_label(v->out, "rule", v->rules[rule].config->name, true);
+	lb_metrics_text_label(v->out, "hook", hook, false);
 	if (reason)
-		label(v->out, "reason", reason, false);
+		lb_metrics_text_label(v->out, "reason", reason, false);
 	fprintf(v->out, "} %" PRIu64 "\n", n);
 }
 
@@ -519,8 +511,8 @@ static void admission(const struct view *v)
 	     "1 for each interface where SYNs are judged, and the hook that does it.");
 	for (size_t i = 0; i < count; i++) {
 		fputs("l4lb_admission_in_service", v->out);
-		label(v->out, "interface", links[i].interface, true);
-		label(v->out, "hook", links[i].hook, false);
+		lb_metrics_text_label(v->out, "interface", links[i].interface, true);
+		lb_metrics_text_label(v->out, "hook", links[i].hook, false);
 		fputs("} 1\n", v->out);
 	}
 	if (!admit)

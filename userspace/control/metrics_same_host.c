@@ -4,10 +4,7 @@
 
 #include <inttypes.h>
 
-static void head(FILE *out, const char *name, const char *type, const char *help)
-{
-	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
+#include "control/metrics_text.h"
 
 static uint64_t same_host_count(const struct lb_same_host *h, enum lb_same_host_counter which)
 {
@@ -16,23 +13,24 @@ static uint64_t same_host_count(const struct lb_same_host *h, enum lb_same_host_
 
 void lb_metrics_print_same_host(const struct lb_same_host *h, FILE *out)
 {
-	head(out, "l4lb_same_host_in_service", "gauge",
-	     "1 when same_host_bypass is asked for and works.");
+	lb_metrics_text_head(out, "l4lb_same_host_in_service", "gauge",
+			     "1 when same_host_bypass is asked for and works.");
 	fprintf(out, "l4lb_same_host_in_service %d\n", h != NULL);
-	head(out, "l4lb_same_host_sockets_total", "counter",
-	     "Sockets of this host's processes put under watch, or not taken by the kernel.");
+	lb_metrics_text_head(
+		out, "l4lb_same_host_sockets_total", "counter",
+		"Sockets of this host's processes put under watch, or not taken by the kernel.");
 	for (unsigned int c = LB_SAME_HOST_SOCKETS; c <= LB_SAME_HOST_REFUSED; c++)
 		fprintf(out, "l4lb_same_host_sockets_total{result=\"%s\"} %" PRIu64 "\n",
 			lb_same_host_counter_word(c), same_host_count(h, c));
-	head(out, "l4lb_same_host_redirects_total", "counter",
-	     "Messages that went from process to process without TCP.");
+	lb_metrics_text_head(out, "l4lb_same_host_redirects_total", "counter",
+			     "Messages that went from process to process without TCP.");
 	fprintf(out, "l4lb_same_host_redirects_total %" PRIu64 "\n",
 		same_host_count(h, LB_SAME_HOST_REDIRECTS));
-	head(out, "l4lb_same_host_bytes_total", "counter", "Their bytes.");
+	lb_metrics_text_head(out, "l4lb_same_host_bytes_total", "counter", "Their bytes.");
 	fprintf(out, "l4lb_same_host_bytes_total %" PRIu64 "\n",
 		same_host_count(h, LB_SAME_HOST_BYTES));
-	head(out, "l4lb_same_host_passes_total", "counter",
-	     "Messages of watched sockets that went through TCP, by reason.");
+	lb_metrics_text_head(out, "l4lb_same_host_passes_total", "counter",
+			     "Messages of watched sockets that went through TCP, by reason.");
 	for (unsigned int c = LB_SAME_HOST_NO_PEER; c < LB_SAME_HOST_MAX_; c++)
 		fprintf(out, "l4lb_same_host_passes_total{reason=\"%s\"} %" PRIu64 "\n",
 			lb_same_host_counter_word(c), same_host_count(h, c));
