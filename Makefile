@@ -39,6 +39,7 @@ STRIP   ?= llvm-strip
 BPFTOOL ?= /usr/sbin/bpftool
 PYTHON  ?= /usr/bin/python3
 PREFIX  ?= /usr/local
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 VERSION := $(shell cat VERSION)
 
 PKGS := libbpf libxdp libcrypto libssl yaml-0.1 libcap-ng libmicrohttpd libmnl libcares jansson ncursesw
@@ -234,6 +235,11 @@ install: all ## install under DESTDIR and PREFIX (/usr/local)
 	install -D -m 0644 userspace/tools/lbctl/completion.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lbctl
 	install -m 0644 lb.yaml LICENSE README.md $(DESTDIR)$(PREFIX)/share/layer4-lb
+	install -D -m 0644 docs/layer4-lb.8 $(DESTDIR)$(PREFIX)/share/man/man8/layer4-lb.8
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|@BINDIR@|$(PREFIX)/bin|' systemd/layer4-lb.service >$(DESTDIR)$(UNITDIR)/layer4-lb.service
+	chmod 0644 $(DESTDIR)$(UNITDIR)/layer4-lb.service
+	install -m 0644 systemd/layer4-lb.socket $(DESTDIR)$(UNITDIR)/layer4-lb.socket
 
 .PHONY: clean distclean
 clean: ## remove what was built; downloads of the benchmark stay
@@ -246,7 +252,7 @@ help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | sort -u | \
 	while IFS='|' read -r a b; do printf '%-20s %s\n' "$$a" "$$b"; done
 	@printf '%s\n' '' 'Variables: V=1 show commands, SAN=1 sanitizers, O=DIR output folder,' \
-	'DESTDIR and PREFIX for install, TEST_ARGS for scripts/test.'
+	'DESTDIR, PREFIX and UNITDIR for install, TEST_ARGS for scripts/test.'
 
 -include scripts/run.mk scripts/bench.mk scripts/limits.mk tests/fuzz/fuzz.mk
 -include $(BPF_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(MAIN_SRC:%.c=$(O)/%.d) $(TOOL_SRC:%.c=$(O)/%.d) \
