@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "flow/acl.h"
 #include "flow/client_connection_limit.h"
+#include "flow/graft_account.h"
 #include "flow/grafts.h"
 
 #define SWEEP_MS    1000u
@@ -69,11 +70,6 @@ static uint64_t now_ns(const struct lb_graft_keeper *k)
 	return lb_loop_now_ns(k->opts.env->carrier.loop);
 }
 
-static uint64_t load64(const __u64 *v)
-{
-	return __atomic_load_n(v, __ATOMIC_RELAXED);
-}
-
 /* --- counting --------------------------------------------------------------------------------- */
 
 static struct lb_graft_owner *owner_of(struct lb_graft_keeper *k, uint32_t pair)
@@ -83,33 +79,12 @@ static struct lb_graft_owner *owner_of(struct lb_graft_keeper *k, uint32_t pair)
 
 static struct lb_counters *counters_of(struct lb_graft_keeper *k, uint32_t pair)
 {
-	const struct lb_rule *rule = owner_of(k, pair)->rule;
-
-	return rule ? &k->opts.env->counters[lb_rule_whole(rule)->index] : NULL;
+	return lb_graft_account_counters(k->opts.env, owner_of(k, pair));
 }
 
 static void fold(struct lb_graft_keeper *k, uint32_t pair)
 {
-	struct lb_backend *backend = owner_of(k, pair)->backend;
-	struct lb_counters *c = counters_of(k, pair);
-	struct lb_graft *g = entry_of(k, pair);
-	uint64_t us;
-
-	if (c && !g->first_told && lb_graft_first_byte(g, &us)) {
-		g->first_told = true;
-		lb_account_count_first_byte(c, us);
-	}
-	for (unsigned int d = 0; d < 2; d++) {
-		uint64_t now = load64(&g->leg[d].bytes), moved = now - g->folded[d];
-
-		g->folded[d] = now;
-		if (backend && moved)
-			__atomic_fetch_add(&backend->counts.bytes[d], moved, __ATOMIC_RELAXED);
-		if (!c)
-			continue;
-		lb_count(&c->bytes[d], moved);
-		lb_count(&c->carrier_bytes[LB_CARRIER_GRAFT], moved);
-	}
+	lb_graft_account_fold(k->opts.env, owner_of(k, pair), entry_of(k, pair));
 }
 
 void lb_graft_keeper_fold(struct lb_graft_keeper *k)
@@ -132,72 +107,6 @@ static const struct lb_rule *steward_of(struct lb_graft_keeper *k, uint32_t pair
 	return rule;
 }
 
-static bool has_closed(const struct lb_graft *g)
-{
-	return g->leg[0].flags & g->leg[1].flags & LB_GRAFT_FIN_ACKED;
-}
-
-/* Who ended it. A reset that comes after both have closed is nobody's business any more. */
-static enum lb_reason reason_of(const struct lb_graft *g)
-{
-	if (g->end_reason)
-		return (enum lb_reason)(g->end_reason - 1);
-	if (has_closed(g))
-		return LB_REASON_DONE;
-	if (g->leg[LB_LEG_CLIENT].flags & LB_GRAFT_RST)
-		return LB_REASON_RESET_BY_CLIENT;
-	if (g->leg[LB_LEG_BACKEND].flags & LB_GRAFT_RST)
-		return LB_REASON_RESET_BY_BACKEND;
-	return LB_REASON_DONE;
-}
-
-static uint64_t last_ns(const struct lb_graft *g)
-{
-	uint64_t a = load64(&g->leg[0].last_ns), b = load64(&g->leg[1].last_ns);
-
-	return a > b ? a : b;
-}
-
-static void log_end(struct lb_graft_keeper *k, uint32_t pair)
-{
-	const struct lb_graft_owner *owner = owner_of(k, pair);
-	struct lb_flow_env *env = k->opts.env;
-	struct lb_counters *c = counters_of(k, pair);
-	const struct lb_graft *g = entry_of(k, pair);
-	char line[LB_FLOW_LINE_MAX], addr[LB_ADDR_STR_MAX];
-	struct lb_addr client, peer;
-	struct lb_flow_record r = {
-		.rule = owner->rule ? owner->rule->config->name : "-",
-		.client = &client,
-		.carrier = lb_graft.name,
-		.why = LB_WHY_NONE,
-		.reason = reason_of(g),
-		.bytes = {load64(&g->leg[0].bytes), load64(&g->leg[1].bytes)},
-		.duration_ms = (now_ns(k) - g->accept_ns) / 1000000,
-		.connect_us = g->connect_us,
-		.connected = true,
-		.tries = g->tries,
-	};
-
-	r.answered = lb_graft_first_byte(g, &r.first_byte_us);
-	/* It ended when its last packet came, not when we gave up waiting for another one. That
-	 * clock ticks in jiffies: it may be a little before the beginning. */
-	if (!g->end_reason)
-		r.duration_ms =
-			last_ns(g) > g->accept_ns ? (last_ns(g) - g->accept_ns) / 1000000 : 0;
-	if (c) {
-		lb_account_count_end(c, r.reason, r.duration_ms);
-		lb_count(&c->flows[LB_CARRIER_GRAFT], 1);
-		lb_count(&c->whys[LB_WHY_NONE], 1);
-	}
-	if (!env->log_line)
-		return;
-	lb_graft_client(g, &client);
-	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
-	r.backend = owner->backend ? owner->backend->config->addr : lb_addr_format(&peer, addr);
-	env->log_line(env, line, lb_flow_line(&r, env->log_format, line, sizeof(line)));
-}
-
 /* The flow is over; its addresses, and so its port, may linger. */
 static void write_down(struct lb_graft_keeper *k, uint32_t pair)
 {
@@ -207,8 +116,9 @@ static void write_down(struct lb_graft_keeper *k, uint32_t pair)
 	struct lb_addr client;
 
 	fold(k, pair);
-	log_end(k, pair);
-	if (owner->backend)
+	lb_graft_account_end(k->opts.env, owner, g, now_ns(k));
+	/* Who has a backend has a rule. */
+	if (rule && owner->backend)
 		lb_select_release(rule->select, LB_TAKE_PTR(owner->backend));
 	lb_graft_client(g, &client);
 	if (rule && lb_rule_whole(rule)->client_connection_limit)
@@ -266,7 +176,7 @@ static void linger(struct lb_graft_keeper *k, uint32_t pair)
 
 	g->due_ns = now_ns(k) + LINGER_NS;
 	/* Both FINs are acknowledged: there is nothing left to learn. A reset may prove wrong. */
-	if (has_closed(g))
+	if (lb_graft_has_closed(g))
 		write_down(k, pair);
 	k->ended[(k->ended_at + k->ended_count++) % k->ended_size] = pair;
 	if (k->ended_count == 1)
@@ -297,7 +207,8 @@ static void look_at(struct lb_graft_keeper *k, uint32_t pair)
 /* Who has reset says nothing but resets (RFC 9293, 3.5.2); the other side may challenge it. */
 static bool was_wrong(const struct lb_graft_leg *leg, uint64_t now)
 {
-	return leg->flags & LB_GRAFT_RST && load64(&leg->last_ns) > now - LINGER_NS / 2;
+	return leg->flags & LB_GRAFT_RST &&
+	       __atomic_load_n(&leg->last_ns, __ATOMIC_RELAXED) > now - LINGER_NS / 2;
 }
 
 static void on_due(struct lb_timer *t)
