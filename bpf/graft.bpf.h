@@ -122,7 +122,10 @@ struct packet {
 	bool whole; /* f.th was read with the IP header and is right if nothing is in between */
 };
 
-/* The compiler knows it from parse_tcp(); the verifier has to be shown. */
+/*
+ * The compiler knows it from parse_tcp(); the verifier has to be shown, and anew in front of every
+ * call that takes it as a size: of what waited on the stack 6.1 does not know the bounds any more.
+ */
 static __always_inline __u32 tcp_len(const struct packet *p)
 {
 	__u32 len = p->tcp_len;
@@ -275,7 +278,9 @@ static __always_inline bool parse_tcp(struct __sk_buff *skb, struct packet *p,
 	asm volatile("" : "+r"(options));
 	if (options > sizeof(p->f.opt))
 		return false;
-	if (options) {
+	/* Whole words. `!= 0` would not tell a verifier before 6.8 that it is 1 at least, and none
+	 * takes a size that may be 0 (d028f87517d6, "tracks the 'not equal' for regs"). */
+	if (options > 3) {
 		if (bpf_skb_load_bytes(skb, ETH_HLEN + p->ip_len + sizeof(struct tcphdr), p->f.opt,
 				       options))
 			return false;
@@ -396,7 +401,7 @@ static __always_inline int copy_for_us(struct __sk_buff *skb, struct packet *p)
 	th->check = 0;
 	if (bpf_skb_change_tail(skb, ETH_HLEN + ip_len + len, 0))
 		return TC_ACT_SHOT;
-	sum = (__u32)bpf_csum_diff(NULL, 0, (__be32 *)th, len, 0);
+	sum = (__u32)bpf_csum_diff(NULL, 0, (__be32 *)th, tcp_len(p), 0);
 	sum += bpf_htonl(len) + bpf_htonl(IPPROTO_TCP);
 	if (p->ipv6) {
 		struct ipv6hdr *ip = &p->f.ip6;
@@ -404,7 +409,8 @@ static __always_inline int copy_for_us(struct __sk_buff *skb, struct packet *p)
 		sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&ip->saddr, 32, 0);
 		th->check = ~fold(sum);
 		ip->payload_len = bpf_htons((__u16)len);
-		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, BPF_F_RECOMPUTE_CSUM);
+		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + tcp_len(p),
+					BPF_F_RECOMPUTE_CSUM);
 	} else {
 		struct iphdr *ip = &p->f.ip4;
 
@@ -413,7 +419,8 @@ static __always_inline int copy_for_us(struct __sk_buff *skb, struct packet *p)
 		ip->tot_len = bpf_htons((__u16)(IP_HDR_MIN + len));
 		ip->check = 0;
 		ip->check = ~fold((__u32)bpf_csum_diff(NULL, 0, (__be32 *)ip, sizeof(*ip), 0));
-		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, BPF_F_RECOMPUTE_CSUM);
+		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + tcp_len(p),
+					BPF_F_RECOMPUTE_CSUM);
 	}
 	if (r)
 		return TC_ACT_SHOT;

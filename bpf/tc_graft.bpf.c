@@ -275,8 +275,7 @@ static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *l
 static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p,
 					 const struct lb_graft_leg *leg, bool decrement)
 {
-	__u32 len = tcp_len(p),
-	      check = ETH_HLEN + p->ip_len + __builtin_offsetof(struct tcphdr, check);
+	__u32 check = ETH_HLEN + p->ip_len + __builtin_offsetof(struct tcphdr, check);
 	__u64 addresses = 0;
 	int r;
 
@@ -292,7 +291,7 @@ static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p
 		}
 		addresses = fold(addresses);
 		ip->hop_limit -= decrement;
-		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, 0);
+		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + tcp_len(p), 0);
 	} else {
 		struct iphdr *ip = &p->f.ip4;
 
@@ -302,7 +301,7 @@ static __always_inline int write_headers(struct __sk_buff *skb, struct packet *p
 		ip->daddr = leg->daddr[0];
 		ip->ttl -= decrement;
 		ip->check = ~fold((__u16)~ip->check + addresses + (decrement ? TTL_DIFF : 0));
-		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + len, 0);
+		r = bpf_skb_store_bytes(skb, ETH_HLEN, ip, sizeof(*ip) + tcp_len(p), 0);
 	}
 	if (r)
 		return r;
