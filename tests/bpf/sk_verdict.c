@@ -415,22 +415,36 @@ static struct lb_bucket *limit(struct flow *f, uint64_t client_rate, uint64_t ba
 	return b;
 }
 
-static void what_is_redirected_is_charged_to_both_buckets(void **state)
+/* False when that took longer than something was owed: such a machine has shown nothing. */
+static bool redirect_while_something_is_owed(void)
 {
-	uint64_t ahead = lb_clock_ns() + 8000000; /* more than a jiffy, less than half a burst */
-	struct lb_bucket *b;
-	struct flow f;
+	struct flow f = flow_open_inserted();
+	struct lb_bucket *b = limit(&f, 1000000, 2000000);
+	/* More than a jiffy, less than half a burst. */
+	uint64_t ahead = lb_clock_ns() + 8000000;
+	bool in_time;
 
-	room_required();
-	f = flow_open_inserted();
-	b = limit(&f, 1000000, 2000000);
 	b[1].tat = b[2].tat = ahead;
 	carry(f.client, f.server, 1000, 0);
+	in_time = lb_clock_ns() < ahead;
 	carry(f.server, f.client, 1000, 0);
-	assert_int_equal(seen(&f.up->redirected), 1000);
-	assert_int_equal(seen(&b[1].tat), ahead + 1000000);
-	assert_int_equal(seen(&b[2].tat), ahead + 500000);
+	if (in_time) {
+		assert_int_equal(seen(&f.up->redirected), 1000);
+		assert_int_equal(seen(&b[1].tat), ahead + 1000000);
+		assert_int_equal(seen(&b[2].tat), ahead + 500000);
+	}
 	flow_close(&f);
+	return in_time;
+}
+
+static void what_is_redirected_is_charged_to_both_buckets(void **state)
+{
+	int tries = 20;
+
+	room_required();
+	while (tries && !redirect_while_something_is_owed())
+		tries--;
+	assert_true(tries > 0);
 }
 
 static void without_budget_in_either_bucket_bytes_go_to_the_daemon_uncharged(void **state)
