@@ -242,8 +242,8 @@ install: all ## install under DESTDIR and PREFIX (/usr/local)
 	install -m 0644 systemd/layer4-lb.socket $(DESTDIR)$(UNITDIR)/layer4-lb.socket
 
 .PHONY: clean distclean
-clean: ## remove what was built; downloads of the benchmark stay
-	$(Q)[ ! -d $(O) ] || find $(O) -mindepth 1 -maxdepth 1 ! -name bench -exec rm -rf {} +
+clean: ## remove what was built; downloads of the benchmark and kernels stay
+	$(Q)[ ! -d $(O) ] || find $(O) -mindepth 1 -maxdepth 1 ! -name bench ! -name vmtest -exec rm -rf {} +
 distclean: ## remove the whole output folder
 	$(Q)rm -rf --one-file-system $(O)
 
@@ -254,6 +254,6 @@ help: ## this list
 	@printf '%s\n' '' 'Variables: V=1 show commands, SAN=1 sanitizers, O=DIR output folder,' \
 	'DESTDIR, PREFIX and UNITDIR for install, TEST_ARGS for scripts/test.'
 
--include scripts/run.mk scripts/bench.mk scripts/limits.mk tests/fuzz/fuzz.mk
+-include scripts/run.mk scripts/bench.mk scripts/limits.mk tests/fuzz/fuzz.mk vmtest/vmtest.mk
 -include $(BPF_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(MAIN_SRC:%.c=$(O)/%.d) $(TOOL_SRC:%.c=$(O)/%.d) \
 	$(TEST_BIN:=.d)

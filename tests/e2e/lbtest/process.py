@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 SAN = os.environ.get("LB_SAN") == "1"
 BUILD = ROOT / (os.environ.get("LB_BUILD") or ("build/san" if SAN else "build"))
-# How much longer everything may take under sanitizers.
-PATIENCE = 4 if SAN else 1
+# How much longer everything may take under sanitizers, and on a machine that says it is slow.
+PATIENCE = (4 if SAN else 1) * int(os.environ.get("LB_PATIENCE", "1"))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1

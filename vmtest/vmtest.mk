@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: MIT
+#
+# `make vmtest`: what is built, under the kernels of Debian 12 (6.1 and 6.12). Needs root; emulated,
+# where there is no usable /dev/kvm, it takes long.
+
+VMTEST_ARGS ?=
+
+.PHONY: vmtest
+vmtest: ## unit, BPF and some end-to-end tests on other kernels, under qemu (VMTEST_ARGS=--help)
+	@scripts/install-deps --test --vm
+	+@$(MAKE) --no-print-directory O=$(O) all tests
+	@LB_BUILD=$(O) $(PYTHON) -B vmtest/run.py $(VMTEST_ARGS)
