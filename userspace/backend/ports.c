@@ -179,6 +179,11 @@ uint16_t lb_ports_next(struct lb_ports *p)
 	return 0;
 }
 
+void lb_ports_skip(struct lb_ports *p)
+{
+	__atomic_fetch_add(&p->cursor, p->count / 7, __ATOMIC_RELAXED);
+}
+
 /* <port>'s place in the range, or count when it is outside. */
 static uint32_t place(const struct lb_ports *p, uint16_t port)
 {

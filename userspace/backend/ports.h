@@ -38,6 +38,11 @@ void lb_ports_close(struct lb_ports **p);
 
 /* The next port in turn that no graft has, host byte order; 0 when all are taken. */
 uint16_t lb_ports_next(struct lb_ports *p);
+/*
+ * That one was in use: the next one is far from it. Ports that wait in TIME_WAIT, after a restart,
+ * stand side by side, as they were given.
+ */
+void lb_ports_skip(struct lb_ports *p);
 /* A graft has taken or left <port>. Harmless for ports outside of the range. */
 void lb_ports_take(struct lb_ports *p, uint16_t port);
 void lb_ports_leave(struct lb_ports *p, uint16_t port);

@@ -106,8 +106,8 @@ static int connect_from(const struct lb_session *s, uint16_t port)
 }
 
 /*
- * A flow that may be grafted takes a port that no grafted flow has. Where a few in a row are in use
- * by sockets, the kernel finds one faster; that flow is then not grafted.
+ * A flow that may be grafted takes a port that no grafted flow has. Where a few, here and there, are
+ * in use by sockets, the kernel finds one faster; that flow is then not grafted.
  */
 static int connect_from_any(struct lb_session *s)
 {
@@ -122,6 +122,7 @@ static int connect_from_any(struct lb_session *s)
 			p->ports = s->backend->ports;
 		if (fd != -EADDRINUSE && fd != -EADDRNOTAVAIL)
 			return fd;
+		lb_ports_skip(s->backend->ports);
 	}
 	return connect_from(s, 0);
 }

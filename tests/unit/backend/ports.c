@@ -41,6 +41,17 @@ static void every_port_comes_once_before_any_comes_twice(void **state)
 	}
 }
 
+static void behind_one_that_is_in_use_comes_one_from_elsewhere(void **state)
+{
+	uint32_t first = lb_ports_next(book), second, away;
+
+	lb_ports_skip(book);
+	second = lb_ports_next(book);
+	assert_in_range(second, MIN, MAX);
+	away = (second + (MAX - MIN + 1) - first) % (MAX - MIN + 1);
+	assert_int_equal(away, (MAX - MIN + 1) / 7 + 1);
+}
+
 static void a_port_that_a_graft_has_is_not_handed_out(void **state)
 {
 	lb_ports_take(book, MIN);
@@ -164,6 +175,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(every_port_comes_once_before_any_comes_twice),
+		TEST(behind_one_that_is_in_use_comes_one_from_elsewhere),
 		TEST(a_port_that_a_graft_has_is_not_handed_out),
 		TEST(when_all_are_taken_there_is_none),
 		TEST(only_free_ports_of_the_range_may_be_grafted),
