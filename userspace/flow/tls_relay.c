@@ -26,7 +26,6 @@
 
 #define READ_BYTES (64u * 1024u)
 #define RECORD     (16u * 1024u)
-#define RECORDS    4 /* of TLS in one read */
 #define ROUNDS     8 /* reads of one direction in one turn */
 
 enum moved {
@@ -201,32 +200,23 @@ static enum moved tls_ended(struct lb_pair *p, unsigned int d, int r, uint32_t c
 	}
 }
 
-/*
- * A call brings one record at most: some go on together. An end or a failure behind them is told
- * with them.
- */
+/* A call brings one record at most. */
 static enum moved read_tls(struct lb_pair *p, unsigned int d, size_t most, size_t *got)
 {
 	struct lb_leg *leg = &p->leg[d];
-	enum moved moved = MOVED;
+	uint32_t control = leg->control;
+	int r = SSL_read_ex(fresh(leg), p->env->scratch, most, got);
 
-	*got = 0;
-	for (int i = 0; i < RECORDS && moved == MOVED && most - *got >= (i ? RECORD : 1); i++) {
-		uint32_t control = leg->control;
-		size_t n = 0;
-		int r = SSL_read_ex(fresh(leg), p->env->scratch + *got, most - *got, &n);
-
-		if (leg->control > LB_TLS_CONTROL_MAX) {
-			p->detail = "too many control messages";
-			return SOURCE_FAILED;
-		}
-		*got += n;
-		if (r == 1)
-			leg->control = 0;
-		else
-			moved = tls_ended(p, d, r, control);
+	if (leg->control > LB_TLS_CONTROL_MAX) {
+		p->detail = "too many control messages";
+		return SOURCE_FAILED;
 	}
-	return moved;
+	if (r == 1) {
+		leg->control = 0;
+		return MOVED;
+	}
+	*got = 0;
+	return tls_ended(p, d, r, control);
 }
 
 /*
@@ -272,12 +262,6 @@ static enum moved pass_on(struct lb_pair *p, unsigned int d, size_t len)
 	return moved;
 }
 
-/* A failure of the sink, or that it is full, matters more than what the source had to say. */
-static enum moved both(enum moved passed, enum moved read)
-{
-	return passed != MOVED && read != SOURCE_FAILED && read != SOURCE_CUT ? passed : read;
-}
-
 /* MOVED: the turn's share is used up and there may be more. */
 static enum moved pump(struct lb_pair *p, unsigned int d)
 {
@@ -299,7 +283,7 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 			continue;
 		lb_carrier_note_read(p, d);
 		lb_throttle_charge(p, d, got);
-		moved = both(pass_on(p, d, got), moved);
+		moved = pass_on(p, d, got);
 		/* Turns are short because others want theirs. */
 		if (moved == MOVED && lb_throttle_is_short(p, d))
 			break;
