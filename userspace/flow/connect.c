@@ -106,8 +106,8 @@ static int connect_from(const struct lb_session *s, uint16_t port)
 }
 
 /*
- * A flow that may be grafted takes a port that no grafted flow has. Where a few, here and there, are
- * in use by sockets, the kernel finds one faster; that flow is then not grafted.
+ * A flow that may be grafted takes a port that no grafted flow has. Where a few, here and there,
+ * are in use by sockets, the kernel finds one faster; that flow is then not grafted.
  */
 static int connect_from_any(struct lb_session *s)
 {
