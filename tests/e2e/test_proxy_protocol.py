@@ -17,7 +17,7 @@ from lbtest.backends import Backend
 from lbtest.daemon import rule
 from lbtest.net import BACKEND, BACKEND_ADDR, CLIENT, CLIENT_ADDR, LB_ADDR
 from lbtest.process import PATIENCE, run, wait_until
-from lbtest.talk import Talk
+from lbtest.talk import Talk, hears
 
 LISTEN, BACK = 6950, 7950
 FAMILIES = (4, 6)
@@ -59,18 +59,6 @@ def start(daemon):
 
 def talk(net, family=4, says=b""):
     return Talk(net, (LB_ADDR[family], LISTEN), (BACKEND_ADDR[family], BACK), says=says)
-
-
-def hears(sock, want):
-    """Exactly <want> is what comes first; nothing of what follows is read."""
-    sock.settimeout(5 * PATIENCE)
-    got = b""
-    while len(got) < len(want):
-        more = sock.recv(len(want) - len(got))
-        assert more, f"closed after {got!r}"
-        got += more
-    sock.setblocking(False)
-    assert got == want
 
 
 def carry_to_the_end(d, t, carrier, client):

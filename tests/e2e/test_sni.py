@@ -17,7 +17,7 @@ from lbtest.daemon import rule
 from lbtest.net import BACKEND_ADDR, CLIENT, CLIENT_ADDR, LB_ADDR
 from lbtest.process import PATIENCE, SAN, wait_until
 from lbtest.reloading import reload
-from lbtest.talk import Talk
+from lbtest.talk import Talk, hears
 from lbtest.tls_rule import ca, ping  # a fixture, too
 
 LISTEN = 6970
@@ -92,17 +92,6 @@ SAID = {
     "of 60 KB in records of 16 KiB": [records(message(NAME, 60000))],
     "of 40 KB in records of 1000 bytes": [records(message(NAME, 40000), 1000)],
 }
-
-
-def hears(sock, want):
-    sock.settimeout(5 * PATIENCE)
-    got = b""
-    while len(got) < len(want):
-        more = sock.recv(len(want) - len(got))
-        assert more, f"closed after {len(got)} bytes"
-        got += more
-    sock.setblocking(False)
-    assert got == want
 
 
 def wait_carried(d, carrier):
@@ -228,11 +217,7 @@ def test_each_route_has_health_of_its_own(net, start, servers, ca):
 # --- those who mean no good ---------------------------------------------------------------------
 
 GARBAGE = {
-    "plain HTTP": b"GET / HTTP/1.1\r\nHost: a.example.org\r\n\r\n",
-    "random bytes": bytes(range(7, 256)) * 4,
-    "an SSLv2 hello": b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + bytes(40),
-    "a record that is too long": b"\x16\x03\x01\xff\xff" + bytes(1000),
-    "an alert": b"\x15\x03\x01\x00\x02\x02\x28",
+    **tls.NO_HELLO,
     "a hello that is too long": records(b"\x01\x01\x00\x00" + bytes(40)),
     "a length that lies": HELLO[:43] + b"\xff" + HELLO[44:],
     "half a hello, and a FIN": HELLO[:100],
@@ -321,8 +306,10 @@ def test_routes_change_live_and_their_flows_live_on(net, start, servers, ca):
         assert reached(net, ca, NAME) == reached(net, ca, "b.example.org") == WILDCARD
         assert reached(net, ca, "h2.example.org", ["h2"]) == H2
         ping(old)
-        # It goes: what it has got is drained as a rule's is.
-        reload(d, config(sni=[], timeouts={"drain_ms": 700}))
+        # It goes: what it has got is drained as a rule's is. Another one stays: a rule with routes
+        # does not become one without while it lives.
+        reload(d, config(sni=[], timeouts={"drain_ms": 700}), good=False)
+        reload(d, config(sni=[route(H2, "other.example.net")], timeouts={"drain_ms": 700}))
         assert reached(net, ca, NAME) == DEFAULT
         wait_end(old, 5)
     assert "sni: + wild" in d.log and "sni: - a.example.org" in d.log, d.log[-3000:]

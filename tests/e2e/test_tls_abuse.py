@@ -23,11 +23,7 @@ from lbtest.tls_rule import (  # fixtures, too
 
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(60)
 GARBAGE = {
-    "plain HTTP": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "random bytes": bytes(range(7, 256)) * 4,
-    "an SSLv2 hello": b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + bytes(40),
-    "a record that is too long": b"\x16\x03\x01\xff\xff" + bytes(1000),
-    "an alert": b"\x15\x03\x01\x00\x02\x02\x28",
+    **tls.NO_HELLO,
     "data before the handshake": b"\x17\x03\x03\x00\x05hello",
 }
 

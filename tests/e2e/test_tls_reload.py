@@ -146,28 +146,30 @@ def test_tickets_outlive_a_reload_unless_other_clients_may_come(net, start, echo
     d.stop()
 
 
-def test_tls_begins_and_ends_with_a_reload(net, daemon, echo, ca, pair):
+def test_what_a_rule_speaks_it_speaks_until_it_has_another_name(net, daemon, echo, ca, pair):
     back = [f"{BACKEND_ADDR[4]}:{BACK}"]
-    plain = rule("r", f"{LB_ADDR[4]}:{LISTEN}", back)
-    sealed = rule("r", f"{LB_ADDR[4]}:{LISTEN}", back, tls={"enabled": True, **pair.config()})
-    added = rule("more", f"{LB_ADDR[4]}:{LISTEN + 1}", back,
-                 tls={"enabled": True, **pair.config()})
+    keys = {"tls": {"enabled": True, **pair.config()}}
+    plain = rule("plain", f"{LB_ADDR[4]}:{LISTEN}", back, timeouts={"drain_ms": 60000})
+    sealed = rule("sealed", f"{LB_ADDR[4]}:{LISTEN}", back, timeouts={"drain_ms": 60000}, **keys)
     context = tls.client_context(ca.cert)
     d = daemon({"rules": [plain]}).start()
-    with net.connect(*AT) as clear:
+    for change in (keys, {"backend_tls": {"enabled": True, "ca": str(ca.cert)}},
+                   {"sni": [{"names": ["a.example"], "backends": back}]}):
+        reload(d, {"rules": [{**plain, **change}]}, good=False)
+        assert d.count_log(f"rule plain: {list(change)[0]}.*needs a restart"), d.log[-500:]
+    with net.connect(*AT) as clear, net.connect(*AT) as silent:
         ping(clear)
-        reload(d, {"rules": [sealed, added]})
-        for at in (AT, (AT[0], LISTEN + 1)):
-            with tls.connect(net, at, context) as c:
-                ping(c)
-        ping(clear)
+        reload(d, {"rules": [sealed]})
         with tls.connect(net, AT, context) as c:
+            ping(c)
+            ping(clear)
             reload(d, {"rules": [plain]})
             with net.connect(*AT) as another:
                 ping(another)
             ping(c, b"x" * 100000)
             assert c.unwrap().recv(1) == b""
         ping(clear)
+        ping(silent)
     d.stop()
 
 
@@ -251,6 +253,8 @@ def test_a_response_that_clients_must_not_see_is_refused(net, start, echo, ca, f
                        (Authority(folder, "other").ocsp(own), "is about another certificate"),
                        (ca.ocsp(own, status="REVOKED"), "says that the certificate is revoked"),
                        (ca.ocsp(own, status="UNKNOWN"), "does not know the certificate"),
+                       (ca.ocsp(own, hours=None), "does not say how long it is good"),
+                       (ca.ocsp(own, hours=9, since=-2), "is not valid yet"),
                        (own.cert, "is no OCSP response (DER)")):
         shutil.copy(bad, response)
         reload(d, good=False)

@@ -207,6 +207,22 @@ static void walk_route(struct walk *w, const struct lb_sni_config *was,
 		      (struct list){is->backends, is->backends_count});
 }
 
+/* Whether those routes that both have follow each other in the same way. */
+static bool is_in_order(const struct lb_rule_config *was, const struct lb_rule_config *is)
+{
+	const struct lb_sni_config *last = was->sni;
+
+	for (size_t i = 0; i < is->sni_count; i++) {
+		const struct lb_sni_config *found =
+			find_route(was, lb_config_route_name(&is->sni[i]));
+
+		if (found && found < last)
+			return false;
+		last = found ? found : last;
+	}
+	return true;
+}
+
 static void walk_sni(struct walk *w, const struct lb_rule_config *was,
 		     const struct lb_rule_config *is)
 {
@@ -225,6 +241,9 @@ static void walk_sni(struct walk *w, const struct lb_rule_config *was,
 		if (!find_route(was, name))
 			tell_entry(w, "sni", "", name);
 	}
+	/* Of those that take the same clients the first one gets them. */
+	if (!is_in_order(was, is))
+		tell_entry(w, "sni", "in that order", "in another order");
 }
 
 /* --- rules ------------------------------------------------------------------------------------ */
@@ -233,6 +252,14 @@ static void walk_sni(struct walk *w, const struct lb_rule_config *was,
 static bool is_switched(const struct lb_schema_key *key, const struct lb_rule_config *was,
 			const struct lb_rule_config *is)
 {
+	/* Its flows are between client and backend already: half of what they do would be the old
+	 * configuration's, and what was decrypted could go on in clear. */
+	if (!strcmp(key->name, "tls"))
+		return was->tls.enabled != is->tls.enabled;
+	if (!strcmp(key->name, "backend_tls"))
+		return was->backend_tls.enabled != is->backend_tls.enabled;
+	if (!strcmp(key->name, "sni"))
+		return !was->sni_count != !is->sni_count;
 	if (!strcmp(key->name, "client_connection_limit"))
 		return !was->client_connection_limit != !is->client_connection_limit;
 	if (!strcmp(key->name, "bandwidth_limit"))

@@ -147,6 +147,14 @@ enum lb_step lb_session_client_waits(struct lb_session *s, uint32_t events)
 	return LB_STEP_WAIT;
 }
 
+uint64_t lb_session_handshake_left_ms(const struct lb_session *s)
+{
+	uint64_t due = s->accept_ns / 1000000 + s->rule->config->timeouts.handshake_ms;
+	uint64_t now = lb_loop_now_ms(s->env->carrier.loop);
+
+	return due > now ? due - now : 1;
+}
+
 void lb_session_granted(struct lb_flow_env *env)
 {
 	struct lb_waiter *w;
@@ -284,8 +292,8 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 	lb_carrier_init(&s->pair, &env->carrier, rule->config->acceleration);
 	if (rule->bandwidth_limit)
 		lb_carrier_limit(&s->pair);
-	lb_tls_stage_join(s);
-	if (s->tls || s->backend_tls)
+	/* Whether it speaks TLS a rule never changes. */
+	if (rule->tls || rule->backend_tls)
 		lb_carrier_seal(&s->pair, &lb_tls_relay);
 	else if (rule->same_host)
 		lb_carrier_bypass(&s->pair);

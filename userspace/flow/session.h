@@ -41,8 +41,8 @@ struct lb_session {
 	uint64_t connected_ns;                /* 0: never */
 	uint64_t folded[2];                   /* bytes already in the counters */
 	struct lb_bandwidth_share *bandwidth; /* NULL: no limit */
-	struct lb_tls *tls;                   /* its rule's when it came, held; NULL: none .. */
-	struct lb_backend_tls *backend_tls;   /* .. towards the backend */
+	struct lb_tls *tls;                   /* held while it shakes hands with its client .. */
+	struct lb_backend_tls *backend_tls;   /* .. with its backend, and from then on */
 	enum lb_reason reason;
 	uint8_t stage;
 	uint8_t tries;
@@ -68,6 +68,9 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
  * in its socket and are remembered. LB_STEP_WAIT, or LB_STEP_CLOSE when it is gone.
  */
 enum lb_step lb_session_client_waits(struct lb_session *s, uint32_t events);
+
+/* What is left of the rule's handshake_ms, which counts from accept; 1 at least. */
+uint64_t lb_session_handshake_left_ms(const struct lb_session *s);
 
 /* The stage's event(s, LB_LEG_CLIENT, 0) in the next turn. */
 void lb_session_again(struct lb_session *s);

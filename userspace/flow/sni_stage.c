@@ -86,6 +86,8 @@ static enum lb_step take(struct lb_session *s, const struct lb_rule *route)
 	s->pair.leg[LB_LEG_CLIENT].readable = true;
 	if (route) {
 		s->route = route;
+		if (route->same_host)
+			lb_carrier_bypass(&s->pair);
 		lb_rule_count_route(route, s->env->counters, 1);
 	}
 	return LB_STEP_NEXT;
@@ -123,16 +125,7 @@ static enum lb_step look(struct lb_session *s, const struct lb_sni *sni, bool en
 	return LB_STEP_WAIT;
 }
 
-/* What is left of handshake_ms, which counts from accept. */
-static uint64_t left_ms(const struct lb_session *s)
-{
-	uint64_t due = s->accept_ns / 1000000 + s->rule->config->timeouts.handshake_ms;
-	uint64_t now = lb_loop_now_ms(s->env->carrier.loop);
-
-	return due > now ? due - now : 1;
-}
-
-/* A reload may change it at any time, and takes care that this turn still has it. */
+/* A reload may change them, not take them all, and takes care that this turn still has these. */
 static const struct lb_sni *routes_of(const struct lb_session *s)
 {
 	return __atomic_load_n(&s->rule->sni, __ATOMIC_ACQUIRE);
@@ -142,10 +135,9 @@ enum lb_step lb_sni_enter(struct lb_session *s)
 {
 	const struct lb_sni *sni = routes_of(s);
 
-	/* Its rule may have got routes, and lost its own TLS, since it shook hands. */
-	if (!sni || s->pair.leg[LB_LEG_CLIENT].ssl)
+	if (!sni)
 		return LB_STEP_NEXT;
-	lb_timer_start(s->env->carrier.loop, &s->timer, left_ms(s));
+	lb_timer_start(s->env->carrier.loop, &s->timer, lb_session_handshake_left_ms(s));
 	return look(s, sni, s->pair.leg[LB_LEG_CLIENT].until_empty);
 }
 
@@ -157,7 +149,7 @@ enum lb_step lb_sni_event(struct lb_session *s, unsigned int leg, uint32_t event
 	(void)leg;
 	if (step == LB_STEP_CLOSE)
 		return step;
-	return sni ? look(s, sni, events & EPOLLRDHUP) : take(s, NULL);
+	return look(s, sni, events & EPOLLRDHUP);
 }
 
 enum lb_step lb_sni_timeout(struct lb_session *s)

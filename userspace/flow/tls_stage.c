@@ -94,16 +94,6 @@ static void note_shaken(struct lb_session *s, unsigned int i)
 	leg->readable = true;
 }
 
-/* A reload that takes these away lets every worker end its turn before it frees them. */
-void lb_tls_stage_join(struct lb_session *s)
-{
-	struct lb_tls *tls = __atomic_load_n(&s->rule->tls, __ATOMIC_ACQUIRE);
-	struct lb_backend_tls *backend = __atomic_load_n(&s->rule->backend_tls, __ATOMIC_ACQUIRE);
-
-	s->tls = tls ? lb_tls_hold(tls) : NULL;
-	s->backend_tls = backend ? lb_backend_tls_hold(backend) : NULL;
-}
-
 void lb_tls_stage_leave(struct lb_session *s)
 {
 	leave_row(s);
@@ -123,6 +113,8 @@ static enum lb_step in_step(struct lb_session *s, bool again)
 	case SHAKEN:
 		note_shaken(s, LB_LEG_CLIENT);
 		(void)lb_tls_context_peer_name(leg->ssl, s->certified, sizeof(s->certified));
+		/* It has done its part: a long flow must not keep old certificates. */
+		lb_tls_free(&s->tls);
 		return LB_STEP_NEXT;
 	case FAILED:
 		count(s, LB_LEG_CLIENT, LB_HANDSHAKE_FAILED);
@@ -134,27 +126,22 @@ static enum lb_step in_step(struct lb_session *s, bool again)
 	}
 }
 
-/* What is left of handshake_ms, which counts from accept. */
-static uint64_t left_ms(const struct lb_session *s)
-{
-	uint64_t due = s->accept_ns / 1000000 + s->rule->config->timeouts.handshake_ms;
-	uint64_t now = lb_loop_now_ms(s->env->carrier.loop);
-
-	return due > now ? due - now : 1;
-}
-
 enum lb_step lb_tls_in_enter(struct lb_session *s)
 {
 	struct lb_leg *leg = &s->pair.leg[LB_LEG_CLIENT];
+	/* A reload may put another one in its place: it lets every worker end its turn before the
+	 * old one is let go. */
+	struct lb_tls *tls = __atomic_load_n(&s->rule->tls, __ATOMIC_ACQUIRE);
 
-	if (!s->tls)
+	if (!tls)
 		return LB_STEP_NEXT;
-	leg->ssl = lb_tls_accept(s->tls, leg->watch.fd);
+	s->tls = lb_tls_hold(tls);
+	leg->ssl = lb_tls_accept(tls, leg->watch.fd);
 	if (!leg->ssl) {
 		s->reason = LB_REASON_FULL;
 		return LB_STEP_CLOSE;
 	}
-	lb_timer_start(s->env->carrier.loop, &s->timer, left_ms(s));
+	lb_timer_start(s->env->carrier.loop, &s->timer, lb_session_handshake_left_ms(s));
 	/* Whatever came behind a PROXY header makes no event any more. */
 	return leg->readable ? in_step(s, false) : LB_STEP_WAIT;
 }
@@ -205,10 +192,14 @@ static enum lb_step out_step(struct lb_session *s, bool again)
 enum lb_step lb_tls_out_enter(struct lb_session *s)
 {
 	struct lb_leg *leg = &s->pair.leg[LB_LEG_BACKEND];
+	struct lb_backend_tls *tls = __atomic_load_n(&s->rule->backend_tls, __ATOMIC_ACQUIRE);
 
-	if (!s->backend_tls)
+	if (!tls)
 		return LB_STEP_NEXT;
-	leg->ssl = lb_backend_tls_open(s->backend_tls, leg->watch.fd, s->backend);
+	/* Anew for each backend that is tried: whom to believe may have changed meanwhile. */
+	lb_backend_tls_free(&s->backend_tls);
+	s->backend_tls = lb_backend_tls_hold(tls);
+	leg->ssl = lb_backend_tls_open(tls, leg->watch.fd, s->backend);
 	if (!leg->ssl) {
 		s->reason = LB_REASON_FULL;
 		return LB_STEP_CLOSE;

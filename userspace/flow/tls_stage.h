@@ -16,9 +16,7 @@ enum lb_step lb_tls_out_enter(struct lb_session *s);
 enum lb_step lb_tls_out_event(struct lb_session *s, unsigned int leg, uint32_t events);
 enum lb_step lb_tls_out_timeout(struct lb_session *s);
 
-/* A session begins: what its rule says of TLS now holds until its end. */
-void lb_tls_stage_join(struct lb_session *s);
-/* It ends: both legs' TLS is freed, and its place in the row. */
+/* The session ends: both legs' TLS is freed, and its place in the row. */
 void lb_tls_stage_leave(struct lb_session *s);
 
 #endif

@@ -91,7 +91,10 @@ class Authority:
         return path
 
     def ocsp(self, pair, hours=1, status="GOOD", since=2):
-        """What it says of <pair>, for so many <hours> from now: a new file."""
+        """
+        What it says of <pair>, from <since> hours ago on, for so many <hours> from now, None: for
+        ever. A new file.
+        """
         # Here: nobody else needs the package.
         from cryptography import x509  # pylint: disable=import-outside-toplevel
         from cryptography.hazmat.primitives import hashes, serialization
@@ -103,7 +106,8 @@ class Authority:
         revoked = now - datetime.timedelta(hours=since) if status == "REVOKED" else None
         response = ocsp.OCSPResponseBuilder().add_response(
             cert, own, hashes.SHA1(), getattr(ocsp.OCSPCertStatus, status),
-            now - datetime.timedelta(hours=since), now + datetime.timedelta(hours=hours), revoked,
+            now - datetime.timedelta(hours=since),
+            now + datetime.timedelta(hours=hours) if hours is not None else None, revoked,
             None).responder_id(ocsp.OCSPResponderEncoding.HASH, own).sign(key, hashes.SHA256())
         path = self.folder / f"{next(_numbers)}.ocsp"
         path.write_bytes(response.public_bytes(serialization.Encoding.DER))

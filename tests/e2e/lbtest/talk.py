@@ -110,3 +110,15 @@ def positions(s):
     s.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_QUEUE, _NO_QUEUE)
     s.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, -1)  # no window probe
     return tuple(found)
+
+
+def hears(sock, want):
+    """Exactly <want> is what comes first; nothing of what follows is read."""
+    sock.settimeout(5 * PATIENCE)
+    got = b""
+    while len(got) < len(want):
+        more = sock.recv(len(want) - len(got))
+        assert more, f"closed after {got!r}"
+        got += more
+    sock.setblocking(False)
+    assert got == want

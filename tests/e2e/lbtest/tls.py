@@ -8,6 +8,16 @@ from .net import CLIENT
 from .process import PATIENCE
 
 
+# What comes to a TLS port and is no ClientHello.
+NO_HELLO = {
+    "plain HTTP": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "random bytes": bytes(range(7, 256)) * 4,
+    "an SSLv2 hello": b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + bytes(40),
+    "a record that is too long": b"\x16\x03\x01\xff\xff" + bytes(1000),
+    "an alert": b"\x15\x03\x01\x00\x02\x02\x28",
+}
+
+
 def client_context(ca=None, cert=None, alpn=(), version=None, ciphers=None, verify=True):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca:

@@ -86,7 +86,7 @@ static void files_that_hold_something_else_make_a_difference(void **state)
 	c->rules[0].backend_tls.files[0] = 1;
 	told[0] = '\0';
 	assert_int_equal(lb_difference_find(a, a, c, tell, NULL), 0);
-	assert_string_equal(told, "rule a: backend_tls.enabled: false -> true\n");
+	assert_string_equal(told, "rule a: backend_tls.enabled: false -> true (needs a restart)\n");
 }
 
 static void backends_are_known_by_their_address(void **state)
