@@ -113,6 +113,15 @@ def tool(name):
     return path
 
 
+def measured(load, net, peer, proc, window, seconds):
+    """What <load> said of its run, the balancer's own seconds of CPU, and the machine's window."""
+    load.once(net, peer, load.warm_seconds)
+    before = balancer_seconds(proc)
+    with window as w:
+        said = load.once(net, peer, seconds)
+    return said, balancer_seconds(proc) - before, w
+
+
 class TlsLoad(bench_loads.Load):
     """tls_load; behind the path stands a tool of our own, which costs little."""
 
@@ -142,11 +151,7 @@ class TlsLoad(bench_loads.Load):
         return said
 
     def run(self, net, peer, proc, window, seconds):
-        self.once(net, peer, self.warm_seconds)
-        before = balancer_seconds(proc)
-        with window as w:
-            said = self.once(net, peer, seconds)
-        own = balancer_seconds(proc) - before
+        said, own, w = measured(self, net, peer, proc, window, seconds)
         if self.service in ("bytes", "sink"):
             size = said["bytes"] / bench_loads.GB
             return {"rate": 8 * size / said["seconds"], "cpu": ours(w) / size, "own": own / size}, w
@@ -158,11 +163,7 @@ class TlsWrk(bench_loads.Wrk):
     scheme = "https"
 
     def run(self, net, peer, proc, window, seconds):
-        self.once(net, peer, self.warm_seconds)
-        before = balancer_seconds(proc)
-        with window as w:
-            said = self.once(net, peer, seconds)
-        own = balancer_seconds(proc) - before
+        said, own, w = measured(self, net, peer, proc, window, seconds)
         if not said["requests"] or said["errors"]:
             raise RuntimeError(f"wrk: {said}")
         return {"rate": said["requests"] / said["seconds"],

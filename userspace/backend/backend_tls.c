@@ -171,8 +171,11 @@ void lb_backend_tls_free(struct lb_backend_tls **ptls)
 int lb_backend_tls_digest(const struct lb_backend_tls_config *config,
 			  uint8_t digest[LB_FILES_DIGEST_BYTES])
 {
-	const char *const paths[] = {config->ignore_verify ? NULL : authorities(config),
-				     config->crl, config->client_cert, config->client_key};
+	const char *ca = authorities(config), *named = getenv(X509_get_default_cert_file_env());
+	const char *const paths[] = {config->crl, config->client_cert, config->client_key,
+				     config->ignore_verify ? NULL
+				     : ca                  ? ca
+							   : named};
 
 	return lb_tls_context_digest(paths, LB_ARRAY_SIZE(paths), digest);
 }

@@ -14,7 +14,7 @@ struct lb_backend_tls;
 
 /*
  * As <config> says. <verify>: false accepts any certificate, whatever <config> says. Reads files:
- * main thread. 0; -EINVAL with *problem filled in; -ENOMEM. Held once.
+ * no worker. 0; -EINVAL with *problem filled in; -ENOMEM. Held once.
  */
 int lb_backend_tls_new(struct lb_backend_tls **ret, const struct lb_backend_tls_config *config,
 		       bool verify, struct lb_tls_problem *problem);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Decides which local port a connection to a backend gets. The ports go round, so that a port rests
- * as long as it can before it is used again. Must never hand out a port that a graft has.
+ * before it is used again, the longer the fewer are in use. Must never hand out a port that a graft
+ * has.
  */
 #include "backend/ports.h"
 

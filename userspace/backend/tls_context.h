@@ -4,7 +4,7 @@
  * certificates, keys and authorities from PEM files, and what went wrong in a few words.
  *
  * A context is never changed once it is made: any thread may make connections from it. Files are
- * read by the main thread alone, at start and when the configuration is read again.
+ * read at start and when the configuration is read again: by no worker.
  */
 #ifndef LB_BACKEND_TLS_CONTEXT_H
 #define LB_BACKEND_TLS_CONTEXT_H

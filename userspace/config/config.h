@@ -365,6 +365,8 @@ void lb_config_print(const struct lb_config *config, FILE *out);
 
 /* What tells the routes of a rule apart. */
 const char *lb_config_route_name(const struct lb_sni_config *route);
+/* "rule/route", as logs and metrics call it; free(3) it, NULL without memory. */
+char *lb_config_route_title(const struct lb_rule_config *rule, const struct lb_sni_config *sni);
 /* The rules and then the routes, by number. */
 static inline size_t lb_config_places(const struct lb_config *config)
 {

@@ -98,6 +98,8 @@ static void check_tls(struct check *c, struct place rule)
 	else if (tls->enabled && !tls->cert && !tls->certificates_count)
 		complain(c, LB_CONFIG_ERROR, rule, "tls", "cert",
 			 "missing; tls needs cert and key, or certificates");
+	if (tls->enabled && tls->ocsp && !tls->cert)
+		complain(c, LB_CONFIG_ERROR, rule, "tls", "ocsp", "says nothing without cert");
 	if (backend->enabled && !backend->client_cert != !backend->client_key)
 		complain(c, LB_CONFIG_ERROR, rule, "backend_tls",
 			 backend->client_cert ? "client_cert" : "client_key",

@@ -159,13 +159,10 @@ static void titles_free(struct titles *t)
 static int add_title(struct titles *t, const struct lb_rule_config *rule,
 		     const struct lb_sni_config *sni, struct name at)
 {
-	const char *own = sni ? lb_config_route_name(sni) : "";
-	size_t size = strlen(rule->name) + 1 + strlen(own) + 1;
-	char *text = malloc(size);
+	char *text = sni ? lb_config_route_title(rule, sni) : strdup(rule->name);
 
 	if (!text)
 		return -ENOMEM;
-	snprintf(text, size, "%s%s%s", rule->name, sni ? "/" : "", own);
 	t->all[t->count++] = (struct title){.text = text, .at = at, .is_route = sni};
 	return 0;
 }

@@ -21,12 +21,16 @@ const struct lb_rule_config *lb_config_place(const struct lb_config *config, siz
 				       : &config->routes[i - config->rules_count];
 }
 
+char *lb_config_route_title(const struct lb_rule_config *rule, const struct lb_sni_config *sni)
+{
+	char *text = NULL;
+
+	return asprintf(&text, "%s/%s", rule->name, lb_config_route_name(sni)) < 0 ? NULL : text;
+}
+
 static int derive(struct lb_rule_config *route, const struct lb_rule_config *rule,
 		  const struct lb_sni_config *sni)
 {
-	const char *own = lb_config_route_name(sni);
-	size_t size = strlen(rule->name) + 1 + strlen(own) + 1;
-
 	*route = *rule;
 	route->of = rule;
 	route->backends = sni->backends;
@@ -41,11 +45,8 @@ static int derive(struct lb_rule_config *route, const struct lb_rule_config *rul
 	route->allow_list_count = route->deny_list_count = 0;
 	route->allow_list_file = route->deny_list_file = NULL;
 	route->allow_file = route->deny_file = (struct lb_prefixes){0};
-	route->name = malloc(size);
-	if (!route->name)
-		return -ENOMEM;
-	snprintf(route->name, size, "%s/%s", rule->name, own);
-	return 0;
+	route->name = lb_config_route_title(rule, sni);
+	return route->name ? 0 : -ENOMEM;
 }
 
 int lb_config_routes_build(struct lb_config *config)

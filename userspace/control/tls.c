@@ -177,10 +177,23 @@ void lb_tls_release(struct lb_rule *rule)
 
 /* --- a change --------------------------------------------------------------------------------- */
 
+/* Else something may be in force that no later reload would see as another one. */
+static bool are_as_judged(const struct lb_tls_change *c, const struct lb_rule_config *config)
+{
+	uint8_t now[LB_FILES_DIGEST_BYTES];
+
+	if (c->tls &&
+	    (lb_tls_digest(&config->tls, now) || memcmp(now, config->tls.files, sizeof(now)) != 0))
+		return false;
+	return !(c->backend_tls && (lb_backend_tls_digest(&config->backend_tls, now) ||
+				    memcmp(now, config->backend_tls.files, sizeof(now)) != 0));
+}
+
 int lb_tls_prepare(struct lb_tls_change *c, const struct lb_rule *rule,
 		   const struct lb_rule_config *config)
 {
 	const struct lb_rule_config *was = rule->config;
+	int err;
 
 	c->clients = !lb_difference_is_same(was, config, "tls") ||
 		     memcmp(was->tls.files, config->tls.files, LB_FILES_DIGEST_BYTES) != 0;
@@ -189,7 +202,12 @@ int lb_tls_prepare(struct lb_tls_change *c, const struct lb_rule *rule,
 			     LB_FILES_DIGEST_BYTES) != 0;
 	c->checks = (c->backends && checks_by_tls(config)) ||
 		    checks_by_tls(was) != checks_by_tls(config);
-	return build(c, config, rule->tls);
+	err = build(c, config, rule->tls);
+	if (!err && !are_as_judged(c, config)) {
+		lb_err("rule %s: TLS: files have changed while they were read", config->name);
+		err = -EAGAIN;
+	}
+	return err;
 }
 
 static void swap(void *a, void *b)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The TLS contexts of rules: judged when the configuration is, made at start, and made anew by a
- * reload that says something else or finds other files. Main thread.
+ * reload that says something else or finds other files. Main thread, but for the judge:
+ * whoever loads a configuration.
  */
 #ifndef LB_CONTROL_TLS_H
 #define LB_CONTROL_TLS_H

@@ -122,7 +122,8 @@ static int connect_from_any(struct lb_session *s)
 			p->ports = s->backend->ports;
 		if (fd != -EADDRINUSE && fd != -EADDRNOTAVAIL)
 			return fd;
-		lb_ports_skip(s->backend->ports);
+		if (port)
+			lb_ports_skip(s->backend->ports);
 	}
 	return connect_from(s, 0);
 }

@@ -43,6 +43,7 @@ struct certificate {
 
 struct lb_tls {
 	uint32_t holders;                 /* atomic */
+	unsigned char context[32];        /* of sessions: what its clients were asked for */
 	struct certificate *certificates; /* [0]: the default one */
 	uint32_t count;
 	struct lb_tls_names names;
@@ -202,22 +203,21 @@ static int build_alpn(struct lb_tls *tls, const struct lb_tls_config *config)
  * What a client was asked for, as far as a session tells: of the authorities and the revoked ones
  * what the files hold, for tickets outlive a reload that brings others.
  */
-static int set_session_context(SSL_CTX *ctx, const struct lb_rule_config *rule)
+static int digest_context(struct lb_tls *tls, const struct lb_rule_config *rule)
 {
 	const char *const files[] = {rule->tls.client_ca, rule->tls.client_crl};
 	struct {
 		unsigned char files[LB_FILES_DIGEST_BYTES], name[32];
 		int auth;
 	} asked;
-	unsigned char digest[32];
 
 	memset(&asked, 0, sizeof(asked));
 	asked.auth = (int)rule->tls.client_auth;
 	if (lb_tls_context_digest(files, LB_ARRAY_SIZE(files), asked.files) ||
 	    EVP_Digest(rule->name, strlen(rule->name), asked.name, NULL, EVP_sha256(), NULL) != 1 ||
-	    EVP_Digest(&asked, sizeof(asked), digest, NULL, EVP_sha256(), NULL) != 1)
+	    EVP_Digest(&asked, sizeof(asked), tls->context, NULL, EVP_sha256(), NULL) != 1)
 		return -ENOMEM;
-	return SSL_CTX_set_session_id_context(ctx, digest, sizeof(digest)) == 1 ? 0 : -ENOMEM;
+	return 0;
 }
 
 static void set_tickets(SSL_CTX *ctx, const struct lb_tls_config *config)
@@ -276,7 +276,9 @@ static int set_up(struct lb_tls *tls, SSL_CTX *ctx, const struct lb_rule_config 
 	if (!err)
 		err = set_clients(ctx, config, problem);
 	if (!err)
-		err = set_session_context(ctx, rule);
+		err = SSL_CTX_set_session_id_context(ctx, tls->context, sizeof(tls->context)) == 1
+			      ? 0
+			      : -ENOMEM;
 	if (err)
 		return err;
 	set_tickets(ctx, config);
@@ -412,6 +414,8 @@ int lb_tls_new(struct lb_tls **ret, const struct lb_rule_config *rule, const str
 		return -ENOMEM;
 	tls->holders = 1;
 	err = build_alpn(tls, &rule->tls);
+	if (!err)
+		err = digest_context(tls, rule);
 	if (!err && old)
 		tls->tickets = lb_tls_tickets_hold(old->tickets);
 	else if (!err)

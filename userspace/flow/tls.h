@@ -13,12 +13,12 @@ struct lb_tls;
 
 /*
  * As <rule>'s tls block says. Tickets of <old> (NULL: of nobody) open here too, for clients who
- * would be asked for the same. Reads files: main thread. 0; -EINVAL with *problem filled in;
+ * would be asked for the same. Reads files: no worker. 0; -EINVAL with *problem filled in;
  * -ENOMEM, -EIO. Held once.
  */
 int lb_tls_new(struct lb_tls **ret, const struct lb_rule_config *rule, const struct lb_tls *old,
 	       struct lb_tls_problem *problem);
-/* One holder more: every connection's session is one. Returns <tls>. */
+/* One holder more: a session is one while it shakes hands. Returns <tls>. */
 struct lb_tls *lb_tls_hold(struct lb_tls *tls);
 /* The last holder frees it. NULL inside is fine. */
 void lb_tls_free(struct lb_tls **tls);
@@ -31,7 +31,7 @@ SSL *lb_tls_accept(struct lb_tls *tls, int fd);
 
 /* The certificate that ends first: seconds since 1970. */
 int64_t lb_tls_expiry(const struct lb_tls *tls);
-/* The OCSP response that ends first, likewise; 0: there is none, INT64_MAX: none ends. */
+/* The OCSP response that ends first, likewise; 0: there is none. */
 int64_t lb_tls_staple_end(const struct lb_tls *tls);
 
 #endif

@@ -15,7 +15,8 @@
 
 #include "base/cleanup.h"
 
-#define BYTES_MAX 65535 /* they must fit into a handshake message of reasonable size */
+#define CLOCK_SKEW_S 300
+#define BYTES_MAX    65535 /* they must fit into a handshake message of reasonable size */
 
 struct lb_tls_staple {
 	unsigned char *data;
@@ -88,13 +89,12 @@ static bool is_about(OCSP_CERTID *id, X509 *cert, X509 *issuer)
 	return same;
 }
 
+/* Seconds since 1970; 0: it is no time. */
 static int64_t seconds_of(const ASN1_GENERALIZEDTIME *t)
 {
 	struct tm tm;
 
-	if (!t)
-		return INT64_MAX;
-	return ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : 0;
+	return t && ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : 0;
 }
 
 /* What <basic> says of the certificate. NULL: it is good. */
@@ -104,16 +104,22 @@ static const char *judge(struct lb_tls_staple *s, OCSP_BASICRESP *basic, SSL_CTX
 
 	for (int i = 0; i < OCSP_resp_count(basic); i++) {
 		OCSP_SINGLERESP *single = OCSP_resp_get0(basic, i);
-		ASN1_GENERALIZEDTIME *next = NULL;
+		ASN1_GENERALIZEDTIME *begin = NULL, *next = NULL;
 		int status;
 
 		if (!is_about((OCSP_CERTID *)OCSP_SINGLERESP_get0_id(single), cert, issuer))
 			continue;
-		status = OCSP_single_get0_status(single, NULL, NULL, NULL, &next);
+		status = OCSP_single_get0_status(single, NULL, NULL, &begin, &next);
 		s->expiry = seconds_of(next);
 		if (status == V_OCSP_CERTSTATUS_REVOKED)
 			return "says that the certificate is revoked";
-		return status == V_OCSP_CERTSTATUS_GOOD ? NULL : "does not know the certificate";
+		if (status != V_OCSP_CERTSTATUS_GOOD)
+			return "does not know the certificate";
+		if (!s->expiry)
+			return "does not say how long it is good (nextUpdate)";
+		if (seconds_of(begin) > (int64_t)time(NULL) + CLOCK_SKEW_S)
+			return "is not valid yet";
+		return NULL;
 	}
 	return "is about another certificate";
 }

@@ -12,7 +12,7 @@ struct lb_tls_staple;
 
 /*
  * The response in <path> (DER), for the certificate that <ctx> has, which must not outlive the
- * result. Reads the file: main thread. 0; -EINVAL with *problem filled in: it is broken, for
+ * result. Reads the file: no worker. 0; -EINVAL with *problem filled in: it is broken, for
  * another certificate, or not good news; -ENOMEM.
  */
 int lb_tls_staple_new(struct lb_tls_staple **ret, SSL_CTX *ctx, const char *path,
@@ -20,7 +20,7 @@ int lb_tls_staple_new(struct lb_tls_staple **ret, SSL_CTX *ctx, const char *path
 /* NULL inside is fine. */
 void lb_tls_staple_free(struct lb_tls_staple **s);
 
-/* Until when it is sent: seconds since 1970; INT64_MAX: it does not say. */
+/* Until when it is sent: seconds since 1970. */
 int64_t lb_tls_staple_expiry(const struct lb_tls_staple *s);
 
 #endif
