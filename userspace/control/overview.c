@@ -6,6 +6,7 @@
 #include "control/overview.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -26,7 +27,10 @@ static const char *const admit_verdicts[] = {
 #undef LB_ADMIT_VERDICT
 };
 
-/* Ends of clients who were turned away, or whom no backend served. */
+/*
+ * Ends of clients who were turned away, or whom no backend served; of TLS and `full` also those
+ * that came to it while they were carried.
+ */
 static const enum lb_reason refusals[] = {
 	LB_REASON_ACL_DENIED,      LB_REASON_RATE_LIMITED,       LB_REASON_CLIENT_LIMIT,
 	LB_REASON_PROXY_UNTRUSTED, LB_REASON_PROXY_HEADER,       LB_REASON_HANDSHAKE_TIMEOUT,
@@ -42,6 +46,7 @@ struct view {
 	const struct lb_rule *rules;
 	size_t rules_count;
 	struct lb_counters *sums; /* by rule */
+	json_t **refusals;        /* likewise; of those that are shown */
 	size_t rows, left_out;
 };
 
@@ -113,11 +118,10 @@ static json_t *head(struct lb_service *s, const struct lb_overview_opts *opts)
 {
 	return json_pack("{s:s,s:s?,s:i,s:s,s:I,s:i,s:I,s:I,s:o}", "version", LB_VERSION,
 			 "instance", opts->instance, "pid", (int)getpid(), "state",
-			 lb_service_is_draining(s) ? "draining" : "serving", "uptime_ms",
-			 (json_int_t)(lb_clock_ms() - lb_service_start_ms(s)), "workers",
-			 (int)lb_service_workers(s), "flows", (json_int_t)lb_service_flows(s),
-			 "access_log_dropped", (json_int_t)lb_service_log_dropped(s), "reload",
-			 reload(s));
+			 lb_service_is_draining(s) ? "draining" : "serving", "start_ms",
+			 (json_int_t)lb_service_start_ms(s), "workers", (int)lb_service_workers(s),
+			 "flows", (json_int_t)lb_service_flows(s), "access_log_dropped",
+			 (json_int_t)lb_service_log_dropped(s), "reload", reload(s));
 }
 
 static json_t *counts(const struct lb_counters *c, json_t *words)
@@ -135,7 +139,12 @@ static json_t *total(const struct view *v, struct lb_counters *all)
 		if (!is_shown(v, i))
 			continue;
 		lb_account_add(all, &v->sums[i]);
-		add_refusals(words, &v->rules[i], &v->sums[i]);
+		v->refusals[i] = json_object();
+		add_refusals(v->refusals[i], &v->rules[i], &v->sums[i]);
+		for (void *at = json_object_iter(v->refusals[i]); at;
+		     at = json_object_iter_next(v->refusals[i], at))
+			add_to(words, json_object_iter_key(at),
+			       (uint64_t)json_integer_value(json_object_iter_value(at)));
 	}
 	return counts(all, words);
 }
@@ -164,15 +173,14 @@ static json_t *carrier(const struct view *v, const struct lb_carrier *c, uint64_
 			 (json_int_t)bytes);
 }
 
-static json_t *rule(const struct lb_service *s, const struct lb_rule *rule,
-		    const struct lb_counters *c)
+static json_t *rule(const struct view *v, size_t i)
 {
-	const struct lb_service_pools pools = lb_service_pools(s, rule);
+	const struct lb_rule *rule = &v->rules[i];
+	const struct lb_counters *c = &v->sums[i];
+	const struct lb_service_pools pools = lb_service_pools(v->service, rule);
 	char listen[LB_ADDR_STR_MAX];
-	json_t *words = json_object(), *row;
+	json_t *row = counts(c, json_incref(v->refusals[i]));
 
-	add_refusals(words, rule, c);
-	row = counts(c, words);
 	if (row && json_object_update_new(
 			   row, json_pack("{s:s,s:s,s:I,s:I,s:i,s:i,s:{s:I,s:I,s:I}}", "rule",
 					  rule->config->name, "listen",
@@ -197,11 +205,13 @@ static json_int_t read_count(const uint64_t *counter)
 static json_t *backend(const struct lb_rule *rule, const struct lb_backend *b)
 {
 	const struct lb_backend_counts *c = &b->counts;
-	char addr[LB_ADDR_STR_MAX], state[LB_BACKEND_STATE_MAX];
+	char addr[LB_ADDR_STR_MAX], state[LB_BACKEND_STATE_MAX], id[24];
 	uint8_t out = __atomic_load_n(&b->out, __ATOMIC_RELAXED);
 
-	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "rule",
-			 rule->config->name, "backend", b->config->addr, "address",
+	/* What tells two of one address apart. */
+	(void)snprintf(id, sizeof(id), "%" PRIu64, b->id);
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "id",
+			 id, "rule", rule->config->name, "backend", b->config->addr, "address",
 			 lb_addr_format(&b->addr, addr), "state",
 			 lb_backend_state_format(out, state), "eligible", !out, "backup", b->backup,
 			 "weight", (json_int_t)(b->whole_weight / LB_WEIGHT_UNIT), "flows",
@@ -219,7 +229,7 @@ static void write_rules(struct view *v)
 	lb_admin_text_begin_list(v->text, "rules");
 	for (size_t i = 0; i < v->rules_count; i++)
 		if (is_shown(v, i) && take_row(v))
-			lb_admin_text_add(v->text, rule(v->service, &v->rules[i], &v->sums[i]));
+			lb_admin_text_add(v->text, rule(v, i));
 	lb_admin_text_end_list(v->text);
 }
 
@@ -241,6 +251,9 @@ static int write_all(struct view *v)
 	struct lb_counters all = {0};
 	int err = 0;
 
+	/* The clock of whoever looks twice: that of the counters. */
+	lb_admin_text_add_member(v->text, "uptime_ms",
+				 number(lb_clock_ms() - lb_service_start_ms(v->service)));
 	lb_admin_text_add_member(v->text, "total", total(v, &all));
 	lb_admin_text_begin_list(v->text, "carriers");
 	for (size_t i = 0; i < LB_ARRAY_SIZE(carriers); i++)
@@ -262,6 +275,7 @@ int lb_overview_write(struct lb_admin_text *t, struct lb_service *s,
 		      const struct lb_overview_opts *opts)
 {
 	LB_AUTO_FREE struct lb_counters *sums = NULL;
+	LB_AUTO_FREE json_t **words = NULL;
 	struct view v = {.text = t, .service = s, .opts = opts};
 	json_t *first = head(s, opts);
 	int err = -ENOMEM;
@@ -272,10 +286,13 @@ int lb_overview_write(struct lb_admin_text *t, struct lb_service *s,
 	lb_service_hold(s);
 	v.rules_count = lb_service_rules(s, &v.rules);
 	v.sums = sums = calloc(v.rules_count + 1, sizeof(*sums));
-	if (sums)
+	v.refusals = words = calloc(v.rules_count + 1, sizeof(json_t *));
+	if (sums && words)
 		err = lb_service_collect(s, sums);
 	if (!err)
 		err = write_all(&v);
+	for (size_t i = 0; words && i < v.rules_count; i++)
+		json_decref(words[i]);
 	lb_service_let_go(s);
 	return err;
 }

@@ -3,8 +3,8 @@
  * The whole service at one moment, as one line of JSON: what `lbctl top` and the page show. Counts
  * only, no rates: a reader takes the difference of two, <uptime_ms> tells how far apart they are.
  *
- *   {"ok":true, "version", "instance", "pid", "state", "uptime_ms", "flows", "reload":{..},
- *    "total":{..}, "carriers":[..], "rules":[..], "backends":[..], "left_out":0}
+ *   {"ok":true, "version", "instance", "pid", "state", "start_ms", "flows", "reload":{..},
+ *    "uptime_ms", "total":{..}, "carriers":[..], "rules":[..], "backends":[..], "left_out":0}
  *
  * Nothing in it names a client.
  */

@@ -83,7 +83,8 @@ static int remember(struct lb_top *t, json_t *sample)
 
 static double elapsed_ms(const struct lb_top *t)
 {
-	if (!t->before || lb_top_number(t->before, "pid") != lb_top_number(t->now, "pid"))
+	/* Of another daemon, whatever its pid: 1 in a container. */
+	if (!t->before || lb_top_number(t->before, "start_ms") != lb_top_number(t->now, "start_ms"))
 		return 0;
 	return lb_top_number(t->now, "uptime_ms") - lb_top_number(t->before, "uptime_ms");
 }

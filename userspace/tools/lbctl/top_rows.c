@@ -33,15 +33,18 @@ static struct lb_top_cell both(const json_t *row, const char *a, const char *b)
 
 const char *lb_top_row_key(enum lb_top_view view, const json_t *row, char *key)
 {
-	static const char *const of[LB_TOP_TABLES_][3] = {
-		[LB_TOP_RULES] = {"rule"},       [LB_TOP_BACKENDS] = {"rule", "backend", "address"},
-		[LB_TOP_FLOWS] = {"id"},         [LB_TOP_CLIENTS] = {"client"},
-		[LB_TOP_CARRIERS] = {"carrier"}, [LB_TOP_REFUSALS] = {"rule", "reason"},
+	static const char *const of[LB_TOP_TABLES_][4] = {
+		[LB_TOP_RULES] = {"rule"},
+		[LB_TOP_BACKENDS] = {"rule", "backend", "address", "id"},
+		[LB_TOP_FLOWS] = {"id"},
+		[LB_TOP_CLIENTS] = {"client"},
+		[LB_TOP_CARRIERS] = {"carrier"},
+		[LB_TOP_REFUSALS] = {"rule", "reason"},
 	};
 	size_t at = 0;
 
 	at += (size_t)snprintf(key, LB_TOP_KEY_BYTES, "%d", (int)view);
-	for (size_t i = 0; i < 3 && of[view][i] && at < LB_TOP_KEY_BYTES; i++)
+	for (size_t i = 0; i < 4 && of[view][i] && at < LB_TOP_KEY_BYTES; i++)
 		at += (size_t)snprintf(key + at, LB_TOP_KEY_BYTES - at, "\n%s",
 				       string_of(row, of[view][i]));
 	return key;

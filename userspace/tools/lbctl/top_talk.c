@@ -137,7 +137,7 @@ static void note_refusal(struct lb_top_talk *k, const json_t *reply)
 {
 	const char *error = json_string_value(json_object_get(reply, "error"));
 
-	k->refused = true;
+	k->refused = error != NULL;
 	(void)snprintf(k->trouble, sizeof(k->trouble), "the daemon says: %s",
 		       error ? error : "nothing that would be a reply");
 }
@@ -195,8 +195,10 @@ static bool on_reply(struct lb_top_talk *k, struct lb_top *t, uint64_t now_ms)
 static bool rest(struct lb_top_talk *k, struct lb_top *t, uint64_t now_ms)
 {
 	if (t->paused) {
-		if (k->fd >= 0 && read_line(k))
+		if (k->fd >= 0 && read_line(k)) {
 			hang_up(k);
+			lb_top_forget(t);
+		}
 		return false;
 	}
 	k->resting = false;

@@ -29,7 +29,8 @@ static json_t *overview(const struct numbers *n)
 		text, sizeof(text),
 		"{\"ok\":true,\"version\":\"1.0\",\"instance\":null,\"pid\":%d,\"state\":"
 		"\"serving\","
-		"\"uptime_ms\":%d,\"flows\":7,\"reload\":{\"generation\":3,\"last_applied\":true},"
+		"\"start_ms\":%d,\"uptime_ms\":%d,\"flows\":7,\"reload\":{\"generation\":3,\"last_"
+		"applied\":true},"
 		"\"total\":{\"connections\":%d,\"bytes_up\":%d,\"bytes_down\":0,"
 		"\"refusals\":{\"acl_denied\":%d}},\"carriers\":["
 		"{\"carrier\":\"relay\",\"in_service\":true,\"why\":\"none\",\"flows\":null,"
@@ -50,7 +51,7 @@ static json_t *overview(const struct numbers *n)
 		"\"eligible\":true,\"flows\":2,\"connections\":0,\"bytes_up\":0,\"bytes_down\":0},"
 		"{\"rule\":\"mail\",\"backend\":\"a:80\",\"address\":\"10.0.1.1:80\","
 		"\"state\":\"up\",\"eligible\":true,\"flows\":0}],\"left_out\":0}",
-		n->pid, n->uptime_ms, n->connections, n->bytes_up, n->denied, n->bytes_up,
+		n->pid, n->pid, n->uptime_ms, n->connections, n->bytes_up, n->denied, n->bytes_up,
 		n->state ? 1 : 2, n->connections, n->bytes_up, n->denied, n->connections,
 		n->state ? n->state : "up");
 	return json_loads(text, 0, NULL);
