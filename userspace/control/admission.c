@@ -46,6 +46,7 @@ struct lb_admission_service {
 	struct lb_timer renew;
 	pthread_t thread;
 	bool runs;
+	int told;   /* why the last try to make them right has failed */
 	bool stale; /* atomic: <listeners> are not right, the next renewal looks again */
 };
 
@@ -131,7 +132,8 @@ static void bring_in_acl(struct lb_admission_service *a, const struct lb_rule *r
 static void bring_in(struct lb_admission_service *a, struct lb_rule *rule,
 		     const struct lb_rule_config *config)
 {
-	bool may = may_use_kernel(config);
+	/* Beyond those places it is judged after accept. */
+	bool may = may_use_kernel(config) && rule->index < LB_ADMIT_RULES_MAX;
 
 	lb_admit_set_rate_limit(a->admit, rule->index, may && rule->rate_limit,
 				config->rate_limit.ipv6_prefix);
@@ -376,12 +378,13 @@ static void follow_addresses(struct lb_admission_service *a)
 		a->listeners = w.all;
 		w.all = (struct listeners){};
 	}
-	if (err) {
-		set_stale(a, true);
-		lb_warn("admission: not every address of this host is judged, another try follows: "
-			"%s",
+	/* More than there is room for will not be less in a second. */
+	set_stale(a, err && err != -E2BIG && err != -ERANGE);
+	if (err && err != a->told)
+		lb_warn("admission: not every address of this host is judged%s: %s",
+			err == -E2BIG || err == -ERANGE ? "" : ", it is tried again",
 			strerror(-err));
-	}
+	a->told = err;
 	free(w.rules.all);
 	free(w.all.all);
 }

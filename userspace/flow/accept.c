@@ -109,7 +109,7 @@ static void pause_accepting(struct lb_acceptor *a, const char *cause)
 	if (!a->paused) {
 		a->paused = true;
 		(void)lb_watch_modify(loop, &a->watch, 0);
-		if (!__atomic_exchange_n(&a->env->limits->paused, true, __ATOMIC_RELAXED))
+		if (!__atomic_fetch_add(&a->env->limits->paused, 1, __ATOMIC_RELAXED))
 			lb_warn("accepting paused: %s; clients wait in the backlog", cause);
 	}
 	lb_timer_start(loop, &a->retry, RETRY_MS);
@@ -151,7 +151,7 @@ static void resume(struct lb_acceptor *a)
 {
 	a->paused = false;
 	(void)lb_watch_modify(a->env->carrier.loop, &a->watch, EPOLLIN);
-	if (__atomic_exchange_n(&a->env->limits->paused, false, __ATOMIC_RELAXED))
+	if (!__atomic_sub_fetch(&a->env->limits->paused, 1, __ATOMIC_RELAXED))
 		lb_info("accepting again");
 }
 
@@ -176,8 +176,7 @@ int lb_accept_start(struct lb_acceptor *a, struct lb_flow_env *env, const struct
 
 void lb_accept_drain(struct lb_acceptor *a)
 {
-	/* If there is still no room it pauses once more. */
-	if (a->paused)
+	if (a->paused && !is_at_limit(a->env->limits))
 		resume(a);
 	for (int i = 0; i < BACKLOG / ACCEPTS_MAX && a->watch.fd >= 0 && !a->paused; i++)
 		on_connection(&a->watch, EPOLLIN);
@@ -190,9 +189,8 @@ void lb_accept_stop(struct lb_acceptor *a)
 	if (fd < 0)
 		return;
 	lb_timer_stop(a->env->carrier.loop, &a->retry);
-	/* Nobody would say that it goes on. Where others still wait they will say it again. */
 	if (a->paused)
-		__atomic_store_n(&a->env->limits->paused, false, __ATOMIC_RELAXED);
+		__atomic_fetch_sub(&a->env->limits->paused, 1, __ATOMIC_RELAXED);
 	lb_watch_remove(a->env->carrier.loop, &a->watch, true);
 	close(fd);
 }

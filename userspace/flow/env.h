@@ -99,7 +99,7 @@ struct lb_flow_limits {
 	uint64_t sessions;     /* atomic: alive in all workers */
 	uint64_t sessions_max; /* from the limit of descriptors */
 	uint64_t grafts;       /* atomic: flows that need no session any more */
-	bool paused;           /* atomic: accepting is paused somewhere, and was announced */
+	uint32_t paused;       /* atomic: listeners that have paused accepting */
 };
 
 /* Lines for refusals: a flood of them must not become one of lines. See account.c. */

@@ -39,14 +39,15 @@ static struct lb_flow_record record(void)
 }
 
 /* Everything there can be, and all of it as long as it can be. */
-static struct lb_flow_record longest(char rule[129], char certified[65], char backend[261])
+static struct lb_flow_record longest(char rule[383], char certified[65], char backend[261])
 {
 	struct lb_flow_record r = record();
 
-	memset(rule, '"', 128);
+	/* A route's: "rule/route". */
+	memset(rule, '"', 382);
 	memset(certified, '\x01', 64);
 	memset(backend, '\xff', 260);
-	rule[128] = certified[64] = backend[260] = '\0';
+	rule[382] = certified[64] = backend[260] = '\0';
 	r.rule = rule;
 	r.certified = certified;
 	r.backend = backend;
@@ -114,7 +115,7 @@ static void json_has_the_same_under_the_same_names(void **state)
 /* Every word of the text is a member of the object, and the other way round. */
 static void both_forms_have_all_fields(void **state)
 {
-	char rule[129], certified[65], backend[261], line[LB_FLOW_LINE_MAX], *save = NULL;
+	char rule[383], certified[65], backend[261], line[LB_FLOW_LINE_MAX], *save = NULL;
 	struct lb_flow_record r = longest(rule, certified, backend);
 	json_t *value;
 	size_t words = 0;
@@ -166,11 +167,11 @@ static void a_peers_words_cannot_forge_a_field(void **state)
 
 static void the_longest_line_fits(void **state)
 {
-	char rule[129], certified[65], backend[261];
+	char rule[383], certified[65], backend[261];
 	struct lb_flow_record r = longest(rule, certified, backend);
 	json_t *value = json_of(&r);
 
-	assert_int_equal(json_string_length(json_object_get(value, "rule")), 128);
+	assert_int_equal(json_string_length(json_object_get(value, "rule")), 382);
 	assert_non_null(json_object_get(value, "unlogged"));
 	json_decref(value);
 	assert_non_null(strstr(line_of(&r, LB_LOG_TEXT), " unlogged=9223372036854775807"));

@@ -204,17 +204,25 @@ static void a_reset_is_believed_after_silence(void **state)
 	assert_gone(0);
 }
 
-static void a_reset_that_the_flow_survives_is_taken_back(void **state)
+/* The client resets; 800 ms later <leg> is heard from, then 400 ms pass. */
+static struct lb_graft *reset_and_heard_from(unsigned int leg)
 {
 	struct lb_graft *g;
 
 	start();
 	g = living(0);
-	g->leg[0].flags |= LB_GRAFT_RST;
+	g->leg[LB_LEG_CLIENT].flags |= LB_GRAFT_RST;
 	tell(0);
 	advance(800);
-	g->leg[0].last_ns = fx.now_ns;
+	g->leg[leg].last_ns = fx.now_ns;
 	advance(400);
+	return g;
+}
+
+static void a_reset_that_the_flow_survives_is_taken_back(void **state)
+{
+	struct lb_graft *g = reset_and_heard_from(LB_LEG_CLIENT);
+
 	assert_int_equal(fx.lines, 0);
 	assert_int_equal(g->leg[0].flags & LB_GRAFT_RST, 0);
 	assert_true(fx.hooked[0]);
@@ -228,15 +236,7 @@ static void a_reset_that_the_flow_survives_is_taken_back(void **state)
 /* It has not heard of the reset, or tries again what was lost: no word from the side that left. */
 static void a_peer_that_speaks_on_takes_no_reset_back(void **state)
 {
-	struct lb_graft *g;
-
-	start();
-	g = living(0);
-	g->leg[0].flags |= LB_GRAFT_RST;
-	tell(0);
-	advance(800);
-	g->leg[1].last_ns = fx.now_ns;
-	advance(400);
+	(void)reset_and_heard_from(LB_LEG_BACKEND);
 	assert_counted_out(LB_REASON_RESET_BY_CLIENT);
 	assert_gone(0);
 }
