@@ -150,6 +150,17 @@ static int parse_options(int argc, char **argv, struct options *o)
 
 /* --- running ---------------------------------------------------------------------------------- */
 
+/* Those that ask for something wait until somebody can do it. */
+static void hold_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 /* Before any thread exists: all of them inherit the mask, main() alone waits for signals. */
 static void block_signals(sigset_t *set)
 {
@@ -391,6 +402,8 @@ static enum exit_code with_config(const struct options *o)
 	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
 	bool refused;
 
+	/* Large lists take their time: who rotates logs meanwhile must not end us. */
+	hold_signals();
 	refused = lb_config_load_with(&config, o->config, lb_tls_judge, &notices) != 0;
 	lb_config_notices_print(&notices, o->config, stderr);
 	if (refused)

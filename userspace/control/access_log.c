@@ -423,7 +423,7 @@ int lb_access_log_reopen(struct lb_access_log *log)
 	int fd, untaken;
 
 	if (!log || !log->is_file)
-		return 0;
+		return -ENOTSUP;
 	fd = lb_access_log_output_open(log->path);
 	if (fd < 0)
 		return fd;

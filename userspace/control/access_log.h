@@ -58,8 +58,8 @@ uint64_t lb_access_log_dropped(const struct lb_access_log *log);
 
 /*
  * Opens the file's name anew, after it was moved away. Lines queued before may still go to the old
- * file, which is let go within a second. 0, or -errno: the old file stays in use. stdout, stderr
- * and the syslog stay what they are. Any thread, one at a time.
+ * file, which is let go within a second. 0; -ENOTSUP: there is no file (stdout, stderr and the
+ * syslog stay what they are); -errno: the old file stays in use. Any thread, one at a time.
  */
 int lb_access_log_reopen(struct lb_access_log *log);
 

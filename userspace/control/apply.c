@@ -187,24 +187,12 @@ static int prepare_target(struct plan *p, struct target *t, struct lb_backends_c
 	return lb_service_build_rule(rule, config);
 }
 
-/* All have their places. */
-static int prepare_routes(struct plan *p)
+static const struct lb_rule *place_of(void *arg, size_t i, struct lb_sni ***sni)
 {
-	const struct lb_config *fresh = p->fresh;
-	LB_AUTO_FREE const struct lb_rule **routes =
-		calloc(fresh->routes_count + 1, sizeof(const struct lb_rule *));
-	size_t next = 0;
-	int err = routes ? 0 : -ENOMEM;
+	struct plan *p = arg;
 
-	for (size_t i = 0; i < fresh->routes_count && !err; i++)
-		routes[i] = p->targets[fresh->rules_count + i].rule;
-	for (size_t i = 0; i < fresh->rules_count && !err; i++) {
-		struct target *t = &p->targets[i];
-
-		err = lb_sni_new(&t->sni, t->config, routes + next);
-		next += t->config->sni_count;
-	}
-	return err;
+	*sni = &p->targets[i].sni;
+	return p->targets[i].rule;
 }
 
 static int prepare_targets(struct plan *p)
@@ -252,8 +240,7 @@ static const struct lb_rule *find_listening(const struct lb_service *s, const st
 
 static int open_listener(struct plan *p, struct target *t, uint32_t worker, bool exclusive)
 {
-	LB_AUTO_CLOSE int fd =
-		lb_service_open_listener(p->s, t->rule, t->config, exclusive && !worker);
+	LB_AUTO_CLOSE int fd = lb_service_open_listener(t->config, exclusive && !worker);
 	int err;
 
 	if (fd < 0)
@@ -297,10 +284,9 @@ static int prepare(struct plan *p)
 		err = -ENOMEM;
 	if (err)
 		return err;
-	err = prepare_routes(p);
+	err = lb_service_build_routes(p->fresh, place_of, p);
 	if (err)
 		return err;
-	/* The pools first: how large a segment a listener allows depends on them. */
 	p->prepared = true;
 	err = lb_backends_prepare(p->s->backends, p->changes, p->count);
 	for (size_t i = 0; i < p->fresh->rules_count && !err; i++)
@@ -442,6 +428,18 @@ static void commit_removed(struct plan *p)
 	}
 }
 
+/* Of listeners that are new; how large they may be the pools tell, which are filled now. */
+static void limit_segments(struct plan *p)
+{
+	for (size_t i = 0; i < p->count; i++) {
+		struct target *t = &p->targets[i];
+		int mss = t->listens_anew ? lb_service_segment(p->s, t->rule) : 0;
+
+		for (uint32_t w = 0; mss && w < p->s->workers_count; w++)
+			lb_listener_limit_segments(t->listeners[w], mss);
+	}
+}
+
 static void commit(struct plan *p)
 {
 	struct lb_service *s = p->s;
@@ -468,6 +466,7 @@ static void commit(struct plan *p)
 	/* Only now may a flow get to a route that is new. */
 	for (size_t i = 0; i < p->count; i++)
 		commit_routes(&p->targets[i]);
+	limit_segments(p);
 	lb_workers_do(s->workers, s->workers_count, take_listeners, p);
 	commit_removed(p);
 	/* Else what was set at run time stays. */

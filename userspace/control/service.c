@@ -48,7 +48,8 @@ static uint32_t count_cores(void)
  */
 void lb_service_set_limits(struct lb_service *s)
 {
-	uint64_t reserve = 64 + s->workers_count * (8 + s->rules_count) +
+	/* Rules that are gone and routes have no listeners. */
+	uint64_t reserve = 64 + s->workers_count * (8 + s->config->rules_count) +
 			   lb_backends_descriptors(s->backends, s->rules, s->rules_count);
 	uint64_t all = lb_descriptors_raise();
 
@@ -100,22 +101,30 @@ void lb_service_free_rule(struct lb_service *s, struct lb_rule *rule)
 	*rule = (struct lb_rule){.index = rule->index};
 }
 
-/* Which of them a client takes, once they have their places. */
-static int build_routes(struct lb_service *s)
+int lb_service_build_routes(const struct lb_config *config, lb_service_place_fn place, void *arg)
 {
-	const struct lb_config *config = s->config;
 	LB_AUTO_FREE const struct lb_rule **routes =
 		calloc(config->routes_count + 1, sizeof(const struct lb_rule *));
 	size_t next = 0;
 	int err = routes ? 0 : -ENOMEM;
+	struct lb_sni **sni;
 
 	for (size_t i = 0; i < config->routes_count && !err; i++)
-		routes[i] = &s->rules[config->rules_count + i];
+		routes[i] = place(arg, config->rules_count + i, &sni);
 	for (size_t i = 0; i < config->rules_count && !err; i++) {
-		err = lb_sni_new(&s->rules[i].sni, &config->rules[i], routes + next);
+		(void)place(arg, i, &sni);
+		err = lb_sni_new(sni, &config->rules[i], routes + next);
 		next += config->rules[i].sni_count;
 	}
 	return err;
+}
+
+static const struct lb_rule *place_of(void *arg, size_t i, struct lb_sni ***sni)
+{
+	struct lb_service *s = arg;
+
+	*sni = &s->rules[i].sni;
+	return &s->rules[i];
 }
 
 static int build_rules(struct lb_service *s)
@@ -142,7 +151,7 @@ static int build_rules(struct lb_service *s)
 		s->rules_count++;
 		err = lb_service_build_rule(&s->rules[i], place);
 	}
-	err = err ? err : build_routes(s);
+	err = err ? err : lb_service_build_routes(config, place_of, s);
 	return err ? err : lb_backends_resolve(s->backends, s->rules, s->rules_count);
 }
 
@@ -285,13 +294,16 @@ static int open_log(struct lb_service *s)
 
 void lb_service_reopen_log(struct lb_service *s)
 {
-	const char *path = s->config->access_log.path;
+	/* A reload changes nothing of it. */
+	const char *path = s->first->access_log.path;
 	int err = lb_access_log_reopen(s->access_log);
 
-	if (err)
+	if (err == -ENOTSUP)
+		lb_info("access_log: there is no file that could be opened anew");
+	else if (err)
 		lb_err("access_log: %s cannot be opened anew: %s; the old one stays in use", path,
 		       strerror(-err));
-	else if (path)
+	else
 		lb_info("access_log: %s: opened anew", path);
 }
 

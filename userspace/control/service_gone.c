@@ -33,8 +33,11 @@ static bool has_routes(const struct lb_service *s, const struct lb_rule *rule)
  */
 static bool is_deserted(const struct lb_service *s, const struct lb_rule *rule)
 {
-	return !count_flows(s, rule) && !has_routes(s, rule) &&
-	       (!rule->of || !s->states[rule->of->index].gone_ms || !count_flows(s, rule->of));
+	if (count_flows(s, rule))
+		return false;
+	if (rule->of)
+		return !s->states[rule->of->index].gone_ms || !count_flows(s, rule->of);
+	return !has_routes(s, rule);
 }
 
 static void forget(struct lb_worker *w, uint32_t index, void *arg)

@@ -13,6 +13,7 @@
 #include "control/service_parts.h"
 #include "flow/accept.h"
 #include "flow/keepalive.h"
+#include "flow/listener.h"
 #include "flow/segments.h"
 #include "worker.h"
 
@@ -29,47 +30,47 @@ static int least_segment(const struct lb_service *s, const struct lb_rule *rule,
 	return least;
 }
 
-void lb_service_prepare_listener(struct lb_service *s, const struct lb_rule *rule,
-				 const struct lb_rule_config *config, int fd)
+int lb_service_segment(const struct lb_service *s, const struct lb_rule *rule)
 {
-	lb_keepalive_set(fd, &config->timeouts);
-	if (s->grafts && lb_service_may_graft(config))
-		lb_segments_limit_clients(fd, least_segment(s, rule, config->sni_count));
+	const struct lb_rule_config *config = rule->config;
+
+	if (!s->grafts || !lb_service_may_graft(config))
+		return 0;
+	return least_segment(s, rule, config->sni_count);
 }
 
-int lb_service_open_listener(struct lb_service *s, const struct lb_rule *rule,
-			     const struct lb_rule_config *config, bool exclusive)
+int lb_service_open_listener(const struct lb_rule_config *config, bool exclusive)
 {
 	int fd = lb_accept_open(&config->listen, exclusive);
 
 	if (fd >= 0)
-		lb_service_prepare_listener(s, rule, config, fd);
+		lb_keepalive_set(fd, &config->timeouts);
 	return fd;
 }
 
 /* One that was handed in for the rule's address, else one of our own. */
-static int find_listener(struct lb_service *s, uint32_t worker, const struct lb_rule *rule,
+static int find_listener(uint32_t worker, const struct lb_rule_config *config,
 			 struct lb_listen_fds *handed, bool *adopted)
 {
-	const struct lb_rule_config *config = rule->config;
 	LB_AUTO_CLOSE int fd = lb_listen_fds_get(handed, &config->listen);
 	int err;
 
 	if (fd < 0)
-		return lb_service_open_listener(s, rule, config, worker == 0 && !*adopted);
+		return lb_service_open_listener(config, worker == 0 && !*adopted);
 	err = lb_accept_adopt(fd);
 	if (err)
 		return err;
 	*adopted = true;
-	lb_service_prepare_listener(s, rule, config, fd);
+	lb_keepalive_set(fd, &config->timeouts);
 	return LB_TAKE_FD(fd);
 }
 
-static int listen_one(struct lb_service *s, uint32_t worker, const struct lb_rule *rule,
+/* <mss>: 0: any. */
+static int listen_one(struct lb_service *s, uint32_t worker, const struct lb_rule *rule, int mss,
 		      struct lb_listen_fds *handed, bool *adopted)
 {
 	LB_AUTO(lb_listener_free) struct lb_listener *l = NULL;
-	LB_AUTO_CLOSE int fd = find_listener(s, worker, rule, handed, adopted);
+	LB_AUTO_CLOSE int fd = find_listener(worker, rule->config, handed, adopted);
 	int err;
 
 	if (fd < 0)
@@ -78,6 +79,8 @@ static int listen_one(struct lb_service *s, uint32_t worker, const struct lb_rul
 	if (err)
 		return err;
 	(void)LB_TAKE_FD(fd);
+	if (mss)
+		lb_listener_limit_segments(l, mss);
 	return lb_worker_listen(s->workers[worker], &l);
 }
 
@@ -99,11 +102,11 @@ static int listen_for(struct lb_service *s, const struct lb_rule *rule,
 		      struct lb_listen_fds *handed)
 {
 	char addr[LB_ADDR_STR_MAX];
+	int mss = lb_service_segment(s, rule), err = 0;
 	bool adopted = false;
-	int err = 0;
 
 	for (uint32_t w = 0; w < s->workers_count && !err; w++)
-		err = listen_one(s, w, rule, handed, &adopted);
+		err = listen_one(s, w, rule, mss, handed, &adopted);
 	if (err)
 		tell_refused(rule, err);
 	else if (adopted)

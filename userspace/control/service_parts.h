@@ -77,6 +77,12 @@ struct lb_service {
 
 /* Of apply.c, too. 0 or -errno after a message. */
 int lb_service_build_rule(struct lb_rule *rule, const struct lb_rule_config *config);
+/*
+ * Which route a client takes, for every rule of <config>; all have their places. <place>: where the
+ * rule or route <i> (lb_config_place()) is, and for a rule where its routes belong. 0 or -ENOMEM.
+ */
+typedef const struct lb_rule *(*lb_service_place_fn)(void *arg, size_t i, struct lb_sni ***sni);
+int lb_service_build_routes(const struct lb_config *config, lb_service_place_fn place, void *arg);
 /* Everything that build made; no flow is left, and nobody looks. The place is free. */
 void lb_service_free_rule(struct lb_service *s, struct lb_rule *rule);
 /* How many sessions there may be, with the rules that are there. */
@@ -87,11 +93,12 @@ bool lb_service_may_graft(const struct lb_rule_config *rule);
  * <handed>, which may be NULL. 0 or -errno after a message.
  */
 int lb_service_listen(struct lb_service *s, struct lb_listen_fds *handed);
-/* What <config> says of its clients' connections, for a listening socket of any origin. */
-void lb_service_prepare_listener(struct lb_service *s, const struct lb_rule *rule,
-				 const struct lb_rule_config *config, int fd);
 /* A listening socket for <config>; <exclusive>: see lb_accept_open(). -errno on failure. */
-int lb_service_open_listener(struct lb_service *s, const struct lb_rule *rule,
-			     const struct lb_rule_config *config, bool exclusive);
+int lb_service_open_listener(const struct lb_rule_config *config, bool exclusive);
+/*
+ * The largest segment that clients of <rule> may send if its flows are to be grafted, 0: any. Its
+ * pool and those of its routes are filled. Asks the kernel for the way to each backend.
+ */
+int lb_service_segment(const struct lb_service *s, const struct lb_rule *rule);
 
 #endif

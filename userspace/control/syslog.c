@@ -64,8 +64,8 @@ int lb_syslog_send(struct lb_syslog *s, const char *line, size_t len)
 	while (sendmsg(s->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
 		if (errno == EINTR)
 			continue;
-		if (errno == EAGAIN || errno == ENOBUFS || errno == EMSGSIZE)
-			return errno == EMSGSIZE ? -EMSGSIZE : -EAGAIN;
+		if (errno == EAGAIN || errno == EMSGSIZE)
+			return -errno;
 		/* ECONNREFUSED, ENOTCONN: the reader has gone, the next one has another socket. */
 		err = -errno;
 		lb_syslog_fini(s);

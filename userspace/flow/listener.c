@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "flow/accept.h"
 #include "flow/keepalive.h"
+#include "flow/segments.h"
 
 struct lb_listener {
 	struct lb_list node;
@@ -42,6 +43,11 @@ void lb_listener_free(struct lb_listener **pl)
 	if (l->fd >= 0)
 		close(l->fd);
 	free(l);
+}
+
+void lb_listener_limit_segments(struct lb_listener *l, int mss)
+{
+	lb_segments_limit_clients(l->fd, mss);
 }
 
 int lb_listener_start(struct lb_listener **pl, struct lb_flow_env *env, struct lb_list *listeners)

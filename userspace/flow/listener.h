@@ -17,6 +17,9 @@ int lb_listener_new(struct lb_listener **ret, const struct lb_rule *rule, int fd
 /* One that was not started, and its socket. NULL inside is fine. Any thread. */
 void lb_listener_free(struct lb_listener **pl);
 
+/* One that was not started: its clients send no larger segments. Any thread. */
+void lb_listener_limit_segments(struct lb_listener *l, int mss);
+
 /* Accepts from now on; *pl becomes NULL, <listeners> has it. 0 or -errno. Also before it runs. */
 int lb_listener_start(struct lb_listener **pl, struct lb_flow_env *env, struct lb_list *listeners);
 /* Closes all; <drain>: when what is in their backlogs has been taken. */
