@@ -403,7 +403,7 @@ static void many_rows_scroll_and_the_last_one_is_reached(void **state)
 	struct lb_top *t = *state;
 
 	for (int i = 0; i < 100; i++) {
-		char id[8], client[32];
+		char id[16], client[32];
 
 		snprintf(id, sizeof(id), "%03d", i);
 		snprintf(client, sizeof(client), "10.9.0.1:%d", 2000 + i);
