@@ -14,7 +14,7 @@ FUZZ_CFLAGS  := -std=gnu11 -g -O1 -fno-omit-frame-pointer -fsanitize=fuzzer,addr
 
 FUZZ_DICT_config := $(O)/fuzz/config.dict
 FUZZ_OBJ_config  := $(patsubst %.c,$(O)/fuzz/%.o,$(wildcard userspace/config/*.c) \
-	userspace/base/addr.c userspace/base/log.c)
+	userspace/base/addr.c userspace/base/json.c userspace/base/log.c)
 $(O)/fuzz/config: $(FUZZ_OBJ_config)
 
 FUZZ_OBJ_answer := $(O)/fuzz/userspace/backend/answer.o
@@ -28,7 +28,7 @@ $(O)/fuzz/client_hello: $(FUZZ_OBJ_client_hello)
 
 FUZZ_DICT_admin_request := $(O)/fuzz/admin_request.dict
 FUZZ_OBJ_admin_request := $(patsubst %,$(O)/fuzz/userspace/%.o,control/admin_request config/prefix \
-	config/units base/addr base/log)
+	config/units base/addr base/json base/log)
 $(O)/fuzz/admin_request: $(FUZZ_OBJ_admin_request)
 
 FUZZ_BIN := $(FUZZ_TARGETS:%=$(O)/fuzz/%)
