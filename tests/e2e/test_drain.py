@@ -229,10 +229,12 @@ def test_bytes_under_way_are_not_closed_over(net, start):
         with contextlib.suppress(BlockingIOError):
             while True:  # nobody reads it
                 talk.client.send(b"x" * 65536)
-        d.ctl("drain", "r", FIRST, "--deadline", "9s")
-        wait_until(lambda: backend(d)["drain"]["idle"] == 1, IDLE + 3, "it is idle")
+        d.ctl("drain", "r", FIRST, "--deadline", "60s")
+        # The last of a window goes in persist probes, seconds apart.
+        wait_until(lambda: backend(d)["drain"]["idle"] == 1, IDLE + 25, "it is idle")
         drain = backend(d)["drain"]
         assert (drain["flows"], drain["closed_idle"]) == (1, 0), drain
+        d.ctl("drain", "r", FIRST, "--deadline", "1s")
         assert talk.ends(talk.client, 6) == "rst"
         assert d.wait_flows(1)[0]["reason"] == "drained"
 
