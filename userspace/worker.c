@@ -10,6 +10,7 @@
 #include <lb/limits.h>
 
 #include "base/cleanup.h"
+#include "base/landlock.h"
 #include "base/log.h"
 #include "flow/distress.h"
 #include "flow/graft_keeper.h"
@@ -174,6 +175,17 @@ static void on_distress_look(struct lb_timer *t)
 	lb_timer_start(w->env.carrier.loop, t, LB_DISTRESS_LOOK_MS);
 }
 
+/* The descriptors it needs are open, and those to come are sockets and pipes. */
+static void leave_files(const struct lb_worker *w)
+{
+#ifndef __SANITIZE_ADDRESS__ /* its reports read the program's file */
+	int err = lb_landlock_no_files();
+
+	if (err && !w->opts.index)
+		lb_info("workers could open files, keys too: Landlock: %s", strerror(-err));
+#endif
+}
+
 static void *run(void *arg)
 {
 	struct lb_worker *w = arg;
@@ -182,6 +194,7 @@ static void *run(void *arg)
 
 	snprintf(name, sizeof(name), "worker-%u", w->opts.index);
 	pthread_setname_np(pthread_self(), name);
+	leave_files(w);
 	lb_timer_init(&w->distress, on_distress_look);
 	lb_walk_begin(&w->env, &w->env.distress);
 	lb_timer_start(w->env.carrier.loop, &w->distress, LB_DISTRESS_LOOK_MS);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The machine around the tests: kernel complaints, BPF objects, memory, descriptors."""
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -92,6 +93,11 @@ def bpf_held(pid):
 
 def map_entries(number):
     return len(json.loads(run("bpftool", "-j", "map", "dump", "id", number).stdout or "[]"))
+
+
+def has_landlock():
+    """landlock_create_ruleset(2), 444 on every architecture, asked for its version."""
+    return ctypes.CDLL(None).syscall(444, None, 0, 1) > 0
 
 
 TCP_MEM = Path("/proc/sys/net/ipv4/tcp_mem")
