@@ -2,7 +2,7 @@
 /*
  * layer4-lb: options, load, apply, run, exit code. The only file that may exit().
  *
- * Exit codes: 0 fine, 1 configuration, 2 usage, 3 the system refused something.
+ * Exit codes: 0 fine, 1 configuration, 2 usage, 3 the system refused something, 4 a stop cut flows.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -37,6 +37,7 @@ enum exit_code {
 	EXIT_CONFIG = 1,
 	EXIT_USAGE = 2,
 	EXIT_SYSTEM = 3,
+	EXIT_CUT = 4,
 };
 
 enum action {
@@ -80,7 +81,8 @@ static void print_help(FILE *out)
 	      "\n"
 	      "SIGTERM and SIGINT drain and exit; a second one cuts the drain short.\n"
 	      "SIGHUP reads the configuration again, SIGUSR1 opens the access log anew.\n"
-	      "Exit codes: 0 fine, 1 configuration, 2 usage, 3 the system refused something.\n",
+	      "Exit codes: 0 fine, 1 configuration, 2 usage, 3 the system refused something,\n"
+	      "4 it was told to stop and had to cut flows.\n",
 	      out);
 }
 
@@ -150,7 +152,16 @@ static int parse_options(int argc, char **argv, struct options *o)
 
 /* --- running ---------------------------------------------------------------------------------- */
 
-/* Those that ask for something wait until somebody can do it. */
+static bool is_process_1(void)
+{
+	return getpid() == 1;
+}
+
+/*
+ * Those that ask for something wait until somebody can do it. The kernel drops what process 1 of a
+ * PID namespace has neither a handler for nor blocked (pid_namespaces(7)): told to stop that early,
+ * it would go on.
+ */
 static void hold_signals(void)
 {
 	sigset_t set;
@@ -158,6 +169,10 @@ static void hold_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR1);
+	if (is_process_1()) {
+		sigaddset(&set, SIGTERM);
+		sigaddset(&set, SIGINT);
+	}
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
@@ -172,6 +187,9 @@ static void block_signals(sigset_t *set)
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	/* A peer that closed its socket is an error of one flow, not of the process. */
 	signal(SIGPIPE, SIG_IGN);
+	/* Orphans of others are process 1's children: the kernel clears them away (wait(2)). */
+	if (is_process_1())
+		signal(SIGCHLD, SIG_IGN);
 }
 
 struct server {
@@ -228,6 +246,22 @@ static void drain(struct server *s, const sigset_t *set)
 		if (!lb_service_drain_step(service, lb_clock_ms() - begin))
 			return;
 	}
+}
+
+static enum exit_code stop(struct server *s, const sigset_t *set)
+{
+	struct lb_ends before = lb_service_ends(s->service), after;
+	uint64_t begin_ms = lb_clock_ms();
+	char told[256];
+	bool uncut;
+
+	drain(s, set);
+	lb_service_halt(s->service);
+	after = lb_service_ends(s->service);
+	uncut = lb_service_tell_ends(&before, &after, told, sizeof(told));
+	lb_service_stop(&s->service);
+	lb_info("stopped after %.1f s: %s", (double)(lb_clock_ms() - begin_ms) / 1000, told);
+	return uncut ? EXIT_FINE : EXIT_CUT;
 }
 
 static void reload(struct server *s)
@@ -354,10 +388,7 @@ static enum exit_code run(const struct lb_config *config, const struct options *
 	lb_watchdog_init(&s.watchdog);
 	tell_ready(s.service);
 	serve(&s);
-	drain(&s, &set);
-	lb_service_stop(&s.service);
-	lb_info("stopped");
-	return EXIT_FINE;
+	return stop(&s, &set);
 }
 
 static void tell_pin(const char *dir, const char *pin)

@@ -324,8 +324,7 @@ def test_a_drain_that_is_cut_resets_both_ends_at_once(net, site, family, how):
             d.process.signal(signal.SIGTERM)
     assert_both_reset_at_once(net, flow, d, "drained", end)
     assert how == "second signal" or time.monotonic() > begin + 0.6
-    assert d.process.wait(3) == 0
-    d.forget()
+    assert d.wait_stopped(3, cut=1).endswith("(graft 1)")
     d.check_gone()
     assert graft.filters(net) == before
 
@@ -338,8 +337,7 @@ def test_a_second_signal_still_writes_down_what_was_reset_a_moment_ago(site):
     graft.reset(flow.client)
     graft.wait_reset(flow.server, 1)
     d.process.signal(signal.SIGTERM)
-    assert d.process.wait(3) == 0
-    d.forget()
+    d.wait_stopped(3, cut=1)
     graft.wait_reset(other.client, 1)
     assert {f["reason"] for f in d.wait_flows(2)} == {"reset_by_client", "drained"}
     d.check_gone()

@@ -520,13 +520,7 @@ void lb_service_stop(struct lb_service **ps)
 	if (!s)
 		return;
 	*ps = NULL;
-	lb_admin_close(&s->admin);
-	lb_backends_stop(s->backends);
-	lb_admission_stop(s->admission);
-	/* The one with the keeper last: the others may still have work for it. */
-	for (uint32_t i = s->workers ? s->workers_count : 0; i-- > 0;)
-		if (s->workers[i])
-			lb_worker_stop(s->workers[i]);
+	lb_service_halt(s);
 	lb_exporter_close(&s->exporter);
 	lb_admission_free(&s->admission);
 	for (uint32_t i = 0; s->workers && i < s->workers_count; i++)

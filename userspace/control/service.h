@@ -67,8 +67,19 @@ uint64_t lb_service_flows(const struct lb_service *s);
 int lb_service_change_bandwidth(struct lb_service *s, size_t rule,
 				const struct lb_bandwidth_limit_config *config);
 
-/* Cuts what is left, stops everything, frees. NULL inside is fine. */
+/* Cuts what is left; from then on nobody serves, steers or watches. */
+void lb_service_halt(struct lb_service *s);
+/* Frees, after that. NULL inside is fine. */
 void lb_service_stop(struct lb_service **s);
+
+/* Flows that have ended since the start. Any thread. */
+struct lb_ends lb_service_ends(const struct lb_service *s);
+/*
+ * What became of those that ended between <before> and <after>, in words: as much as fits. True:
+ * we have cut none.
+ */
+bool lb_service_tell_ends(const struct lb_ends *before, const struct lb_ends *after, char *text,
+			  size_t size);
 
 /* --- for reports; any thread --- */
 

@@ -20,14 +20,22 @@ const uint64_t lb_first_byte_bounds_us[LB_FIRST_BYTE_BUCKETS] = {
 };
 
 _Static_assert(sizeof(struct lb_counters) % sizeof(uint64_t) == 0, "counters only");
+_Static_assert(sizeof(struct lb_ends) % sizeof(uint64_t) == 0, "counters only");
+
+static void add(uint64_t *sums, const uint64_t *parts, size_t size)
+{
+	for (size_t i = 0; i < size / sizeof(*sums); i++)
+		sums[i] += lb_count_read(&parts[i]);
+}
 
 void lb_account_add(struct lb_counters *to, const struct lb_counters *from)
 {
-	uint64_t *sum = (uint64_t *)to;
-	const uint64_t *part = (const uint64_t *)from;
+	add((uint64_t *)to, (const uint64_t *)from, sizeof(*to));
+}
 
-	for (size_t i = 0; i < sizeof(*to) / sizeof(*sum); i++)
-		sum[i] += lb_count_read(&part[i]);
+void lb_account_add_ends(struct lb_ends *to, const struct lb_ends *from)
+{
+	add((uint64_t *)to, (const uint64_t *)from, sizeof(*to));
 }
 
 static void fold_waits(struct lb_session *s, struct lb_counters *c, unsigned int d)
@@ -120,6 +128,13 @@ void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t
 	lb_count(&c->duration_sum_ms, duration_ms);
 }
 
+void lb_account_count_ends(struct lb_ends *e, unsigned int carrier, enum lb_reason reason)
+{
+	lb_count(&e->all, 1);
+	if (reason == LB_REASON_DRAINED || reason == LB_REASON_KILLED)
+		lb_count(&e->cut[carrier], 1);
+}
+
 static void fill(struct lb_flow_record *r, const struct lb_session *s, enum lb_reason reason)
 {
 	const struct lb_pair *p = &s->pair;
@@ -178,6 +193,8 @@ void lb_account_end(struct lb_session *s, enum lb_reason reason)
 
 	lb_account_fold(s);
 	lb_account_count_end(c, reason, duration_ms(s));
+	lb_account_count_ends(&s->env->ends,
+			      s->carrying ? lb_carrier_of(&s->pair)->id : LB_CARRIER_MAX_, reason);
 	if (s->carrying) {
 		lb_count(&c->flows[lb_carrier_of(&s->pair)->id], 1);
 		lb_count(&c->whys[s->pair.why], 1);

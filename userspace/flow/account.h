@@ -56,6 +56,13 @@ struct lb_counters {
 	uint64_t bandwidth_wait_ns[2]; /* .. and how long they had to wait then */
 };
 
+/* Flows that have ended, whatever rule they were of, by worker. Nothing but uint64_t. */
+struct lb_ends {
+	uint64_t all;
+	/* Of those: by us, who were told to. By carrier; the last one: not yet carried. */
+	uint64_t cut[LB_CARRIER_MAX_ + 1];
+};
+
 static inline void lb_count(uint64_t *counter, uint64_t n)
 {
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
@@ -68,6 +75,7 @@ static inline uint64_t lb_count_read(const uint64_t *counter)
 
 /* Adds every counter of <from>, which may be alive, to <to>. */
 void lb_account_add(struct lb_counters *to, const struct lb_counters *from);
+void lb_account_add_ends(struct lb_ends *to, const struct lb_ends *from);
 
 /*
  * Brings the rule's counters of bytes and first bytes up to date with a living session. Its worker
@@ -83,5 +91,7 @@ void lb_account_count_connect(struct lb_counters *c, uint64_t us);
 void lb_account_count_first_byte(struct lb_counters *c, uint64_t us);
 /* The end of a flow in the counters: reason and duration. */
 void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms);
+/* The same flow among all of its worker's; <carrier>: LB_CARRIER_MAX_ of one not yet carried. */
+void lb_account_count_ends(struct lb_ends *e, unsigned int carrier, enum lb_reason reason);
 
 #endif

@@ -120,6 +120,7 @@ struct lb_flow_env {
 	struct lb_carrier_env carrier;
 	struct lb_flow_limits *limits;
 	struct lb_counters *counters; /* by rule index */
+	struct lb_ends ends;
 	struct lb_slab slab;
 	struct lb_slab shares; /* of the bandwidth limits, for flows that have one */
 	struct lb_handshakes handshakes;

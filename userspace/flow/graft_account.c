@@ -97,6 +97,7 @@ void lb_graft_account_end(struct lb_flow_env *env, const struct lb_graft_owner *
 		lb_count(&c->flows[LB_CARRIER_GRAFT], 1);
 		lb_count(&c->whys[LB_WHY_NONE], 1);
 	}
+	lb_account_count_ends(&env->ends, LB_CARRIER_GRAFT, r.reason);
 	if (!env->log_line)
 		return;
 	lb_graft_client(g, &client);

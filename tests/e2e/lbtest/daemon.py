@@ -22,6 +22,8 @@ PIPES_KEPT = 256
 RSS_KEPT = 64 << 20
 
 _SANITIZER = re.compile(r"ERROR: \w+Sanitizer|runtime error:")
+_STOPPED = re.compile(r"stopped after [\d.]+ s: of (\d+) flows (\d+) ended by themselves, "
+                      r"(\d+) were cut.*")
 _numbers = itertools.count()
 
 
@@ -105,12 +107,24 @@ class Daemon:
         wait_until(ready, seconds, "the daemon is ready")
 
     def stop(self, seconds=10):
-        """SIGTERM and the gates: exit code 0, no sanitizer report, nothing left behind."""
+        """SIGTERM and the gates: a good end, no sanitizer report, nothing left behind."""
         self.process.signal(signal.SIGTERM)
+        self.wait_stopped(seconds)
+        self.check_gone()
+
+    def wait_stopped(self, seconds=10, cut=None):
+        """
+        Its end, whose exit code is what its last line says: 4 when it has cut flows, else 0. That
+        line. <cut>: it has to be so many.
+        """
         code = self.process.wait(seconds)
         self.forget()
-        assert code == 0, f"exit code {code}\n{self.log[-3000:]}"
-        self.check_gone()
+        told = _STOPPED.search(self.log)
+        assert told, f"exit code {code}\n{self.log[-3000:]}"
+        flows, alone, by_us = map(int, told.groups())
+        assert code == (4 if by_us else 0) and flows == alone + by_us, (code, told.group())
+        assert cut is None or by_us == cut, told.group()
+        return told.group()
 
     def kill(self):
         """For tests that end it their own way, and the last resort of all others."""
