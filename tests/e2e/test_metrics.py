@@ -68,6 +68,31 @@ def test_connections_and_ends_are_counted(lane):
     assert d.metric("l4lb_active_connections", rule=lane.name) == 0
 
 
+def histogram(d, name, **labels):
+    """{(suffix, le): value}."""
+    want = set(labels.items())
+    return {(n[len(name):], dict(have).get("le")): v for (n, have), v in d.metrics().items()
+            if n in (f"{name}_bucket", f"{name}_sum", f"{name}_count") and want <= have}
+
+
+def test_each_backend_has_histograms_of_its_own(net, daemon):
+    fast, silent = ("10.81.1.2", 7691), ("10.81.1.2", 7692)
+    rules = [rule("r", "10.81.0.1:6690", ["%s:%d" % b for b in (fast, silent)],
+                  acceleration="relay")]
+    with daemon({"rules": rules}) as d:
+        for back, speaks in ((fast, True), (silent, False)):
+            with Talk(net, ("10.81.0.1", 6690), back) as talk:
+                if speaks:
+                    talk.exchange()
+                talk.finish()
+        d.wait_flows(2)
+        for back, connects, answers in ((fast, 1, 1), (silent, 1, 0)):
+            labels = {"rule": "r", "backend": "%s:%d" % back}
+            for what, count in (("connect", connects), ("first_byte", answers)):
+                told = histogram(d, f"l4lb_backend_{what}_duration_seconds", **labels)
+                assert told["_count", None] == told["_bucket", "+Inf"] == count, told
+
+
 def test_the_first_byte_of_a_backend_is_timed_on_every_carrier(lane):
     d, name = lane.daemon, "l4lb_first_byte_duration_seconds"
     connects = d.metric("l4lb_connect_duration_seconds_count", rule=lane.name)
@@ -98,6 +123,11 @@ def test_the_first_byte_of_a_backend_is_timed_on_every_carrier(lane):
     assert abs(float(line["first_byte_ms"]) / 1000 - seen) < 0.002, (line, seen)
     assert d.metric(f"{name}_count", rule=lane.name) == count + 1
     assert d.metric("l4lb_connect_duration_seconds_count", rule=lane.name) == connects + 1
+    # The rule has one backend: what is told of that is the same.
+    for what in ("connect", "first_byte"):
+        told = histogram(d, f"l4lb_{what}_duration_seconds", rule=lane.name)
+        assert told and told == histogram(d, f"l4lb_backend_{what}_duration_seconds",
+                                          rule=lane.name)
 
 
 def test_bytes_of_a_reset_flow_are_counted(lane):

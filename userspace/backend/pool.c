@@ -244,12 +244,11 @@ struct lb_backend *lb_pool_hold(struct lb_backend *b)
 
 static void add_counts(struct lb_backend_counts *to, const struct lb_backend_counts *from)
 {
-	to->connections += __atomic_load_n(&from->connections, __ATOMIC_RELAXED);
-	to->connect_failures += __atomic_load_n(&from->connect_failures, __ATOMIC_RELAXED);
-	to->checks += __atomic_load_n(&from->checks, __ATOMIC_RELAXED);
-	to->check_failures += __atomic_load_n(&from->check_failures, __ATOMIC_RELAXED);
-	for (unsigned int d = 0; d < 2; d++)
-		to->bytes[d] += __atomic_load_n(&from->bytes[d], __ATOMIC_RELAXED);
+	uint64_t *sums = (uint64_t *)to;
+	const uint64_t *parts = (const uint64_t *)from;
+
+	for (size_t i = 0; i < sizeof(*to) / sizeof(*sums); i++)
+		sums[i] += __atomic_load_n(&parts[i], __ATOMIC_RELAXED);
 }
 
 bool lb_pool_put_locked(struct lb_backend *b)

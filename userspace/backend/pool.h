@@ -28,6 +28,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backend/times.h"
 #include "base/addr.h"
 #include "base/list.h"
 #include "config/config.h"
@@ -48,13 +49,17 @@ enum lb_backend_out {
 	LB_BACKEND_DISABLED = 1 << 4, /* somebody wants it so, and its flows left alone */
 };
 
-/* What is counted of a backend. Any worker, relaxed. */
+/* What is counted of a backend. Any worker, relaxed. Nothing but uint64_t: pool.c adds them. */
 struct lb_backend_counts {
 	uint64_t connections;
 	uint64_t connect_failures;
 	uint64_t checks; /* health checks answered, or not in time .. */
 	uint64_t check_failures;
 	uint64_t bytes[2]; /* by direction, as far as lb_account_fold() has come */
+	uint64_t connects[LB_CONNECT_BUCKETS + 1]; /* that succeeded, by time .. */
+	uint64_t connect_sum_us;
+	uint64_t first_bytes[LB_FIRST_BYTE_BUCKETS + 1]; /* .. and how long until it spoke */
+	uint64_t first_byte_sum_us;
 };
 
 struct lb_pool_entry {

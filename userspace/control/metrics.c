@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "control/metrics_histogram.h"
 #include "control/metrics_process.h"
 #include "control/metrics_reloads.h"
 #include "control/metrics_same_host.h"
@@ -205,57 +206,66 @@ static void tls(const struct view *v)
 	}
 }
 
-/* Where one stands in the counters of a rule. */
-struct histogram {
-	const char *name, *help;
-	const uint64_t *bounds;
-	size_t buckets, counts_at, sum_at;
-	double per_second;
+/* Where one stands in the counters of a rule, or of a backend. */
+struct place {
+	struct lb_metrics_histogram shape;
+	size_t counts_at, sum_at;
 };
 
-static const struct histogram histograms[] = {
-	{"l4lb_connection_duration_seconds", "Accept to end of a flow.", lb_duration_bounds_ms,
-	 LB_DURATION_BUCKETS, offsetof(struct lb_counters, durations),
-	 offsetof(struct lb_counters, duration_sum_ms), 1e3},
-	{"l4lb_connect_duration_seconds", "Connects to backends that succeeded.",
-	 lb_connect_bounds_us, LB_CONNECT_BUCKETS, offsetof(struct lb_counters, connects),
-	 offsetof(struct lb_counters, connect_sum_us), 1e6},
-	{"l4lb_first_byte_duration_seconds",
-	 "From a backend's connect to its first payload byte, of flows where there was one.",
-	 lb_first_byte_bounds_us, LB_FIRST_BYTE_BUCKETS, offsetof(struct lb_counters, first_bytes),
-	 offsetof(struct lb_counters, first_byte_sum_us), 1e6},
+#define PLACE(type, counts, sum) offsetof(struct type, counts), offsetof(struct type, sum)
+
+static const struct place of_rules[] = {
+	{{"l4lb_connection_duration_seconds", "Accept to end of a flow.", lb_duration_bounds_ms,
+	  LB_DURATION_BUCKETS, 1e3},
+	 PLACE(lb_counters, durations, duration_sum_ms)},
+	{{"l4lb_connect_duration_seconds", "Connects to backends that succeeded.",
+	  lb_connect_bounds_us, LB_CONNECT_BUCKETS, 1e6},
+	 PLACE(lb_counters, connects, connect_sum_us)},
+	{{"l4lb_first_byte_duration_seconds",
+	  "From a backend's connect to its first payload byte, of flows where there was one.",
+	  lb_first_byte_bounds_us, LB_FIRST_BYTE_BUCKETS, 1e6},
+	 PLACE(lb_counters, first_bytes, first_byte_sum_us)},
 };
 
-static void histogram_row(const struct view *v, const struct histogram *h, size_t rule)
+static const struct place of_backends[] = {
+	{{"l4lb_backend_connect_duration_seconds", "Connects to a backend that succeeded.",
+	  lb_connect_bounds_us, LB_CONNECT_BUCKETS, 1e6},
+	 PLACE(lb_backend_counts, connects, connect_sum_us)},
+	{{"l4lb_backend_first_byte_duration_seconds",
+	  "From the connect to the first payload byte, by backend.", lb_first_byte_bounds_us,
+	  LB_FIRST_BYTE_BUCKETS, 1e6},
+	 PLACE(lb_backend_counts, first_bytes, first_byte_sum_us)},
+};
+
+/* <counters>: of rule number <rule>, or of a backend of its. */
+static void histogram(const struct view *v, const struct place *p, size_t rule, const char *backend,
+		      const void *counters)
 {
-	const char *name = v->rules[rule].config->name, *c = (const char *)&v->sums[rule];
-	const uint64_t *counts = (const uint64_t *)(c + h->counts_at);
-	double sum = (double)*(const uint64_t *)(c + h->sum_at) / h->per_second;
-	uint64_t below = 0;
+	const char *at = counters;
 
-	for (size_t b = 0; b <= h->buckets; b++) {
-		below += counts[b];
-		fprintf(v->out, "%s_bucket", h->name);
-		lb_metrics_text_label(v->out, "rule", name, true);
-		if (b < h->buckets)
-			fprintf(v->out, ",le=\"%g\"} ", (double)h->bounds[b] / h->per_second);
-		else
-			fputs(",le=\"+Inf\"} ", v->out);
-		fprintf(v->out, "%" PRIu64 "\n", below);
-	}
-	fprintf(v->out, "%s_sum", h->name);
-	lb_metrics_text_label(v->out, "rule", name, true);
-	fprintf(v->out, "} %.6f\n%s_count", sum, h->name);
-	lb_metrics_text_label(v->out, "rule", name, true);
-	fprintf(v->out, "} %" PRIu64 "\n", below);
+	lb_metrics_print_histogram(v->out, &p->shape, v->rules[rule].config->name, backend,
+				   (const uint64_t *)(at + p->counts_at),
+				   *(const uint64_t *)(at + p->sum_at));
 }
 
 static void durations(const struct view *v)
 {
-	for (size_t i = 0; i < LB_ARRAY_SIZE(histograms); i++) {
-		head(v, histograms[i].name, "histogram", histograms[i].help);
+	for (size_t i = 0; i < LB_ARRAY_SIZE(of_rules); i++) {
+		head(v, of_rules[i].shape.name, "histogram", of_rules[i].shape.help);
 		for_each_rule (v, r)
-			histogram_row(v, &histograms[i], r);
+			histogram(v, &of_rules[i], r, NULL, &v->sums[r]);
+	}
+}
+
+static void backend_durations(const struct view *v)
+{
+	for (size_t i = 0; i < LB_ARRAY_SIZE(of_backends); i++) {
+		head(v, of_backends[i].shape.name, "histogram", of_backends[i].shape.help);
+		for_each_pool (v, r)
+			for (uint32_t b = 0; b < v->backends[r].count; b++)
+				histogram(v, &of_backends[i], r,
+					  v->backends[r].rows[b].entry->config.addr,
+					  &v->backends[r].rows[b].counts);
 	}
 }
 
@@ -386,6 +396,7 @@ static void backends(const struct view *v)
 	     "Those that did not end well.");
 	backend_rows(v, "l4lb_backend_health_check_failures_total", read_check_failures);
 	backend_traffic(v);
+	backend_durations(v);
 	head(v, "l4lb_backend_draining", "gauge", "1 while a backend drains.");
 	backend_rows(v, "l4lb_backend_draining", read_draining);
 	drain_deadlines(v);

@@ -11,14 +11,6 @@ const uint64_t lb_duration_bounds_ms[LB_DURATION_BUCKETS] = {
 	5, 25, 100, 250, 1000, 5000, 30000, 120000, 600000, 3600000,
 };
 
-const uint64_t lb_connect_bounds_us[LB_CONNECT_BUCKETS] = {
-	100, 250, 1000, 2500, 10000, 50000, 250000, 1000000, 3000000, 10000000,
-};
-
-const uint64_t lb_first_byte_bounds_us[LB_FIRST_BYTE_BUCKETS] = {
-	500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 1000000, 5000000, 30000000,
-};
-
 _Static_assert(sizeof(struct lb_counters) % sizeof(uint64_t) == 0, "counters only");
 _Static_assert(sizeof(struct lb_ends) % sizeof(uint64_t) == 0, "counters only");
 
@@ -68,7 +60,7 @@ static void fold_first_byte(struct lb_session *s, struct lb_counters *c)
 	if (s->first_counted || !first_byte_us(s, &us))
 		return;
 	s->first_counted = true;
-	lb_account_count_first_byte(c, us);
+	lb_account_count_first_byte(c, s->backend, us);
 }
 
 void lb_account_fold(struct lb_session *s)
@@ -92,38 +84,45 @@ void lb_account_fold(struct lb_session *s)
 	}
 }
 
-/* <count> if it is beyond all <bounds>. */
-static unsigned int bucket_of(const uint64_t *bounds, unsigned int count, uint64_t value)
-{
-	unsigned int i = 0;
-
-	while (i < count && value > bounds[i])
-		i++;
-	return i;
-}
-
 static uint64_t duration_ms(const struct lb_session *s)
 {
 	return (lb_loop_now_ns(s->env->carrier.loop) - s->accept_ns) / 1000000;
 }
 
-void lb_account_count_connect(struct lb_counters *c, uint64_t us)
+/* Shared by all workers, unlike the counters of a rule. */
+static void count_shared(uint64_t *bucket, uint64_t *sum_us, uint64_t us)
 {
-	lb_count(&c->connects[bucket_of(lb_connect_bounds_us, LB_CONNECT_BUCKETS, us)], 1);
-	lb_count(&c->connect_sum_us, us);
+	__atomic_fetch_add(bucket, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(sum_us, us, __ATOMIC_RELAXED);
 }
 
-void lb_account_count_first_byte(struct lb_counters *c, uint64_t us)
+void lb_account_count_connect(struct lb_counters *c, struct lb_backend *b, uint64_t us)
 {
-	lb_count(&c->first_bytes[bucket_of(lb_first_byte_bounds_us, LB_FIRST_BYTE_BUCKETS, us)], 1);
-	lb_count(&c->first_byte_sum_us, us);
+	unsigned int i = lb_bucket_of(lb_connect_bounds_us, LB_CONNECT_BUCKETS, us);
+
+	lb_count(&c->connects[i], 1);
+	lb_count(&c->connect_sum_us, us);
+	count_shared(&b->counts.connects[i], &b->counts.connect_sum_us, us);
+}
+
+void lb_account_count_first_byte(struct lb_counters *c, struct lb_backend *b, uint64_t us)
+{
+	unsigned int i = lb_bucket_of(lb_first_byte_bounds_us, LB_FIRST_BYTE_BUCKETS, us);
+
+	if (c) {
+		lb_count(&c->first_bytes[i], 1);
+		lb_count(&c->first_byte_sum_us, us);
+	}
+	if (b)
+		count_shared(&b->counts.first_bytes[i], &b->counts.first_byte_sum_us, us);
 }
 
 void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms)
 {
 	lb_count(&c->active, (uint64_t)-1);
 	lb_count(&c->ends[reason], 1);
-	lb_count(&c->durations[bucket_of(lb_duration_bounds_ms, LB_DURATION_BUCKETS, duration_ms)],
+	lb_count(&c->durations[lb_bucket_of(lb_duration_bounds_ms, LB_DURATION_BUCKETS,
+					    duration_ms)],
 		 1);
 	lb_count(&c->duration_sum_ms, duration_ms);
 }

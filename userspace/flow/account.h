@@ -9,21 +9,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/times.h"
 #include "flow/carrier.h"
 #include "flow/flow_line.h"
 
+struct lb_backend;
 struct lb_session;
 
 /* Upper bounds of the duration histogram, milliseconds; one more bucket catches the rest. */
 #define LB_DURATION_BUCKETS 10
 extern const uint64_t lb_duration_bounds_ms[LB_DURATION_BUCKETS];
-/* The same for connects, microseconds. */
-#define LB_CONNECT_BUCKETS 10
-extern const uint64_t lb_connect_bounds_us[LB_CONNECT_BUCKETS];
-
-/* .. and for a backend's first byte. */
-#define LB_FIRST_BYTE_BUCKETS 12
-extern const uint64_t lb_first_byte_bounds_us[LB_FIRST_BYTE_BUCKETS];
 
 /* How a TLS handshake ended. */
 enum lb_handshake {
@@ -85,10 +80,13 @@ void lb_account_fold(struct lb_session *s);
 /* The session has just ended (its carrier has stopped): final counts and the access-log line. */
 void lb_account_end(struct lb_session *s, enum lb_reason reason);
 
-/* A connect to a backend has succeeded after so long. */
-void lb_account_count_connect(struct lb_counters *c, uint64_t us);
-/* .. and after its connect, so long until its first byte. Once for a flow. */
-void lb_account_count_first_byte(struct lb_counters *c, uint64_t us);
+/* A connect to <b> has succeeded after so long. */
+void lb_account_count_connect(struct lb_counters *c, struct lb_backend *b, uint64_t us);
+/*
+ * .. and after its connect, so long until its first byte. Once for a flow. Either may be NULL: of a
+ * graft of an earlier run, whose rule or backend there is no more.
+ */
+void lb_account_count_first_byte(struct lb_counters *c, struct lb_backend *b, uint64_t us);
 /* The end of a flow in the counters: reason and duration. */
 void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms);
 /* The same flow among all of its worker's; <carrier>: LB_CARRIER_MAX_ of one not yet carried. */

@@ -266,7 +266,7 @@ enum lb_step lb_connect_event(struct lb_session *s, unsigned int leg, uint32_t e
 		return LB_STEP_WAIT;
 	lb_timer_stop(s->env->carrier.loop, &s->timer);
 	s->connected_ns = lb_loop_now_ns(s->env->carrier.loop);
-	lb_account_count_connect(&s->env->counters[s->rule->index],
+	lb_account_count_connect(&s->env->counters[s->rule->index], s->backend,
 				 (s->connected_ns - s->try_ns) / 1000);
 	/* It may have spoken, or hung up, at once. */
 	backend->readable = events & (EPOLLIN | EPOLLRDHUP);

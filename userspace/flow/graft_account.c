@@ -24,9 +24,9 @@ void lb_graft_account_fold(struct lb_flow_env *env, const struct lb_graft_owner 
 	struct lb_backend *backend = owner->backend;
 	uint64_t us;
 
-	if (c && !g->first_told && lb_graft_first_byte(g, &us)) {
+	if (!g->first_told && lb_graft_first_byte(g, &us)) {
 		g->first_told = true;
-		lb_account_count_first_byte(c, us);
+		lb_account_count_first_byte(c, backend, us);
 	}
 	for (unsigned int d = 0; d < 2; d++) {
 		uint64_t now = load64(&g->leg[d].bytes), moved = now - g->folded[d];

@@ -153,9 +153,11 @@ static void first_bytes_are_counted_by_their_time(void **state)
 	struct lb_counters c = {0};
 
 	for (int i = 0; i < LB_FIRST_BYTE_BUCKETS; i++) {
-		lb_account_count_first_byte(&c, lb_first_byte_bounds_us[i]);
-		lb_account_count_first_byte(&c, lb_first_byte_bounds_us[i] + 1);
+		lb_account_count_first_byte(&c, &fx.backend, lb_first_byte_bounds_us[i]);
+		lb_account_count_first_byte(&c, &fx.backend, lb_first_byte_bounds_us[i] + 1);
 	}
+	assert_memory_equal(c.first_bytes, fx.backend.counts.first_bytes, sizeof(c.first_bytes));
+	assert_int_equal(c.first_byte_sum_us, fx.backend.counts.first_byte_sum_us);
 	assert_int_equal(c.first_bytes[0], 1);
 	for (int i = 1; i < LB_FIRST_BYTE_BUCKETS; i++)
 		assert_int_equal(c.first_bytes[i], 2);
@@ -166,16 +168,45 @@ static void connects_are_counted_by_their_time(void **state)
 {
 	struct lb_counters c = {0};
 
-	lb_account_count_connect(&c, 0);
-	lb_account_count_connect(&c, 100);
-	lb_account_count_connect(&c, 101);
-	lb_account_count_connect(&c, 10000000);
-	lb_account_count_connect(&c, 10000001);
+	lb_account_count_connect(&c, &fx.backend, 0);
+	lb_account_count_connect(&c, &fx.backend, 100);
+	lb_account_count_connect(&c, &fx.backend, 101);
+	lb_account_count_connect(&c, &fx.backend, 10000000);
+	lb_account_count_connect(&c, &fx.backend, 10000001);
 	assert_int_equal(c.connects[0], 2);
 	assert_int_equal(c.connects[1], 1);
 	assert_int_equal(c.connects[LB_CONNECT_BUCKETS - 1], 1);
 	assert_int_equal(c.connects[LB_CONNECT_BUCKETS], 1);
 	assert_int_equal(c.connect_sum_us, 20000202);
+	assert_memory_equal(c.connects, fx.backend.counts.connects, sizeof(c.connects));
+	assert_int_equal(c.connect_sum_us, fx.backend.counts.connect_sum_us);
+}
+
+/* Of an earlier run: there is no rule, or no backend, that it is of. */
+static void a_first_byte_is_counted_where_there_is_somebody_to_count_it(void **state)
+{
+	struct lb_counters c = {0};
+
+	lb_account_count_first_byte(&c, NULL, 1);
+	lb_account_count_first_byte(NULL, &fx.backend, 1);
+	lb_account_count_first_byte(NULL, NULL, 1);
+	assert_int_equal(c.first_bytes[0], 1);
+	assert_int_equal(fx.backend.counts.first_bytes[0], 1);
+}
+
+static void ends_say_what_was_cut_and_by_carrier(void **state)
+{
+	struct lb_ends e = {0}, sum = {.all = 1};
+
+	lb_account_count_ends(&e, LB_CARRIER_RELAY, LB_REASON_DONE);
+	lb_account_count_ends(&e, LB_CARRIER_GRAFT, LB_REASON_DRAINED);
+	lb_account_count_ends(&e, LB_CARRIER_MAX_, LB_REASON_KILLED);
+	lb_account_count_ends(&e, LB_CARRIER_RELAY, LB_REASON_RESET_BY_CLIENT);
+	lb_account_add_ends(&sum, &e);
+	assert_int_equal(sum.all, 5);
+	assert_int_equal(sum.cut[LB_CARRIER_RELAY], 0);
+	assert_int_equal(sum.cut[LB_CARRIER_GRAFT], 1);
+	assert_int_equal(sum.cut[LB_CARRIER_MAX_], 1);
 }
 
 static void sums_are_sums(void **state)
@@ -212,6 +243,8 @@ int main(void)
 		TEST(a_first_byte_before_the_connect_took_no_time),
 		TEST(first_bytes_are_counted_by_their_time),
 		TEST(connects_are_counted_by_their_time),
+		TEST(a_first_byte_is_counted_where_there_is_somebody_to_count_it),
+		TEST(ends_say_what_was_cut_and_by_carrier),
 		TEST(sums_are_sums),
 		TEST(every_reason_has_a_word_of_its_own),
 	};
