@@ -11,7 +11,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "control/admin_job.h"
-#include "control/backend_state.h"
+#include "control/backend_row.h"
 #include "control/backends.h"
 #include "control/drain.h"
 #include "control/health.h"
@@ -41,30 +41,18 @@ static json_t *json_of_drain(const struct lb_drains *drains, const struct lb_bac
 		(json_int_t)r.cut);
 }
 
-static json_int_t read_count(const uint64_t *counter)
-{
-	return (json_int_t)__atomic_load_n(counter, __ATOMIC_RELAXED);
-}
-
 static json_t *json_of(const struct lb_drains *drains, const struct lb_rule *rule,
 		       const struct lb_backend *b)
 {
-	const struct lb_backend_counts *c = &b->counts;
-	uint32_t share = (uint32_t)((uint64_t)b->weight * 100 / b->whole_weight);
-	char addr[LB_ADDR_STR_MAX], state[LB_BACKEND_STATE_MAX];
-	uint8_t out = __atomic_load_n(&b->out, __ATOMIC_RELAXED);
+	json_int_t share = (json_int_t)((uint64_t)b->weight * 100 / b->whole_weight);
+	json_t *row = lb_backend_row(rule, b);
 
-	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}",
-			 "rule", rule->config->name, "backend", b->config->addr, "address",
-			 lb_addr_format(&b->addr, addr), "state",
-			 lb_backend_state_format(out, state), "eligible", !out, "backup", b->backup,
-			 "weight", (json_int_t)(b->whole_weight / LB_WEIGHT_UNIT), "share_percent",
-			 (json_int_t)share, "flows", read_count(&b->active), "limit",
-			 (json_int_t)b->limit, "connections", read_count(&c->connections),
-			 "connect_failures", read_count(&c->connect_failures), "checks",
-			 read_count(&c->checks), "check_failures", read_count(&c->check_failures),
-			 "bytes_up", read_count(&c->bytes[0]), "bytes_down",
-			 read_count(&c->bytes[1]), "drain", json_of_drain(drains, b));
+	if (row && json_object_update_new(row, json_pack("{s:I,s:o}", "share_percent", share,
+							 "drain", json_of_drain(drains, b)))) {
+		json_decref(row);
+		return NULL;
+	}
+	return row;
 }
 
 static int list_rule(struct lb_admin_job *job, const struct lb_rule *rule)
