@@ -26,6 +26,8 @@
 #include "control/file_watch.h"
 #include "control/instance.h"
 #include "control/service.h"
+#include "control/takeover.h"
+#include "control/takeover_offer.h"
 #include "control/tls.h"
 #include "control/watchdog.h"
 #include "kernel/admit.h"
@@ -56,6 +58,7 @@ struct options {
 	const char *config;
 	const char *instance;
 	const char *janitor;
+	bool takeover;
 };
 
 /* While draining: how often it is looked whether all flows have ended. */
@@ -71,6 +74,7 @@ static void print_help(FILE *out)
 	      "\n"
 	      "  -c, --config FILE     the configuration (default: lb.yaml)\n"
 	      "      --instance NAME   keep this daemon's lock, pins and admin socket apart\n"
+	      "      --takeover        take over from the daemon of this instance that serves\n"
 	      "      --check           judge the configuration, then exit: 0 good, 1 bad\n"
 	      "      --print-config    print it in canonical form, defaults filled in\n"
 	      "      --selftest        print what this kernel can do, with proof\n"
@@ -92,6 +96,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 	static const struct option longs[] = {
 		{"config", required_argument, NULL, 'c'},
 		{"instance", required_argument, NULL, 'i'},
+		{"takeover", no_argument, NULL, 't'},
 		{"check", no_argument, NULL, 'k'},
 		{"print-config", no_argument, NULL, 'p'},
 		{"selftest", no_argument, NULL, 's'},
@@ -110,6 +115,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'i':
 			o->instance = optarg;
+			break;
+		case 't':
+			o->takeover = true;
 			break;
 		case 'k':
 			o->action = ACTION_CHECK;
@@ -199,6 +207,8 @@ struct server {
 	struct lb_file_watch *watch; /* NULL: nobody wants it */
 	uint64_t settled_ms;         /* then the file is looked at; 0: nothing has happened to it */
 	bool ticking;                /* rules that were removed still have flows */
+	struct lb_takeover *before;  /* the daemon that we took over from; NULL: from none */
+	struct lb_takeover_offer *offer;
 	struct lb_watchdog watchdog;
 };
 
@@ -212,11 +222,18 @@ static void tell_ready(struct lb_service *service)
 }
 
 /* So that nobody kills us for taking the time that timeouts.drain_ms gives. */
-static void tell_draining(struct lb_service *service, uint64_t now_ms, uint64_t *due_ms)
+static void tell_draining(struct server *s, uint64_t elapsed_ms, uint64_t *due_ms)
 {
-	if (now_ms < *due_ms)
+	struct lb_service *service = s->service;
+
+	if (elapsed_ms < *due_ms)
 		return;
-	*due_ms = now_ms + TELL_MS;
+	*due_ms = elapsed_ms + TELL_MS;
+	/* Then it is that one the service manager asks. */
+	if (lb_takeover_offer_heir(s->offer)) {
+		lb_takeover_offer_tell(s->offer, elapsed_ms);
+		return;
+	}
 	(void)lb_notify("STOPPING=1\nEXTEND_TIMEOUT_USEC=%u\nSTATUS=draining: %llu flows",
 			10u * TELL_MS * 1000u, (unsigned long long)lb_service_flows(service));
 }
@@ -228,11 +245,12 @@ static void drain(struct server *s, const sigset_t *set)
 	struct lb_service *service = s->service;
 
 	lb_info("draining: %llu flows", (unsigned long long)lb_service_flows(service));
-	lb_service_drain(service);
+	if (!lb_takeover_offer_heir(s->offer))
+		lb_service_drain(service);
 	for (;;) {
 		int sig;
 
-		tell_draining(service, lb_clock_ms(), &tell_ms);
+		tell_draining(s, lb_clock_ms() - begin, &tell_ms);
 		(void)lb_watchdog_look(&s->watchdog, service, lb_clock_ms());
 		sig = sigtimedwait(set, NULL, &step);
 
@@ -255,7 +273,12 @@ static enum exit_code stop(struct server *s, const sigset_t *set)
 	char told[256];
 	bool uncut;
 
+	if (lb_takeover_offer_heir(s->offer))
+		(void)lb_notify("MAINPID=%d", lb_takeover_offer_heir(s->offer));
+	else
+		lb_takeover_offer_close(&s->offer);
 	drain(s, set);
+	lb_takeover_offer_close(&s->offer);
 	lb_service_halt(s->service);
 	after = lb_service_ends(s->service);
 	uncut = lb_service_tell_ends(&before, &after, told, sizeof(told));
@@ -285,12 +308,32 @@ static int next_signal(const struct server *s)
 	return read(s->signals, &info, sizeof(info)) == sizeof(info) ? (int)info.ssi_signo : 0;
 }
 
+static int sooner(int a_ms, int b_ms)
+{
+	return a_ms < 0 || (b_ms >= 0 && b_ms < a_ms) ? b_ms : a_ms;
+}
+
 /* How long poll(2) may wait; <watchdog_ms>: for that one. */
 static int patience(const struct server *s, int watchdog_ms)
 {
-	if (!s->ticking && !s->settled_ms)
-		return watchdog_ms;
-	return watchdog_ms < 0 || watchdog_ms > TICK_MS ? TICK_MS : watchdog_ms;
+	int ms = sooner(watchdog_ms, lb_takeover_offer_patience(s->offer));
+
+	return s->ticking || s->settled_ms ? sooner(ms, TICK_MS) : ms;
+}
+
+/* The daemon before us has something to say, or has ended. */
+static void look_before(struct server *s)
+{
+	if (lb_takeover_look(s->before)) {
+		lb_service_set_predecessor(s->service, s->before);
+		return;
+	}
+	lb_info("the daemon before this one has ended");
+	lb_service_inherit(s->service);
+	lb_service_set_predecessor(s->service, NULL);
+	lb_takeover_free(&s->before);
+	/* By now the service manager listens to us. */
+	tell_ready(s->service);
 }
 
 static void look_at_file(struct server *s, bool happened)
@@ -308,16 +351,20 @@ static void look_at_file(struct server *s, bool happened)
 	reload(s);
 }
 
-/* Until somebody wants us to end. */
+/* Until somebody wants us to end, or has taken over. */
 static void serve(struct server *s)
 {
 	for (;;) {
 		struct pollfd fds[] = {
 			{.fd = s->signals, .events = POLLIN},
 			{.fd = s->watch ? lb_file_watch_fd(s->watch) : -1, .events = POLLIN},
+			{.fd = s->before ? lb_takeover_fd(s->before) : -1, .events = POLLIN},
+			{.fd = -1},
+			{.fd = -1},
 		};
 		int sig, ms = lb_watchdog_look(&s->watchdog, s->service, lb_clock_ms());
 
+		lb_takeover_offer_poll(s->offer, fds + 3);
 		(void)poll(fds, LB_ARRAY_SIZE(fds), patience(s, ms));
 		sig = next_signal(s);
 		if (sig == SIGTERM || sig == SIGINT)
@@ -328,8 +375,12 @@ static void serve(struct server *s)
 			lb_service_reopen_log(s->service);
 		if (s->watch)
 			look_at_file(s, fds[1].revents);
+		if (s->before && fds[2].revents)
+			look_before(s);
 		if (s->ticking)
 			s->ticking = lb_service_tick(s->service);
+		if (lb_takeover_offer_look(s->offer, fds + 3))
+			return;
 	}
 }
 
@@ -353,6 +404,7 @@ static int open_server(struct server *s, const struct lb_config *config, const s
 
 static void close_server(struct server *s)
 {
+	lb_takeover_free(&s->before);
 	lb_file_watch_close(&s->watch);
 	if (s->signals >= 0)
 		close(s->signals);
@@ -380,13 +432,19 @@ static enum exit_code run(const struct lb_config *config, const struct options *
 		lb_err("listeners that were handed in: out of memory");
 		return EXIT_SYSTEM;
 	}
+	if (o->takeover && lb_takeover_begin(&s.before, o->instance, handed))
+		return EXIT_SYSTEM;
 	opts.listen_fds = handed;
+	opts.takeover = s.before;
 	if (open_server(&s, config, &set) || lb_service_start(&s.service, config, &opts))
 		return EXIT_SYSTEM;
 	lb_listen_fds_free(&handed);
 	lb_info("ready: %zu rules, %u workers", config->rules_count, lb_service_workers(s.service));
 	lb_watchdog_init(&s.watchdog);
 	tell_ready(s.service);
+	if (lb_takeover_offer_open(&s.offer, s.service, o->instance, lb_takeover_door(s.before)))
+		lb_warn("nobody can take over from this daemon: out of memory");
+	lb_service_set_predecessor(s.service, s.before);
 	serve(&s);
 	return stop(&s, &set);
 }

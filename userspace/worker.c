@@ -68,6 +68,7 @@ static int open_keeper(struct lb_worker *w)
 		.rules = w->opts.rules,
 		.rules_count = w->opts.rules_max,
 		.ports = w->opts.ports,
+		.shared = w->opts.grafts_shared,
 	};
 
 	w->env.carrier.grafts = w->opts.grafts;
@@ -80,6 +81,24 @@ static int open_keeper(struct lb_worker *w)
 uint32_t lb_worker_adopted(const struct lb_worker *w)
 {
 	return w->env.keeper ? lb_graft_keeper_adopted(w->env.keeper) : 0;
+}
+
+void lb_worker_lend_grafts(struct lb_worker *w)
+{
+	if (w->env.keeper)
+		lb_graft_keeper_lend(w->env.keeper);
+}
+
+void lb_worker_take_grafts(struct lb_worker *w)
+{
+	if (w->env.keeper)
+		lb_graft_keeper_take(w->env.keeper);
+}
+
+void lb_worker_inherit_grafts(struct lb_worker *w)
+{
+	if (w->env.keeper)
+		lb_graft_keeper_inherit(w->env.keeper);
 }
 
 struct lb_flow_env *lb_worker_env(struct lb_worker *w)
@@ -151,6 +170,18 @@ void lb_worker_hand_listeners(struct lb_worker *w,
 			      void *arg)
 {
 	lb_listeners_hand(&w->listeners, heir, arg);
+}
+
+void lb_worker_visit_listeners(struct lb_worker *w,
+			       void (*fn)(void *arg, const struct lb_rule *rule, int fd), void *arg)
+{
+	lb_listeners_visit(&w->listeners, fn, arg);
+}
+
+void lb_worker_leave_listeners(struct lb_worker *w,
+			       bool (*is_kept)(const struct lb_rule *rule, void *arg), void *arg)
+{
+	lb_listeners_leave(&w->listeners, is_kept, arg);
 }
 
 static size_t count_rules(const struct lb_worker *w)

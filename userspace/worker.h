@@ -21,6 +21,7 @@ struct lb_worker_opts {
 	struct lb_sockmap_slots *slots; /* of its tables; shared */
 	enum lb_why kernel_why;
 	struct lb_grafts *grafts; /* NULL: graft_why says why */
+	bool grafts_shared;       /* the daemon before us lives, and some pairs are still its own */
 	enum lb_why graft_why;
 	struct lb_ports_shelf *ports; /* local ports towards backends */
 	struct lb_flow_limits *limits;
@@ -44,11 +45,26 @@ int lb_worker_listen(struct lb_worker *w, struct lb_listener **pl);
 void lb_worker_hand_listeners(struct lb_worker *w,
 			      const struct lb_rule *(*heir)(const struct lb_rule *rule, void *arg),
 			      void *arg);
+/* As those of flow/listener.h. The worker's thread. */
+void lb_worker_visit_listeners(struct lb_worker *w,
+			       void (*fn)(void *arg, const struct lb_rule *rule, int fd),
+			       void *arg);
+void lb_worker_leave_listeners(struct lb_worker *w,
+			       bool (*is_kept)(const struct lb_rule *rule, void *arg), void *arg);
 /* Begins to serve in a thread of its own. 0 or -errno. */
 int lb_worker_start(struct lb_worker *w);
 
 /* Grafted flows that worker 0 took over from an earlier daemon. Before lb_worker_start(). */
 uint32_t lb_worker_adopted(const struct lb_worker *w);
+
+/*
+ * The keeper lets go of its grafts, for another daemon to keep them; and takes those that are there
+ * again. <gone>: the daemon before us is, and what it still had of the table with it. Inside of
+ * lb_workers_do().
+ */
+void lb_worker_lend_grafts(struct lb_worker *w);
+void lb_worker_take_grafts(struct lb_worker *w);
+void lb_worker_inherit_grafts(struct lb_worker *w);
 
 /* What it lends to its flows: for surveys (flow/survey.h). */
 struct lb_flow_env *lb_worker_env(struct lb_worker *w);

@@ -111,15 +111,27 @@ int lb_listen_fds_inherit(struct lb_listen_fds *l)
 	return err;
 }
 
-int lb_listen_fds_get(struct lb_listen_fds *l, const struct lb_addr *addr)
+static struct entry *find(const struct lb_listen_fds *l, const struct lb_addr *addr)
 {
 	for (size_t i = 0; l && i < l->count; i++) {
 		struct entry *e = &l->entries[i];
 
 		if (e->fd >= 0 && e->listens && lb_addr_equal(&e->addr, addr))
-			return LB_TAKE_FD(e->fd);
+			return e;
 	}
-	return -ENOENT;
+	return NULL;
+}
+
+int lb_listen_fds_get(struct lb_listen_fds *l, const struct lb_addr *addr)
+{
+	struct entry *e = find(l, addr);
+
+	return e ? LB_TAKE_FD(e->fd) : -ENOENT;
+}
+
+bool lb_listen_fds_has(const struct lb_listen_fds *l, const struct lb_addr *addr)
+{
+	return find(l, addr);
 }
 
 static void tell_unwanted(const struct entry *e)

@@ -28,6 +28,9 @@ int lb_listen_fds_add(struct lb_listen_fds *l, int fd, const char *name);
  */
 int lb_listen_fds_get(struct lb_listen_fds *l, const struct lb_addr *addr);
 
+/* Whether there is one. NULL is fine. */
+bool lb_listen_fds_has(const struct lb_listen_fds *l, const struct lb_addr *addr);
+
 /* What nobody wanted is named in the log, and closed. NULL inside is fine. */
 void lb_listen_fds_free(struct lb_listen_fds **pl);
 

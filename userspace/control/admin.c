@@ -411,7 +411,14 @@ static int open_socket(struct lb_admin *a)
 
 	if (!lb_admin_socket_path(a->opts.socket, a->opts.instance, a->path))
 		return -ENAMETOOLONG;
-	err = lb_admin_socket_open(&a->socket, a->path);
+	err = -EINVAL;
+	if (a->opts.fd >= 0)
+		err = lb_admin_socket_adopt(&a->socket, a->path, SOCK_STREAM, a->opts.fd);
+	if (err && a->opts.fd >= 0)
+		close(a->opts.fd);
+	/* The daemon before us has it elsewhere. */
+	if (err)
+		err = lb_admin_socket_open(&a->socket, a->path, SOCK_STREAM);
 	if (!err)
 		err = lb_watch_add(a->loop, &a->watch, a->socket.fd, EPOLLIN, on_accept);
 	return err;
@@ -460,6 +467,35 @@ int lb_admin_open(struct lb_admin **ret, const struct lb_admin_opts *opts)
 	a->runs = true;
 	*ret = LB_TAKE_PTR(a);
 	return 0;
+}
+
+int lb_admin_fd(const struct lb_admin *a)
+{
+	return a->socket.fd;
+}
+
+void lb_admin_share(struct lb_admin *a, bool shared)
+{
+	a->socket.shared = shared;
+}
+
+bool lb_admin_is_shared(const struct lb_admin *a)
+{
+	return a->socket.shared;
+}
+
+static void do_leave(void *arg)
+{
+	struct lb_admin *a = arg;
+
+	lb_watch_remove(a->loop, &a->watch, false);
+	lb_admin_socket_close(&a->socket);
+}
+
+void lb_admin_leave(struct lb_admin *a)
+{
+	/* Without memory it answers some of those that are the other one's. */
+	(void)lb_loop_post(a->loop, do_leave, a);
 }
 
 /* Others still work for it: workers and health checks run until after lb_admin_close(). */

@@ -22,6 +22,7 @@ struct lb_admin_opts {
 	struct lb_backends *backends;
 	struct lb_flow_env *const *envs; /* of the workers, the keeper with the first */
 	uint32_t envs_count;
+	int fd; /* listens there already: taken over in any case; -1: none does */
 };
 
 /*
@@ -29,6 +30,13 @@ struct lb_admin_opts {
  * write to /run does without, after a warning: *ret is untouched.
  */
 int lb_admin_open(struct lb_admin **ret, const struct lb_admin_opts *opts);
+/* The listening socket, to be shared. */
+int lb_admin_fd(const struct lb_admin *a);
+/* <shared>: another daemon has it too, and its name outlives us. */
+void lb_admin_share(struct lb_admin *a, bool shared);
+bool lb_admin_is_shared(const struct lb_admin *a);
+/* No more new clients here; those that are there are served on. */
+void lb_admin_leave(struct lb_admin *a);
 /* Before workers and health checks are stopped. NULL inside is fine. */
 void lb_admin_close(struct lb_admin **a);
 

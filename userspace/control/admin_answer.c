@@ -16,6 +16,7 @@
 #include "control/metrics.h"
 #include "control/overview.h"
 #include "control/service.h"
+#include "control/takeover.h"
 
 /* A reply without a list. */
 static void answer(struct lb_admin_job *job, json_t *head)
@@ -51,18 +52,32 @@ static json_t *carriers(struct lb_service *s)
 			 service_of(sockmap == LB_WHY_NONE, sockmap));
 }
 
+/* The daemon before us, while it drains; NULL: there is none. */
+static json_t *predecessor(struct lb_service *s)
+{
+	const struct lb_takeover_report before = lb_service_predecessor(s);
+	uint64_t now = lb_clock_ms();
+
+	if (!before.pid)
+		return NULL;
+	return json_pack("{s:i,s:s,s:I,s:I}", "pid", (int)before.pid, "version", before.version,
+			 "flows", (json_int_t)before.flows, "cut_in_ms",
+			 (json_int_t)(before.cut_at_ms > now ? before.cut_at_ms - now : 0));
+}
+
 static json_t *head_of_status(const struct lb_admin_job *job)
 {
 	struct lb_service *s = job->opts->service;
 
-	return json_pack("{s:s,s:s?,s:i,s:s,s:I,s:i,s:s,s:I,s:I,s:o}", "version", LB_VERSION,
+	return json_pack("{s:s,s:s?,s:i,s:s,s:I,s:i,s:s,s:I,s:I,s:o,s:o*}", "version", LB_VERSION,
 			 "instance", job->opts->instance, "pid", (int)getpid(), "state",
 			 lb_service_is_draining(s) ? "draining" : "serving", "uptime_ms",
 			 (json_int_t)(lb_clock_ms() - lb_service_start_ms(s)), "workers",
 			 (int)lb_service_workers(s), "log_level",
 			 lb_log_level_name(lb_log_get_level()), "flows",
 			 (json_int_t)lb_service_flows(s), "access_log_dropped",
-			 (json_int_t)lb_service_log_dropped(s), "carriers", carriers(s));
+			 (json_int_t)lb_service_log_dropped(s), "carriers", carriers(s),
+			 "predecessor", predecessor(s));
 }
 
 static json_t *rule_of_status(const struct lb_service *s, const struct lb_rule *rule,
@@ -87,6 +102,7 @@ static void answer_status(struct lb_admin_job *job)
 	LB_AUTO_FREE struct lb_counters *sums = NULL;
 	struct lb_service *s = job->opts->service;
 	const struct lb_rule *rules;
+	json_t *head = head_of_status(job);
 	size_t count;
 
 	lb_service_hold(s);
@@ -94,10 +110,11 @@ static void answer_status(struct lb_admin_job *job)
 	sums = calloc(count + 1, sizeof(*sums));
 	if (!sums || lb_service_collect(s, sums)) {
 		lb_service_let_go(s);
+		json_decref(head);
 		lb_admin_job_refuse(job, "out of memory");
 		return;
 	}
-	lb_admin_text_begin(&job->reply, head_of_status(job));
+	lb_admin_text_begin(&job->reply, head);
 	lb_admin_text_begin_list(&job->reply, "rules");
 	for (size_t i = 0; i < count; i++)
 		if (rules[i].config && !rules[i].of && !lb_service_is_gone(s, i))

@@ -32,7 +32,7 @@ bool lb_admin_socket_path(const char *configured, const char *instance,
 }
 
 /* 0 when nobody is there any more; -EADDRINUSE, -EEXIST, -errno. */
-static int remove_dead(const struct sockaddr_un *addr)
+static int remove_dead(const struct sockaddr_un *addr, int type)
 {
 	LB_AUTO_CLOSE int fd = -1;
 	struct stat st;
@@ -41,7 +41,7 @@ static int remove_dead(const struct sockaddr_un *addr)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(st.st_mode))
 		return -EEXIST;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
 	/* EAGAIN: somebody listens and is busy. */
@@ -52,21 +52,46 @@ static int remove_dead(const struct sockaddr_un *addr)
 	return unlink(addr->sun_path) && errno != ENOENT ? -errno : 0;
 }
 
-int lb_admin_socket_open(struct lb_admin_socket *s, const char *path)
+static int init(struct lb_admin_socket *s, const char *path)
 {
-	LB_AUTO_CLOSE int fd = -1;
-	struct stat st;
-	int err;
-
-	s->fd = -1;
-	s->addr = (struct sockaddr_un){.sun_family = AF_UNIX};
+	*s = (struct lb_admin_socket){.fd = -1, .addr.sun_family = AF_UNIX};
 	if (strlen(path) >= sizeof(s->addr.sun_path))
 		return -ENAMETOOLONG;
 	memcpy(s->addr.sun_path, path, strlen(path));
-	err = remove_dead(&s->addr);
+	return 0;
+}
+
+int lb_admin_socket_adopt(struct lb_admin_socket *s, const char *path, int type, int fd)
+{
+	struct sockaddr_un addr = {0};
+	socklen_t len = sizeof(addr) - 1, size = sizeof(int);
+	struct stat st;
+	int is = 0, err = init(s, path);
+
 	if (err)
 		return err;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (getsockname(fd, (struct sockaddr *)&addr, &len) || addr.sun_family != AF_UNIX ||
+	    strcmp(addr.sun_path, path) != 0 || getsockopt(fd, SOL_SOCKET, SO_TYPE, &is, &size) ||
+	    is != type || lstat(path, &st))
+		return -EINVAL;
+	s->dev = st.st_dev;
+	s->ino = st.st_ino;
+	s->shared = true;
+	s->fd = fd;
+	return 0;
+}
+
+int lb_admin_socket_open(struct lb_admin_socket *s, const char *path, int type)
+{
+	LB_AUTO_CLOSE int fd = -1;
+	struct stat st;
+	int err = init(s, path);
+
+	if (!err)
+		err = remove_dead(&s->addr, type);
+	if (err)
+		return err;
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	/* The file gets the mode of the socket's inode, less the umask: unix_bind_bsd(),
 	 * net/unix/af_unix.c. So there is no moment in which others may connect. */
 	if (fd < 0 || fchmod(fd, 0600) ||
@@ -89,7 +114,8 @@ void lb_admin_socket_close(struct lb_admin_socket *s)
 
 	if (s->fd < 0)
 		return;
-	if (!lstat(s->addr.sun_path, &st) && st.st_dev == s->dev && st.st_ino == s->ino)
+	if (!s->shared && !lstat(s->addr.sun_path, &st) && st.st_dev == s->dev &&
+	    st.st_ino == s->ino)
 		(void)unlink(s->addr.sun_path);
 	close(s->fd);
 	s->fd = -1;

@@ -14,7 +14,8 @@ struct lb_admin_socket {
 	struct sockaddr_un addr;
 	int fd; /* listening, non-blocking; -1: none */
 	dev_t dev;
-	ino_t ino; /* of the file: nobody else's is removed */
+	ino_t ino;   /* of the file: nobody else's is removed */
+	bool shared; /* another daemon has it too: the file stays when we close it */
 };
 
 /*
@@ -27,11 +28,17 @@ bool lb_admin_socket_path(const char *configured, const char *instance,
 bool lb_admin_socket_is_default(const char *configured);
 
 /*
+ * <type>: SOCK_STREAM or SOCK_SEQPACKET.
  * 0; -EADDRINUSE when a living process listens there, -EEXIST when it is no socket, and what the
  * system says.
  */
-int lb_admin_socket_open(struct lb_admin_socket *s, const char *path);
-/* Removes the file if it is still ours. Harmless on one that is not open. */
+int lb_admin_socket_open(struct lb_admin_socket *s, const char *path, int type);
+/*
+ * <fd> listens at <path>, and another daemon has it too: taken over on success, and shared. 0, or
+ * -EINVAL: it does not.
+ */
+int lb_admin_socket_adopt(struct lb_admin_socket *s, const char *path, int type, int fd);
+/* Removes the file if it is still ours, and ours alone. Harmless on one that is not open. */
 void lb_admin_socket_close(struct lb_admin_socket *s);
 
 #endif

@@ -459,6 +459,7 @@ static int open_kernel(struct lb_admission_service *a)
 	const struct lb_admit_opts opts = {
 		.instance = a->opts.instance,
 		.mode = modes[a->opts.config->admission],
+		.beside = a->opts.beside,
 	};
 	const struct lb_config *config = a->opts.config;
 	struct lb_admit_report report;
@@ -539,6 +540,28 @@ void lb_admission_stop(struct lb_admission_service *a)
 	lb_loop_stop(a->loop);
 	pthread_join(a->thread, NULL);
 	a->runs = false;
+}
+
+void lb_admission_leave(struct lb_admission_service *a)
+{
+	if (!a)
+		return;
+	lb_admission_stop(a);
+	lb_admit_cede(a->admit);
+}
+
+static void do_reclaim(void *arg)
+{
+	struct lb_admission_service *a = arg;
+
+	lb_admit_reclaim(a->admit);
+}
+
+void lb_admission_reclaim(struct lb_admission_service *a)
+{
+	/* Without memory the daemon alone refuses. */
+	if (a)
+		(void)lb_loop_post(a->loop, do_reclaim, a);
 }
 
 void lb_admission_free(struct lb_admission_service **pa)

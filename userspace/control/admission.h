@@ -19,6 +19,7 @@ struct lb_admission_opts {
 	struct lb_rule *rules; /* borrowed, as all here */
 	size_t rules_count;
 	struct lb_service *service; /* whose rules they are: they may change */
+	bool beside; /* a daemon of this instance lives, whose programs are to stay */
 };
 
 /*
@@ -62,6 +63,10 @@ void lb_admission_follow_rules(struct lb_admission_service *a);
 int lb_admission_start(struct lb_admission_service *a);
 /* Ends the thread; the programs stay until lb_admission_free(). NULL is fine. */
 void lb_admission_stop(struct lb_admission_service *a);
+/* Another daemon has taken over, and attached its own. Ends the thread. NULL is fine. */
+void lb_admission_leave(struct lb_admission_service *a);
+/* It has come to nothing: ours are attached again, soon. NULL is fine. */
+void lb_admission_reclaim(struct lb_admission_service *a);
 /* After the workers have ended. NULL inside is fine. */
 void lb_admission_free(struct lb_admission_service **a);
 

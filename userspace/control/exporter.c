@@ -28,6 +28,7 @@
 
 struct lb_exporter {
 	struct MHD_Daemon *daemon;
+	int fd; /* the library's */
 	struct lb_addr addr;
 	lb_exporter_render_fn render;
 	lb_exporter_ready_fn ready;
@@ -206,8 +207,8 @@ static struct MHD_Daemon *start_daemon(struct lb_exporter *e, int fd)
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	/* Without MHD_USE_ERROR_LOG: the library must not write to our standard error. */
-	daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL,
-				  on_request, e, MHD_OPTION_LISTEN_SOCKET, fd,
+	daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC, 0,
+				  NULL, NULL, on_request, e, MHD_OPTION_LISTEN_SOCKET, fd,
 				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
 				  MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_END);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -238,7 +239,7 @@ int lb_exporter_open(struct lb_exporter **ret, const struct lb_exporter_opts *op
 	err = prepare_page(e);
 	if (err)
 		return err;
-	fd = listen_on(&e->addr);
+	fd = opts->fd >= 0 ? opts->fd : listen_on(&e->addr);
 	if (fd < 0)
 		return fd;
 	/*
@@ -248,6 +249,7 @@ int lb_exporter_open(struct lb_exporter **ret, const struct lb_exporter_opts *op
 	e->daemon = start_daemon(e, fd);
 	if (!e->daemon)
 		return -ENOMEM;
+	e->fd = fd;
 	*ret = LB_TAKE_PTR(e);
 	return 0;
 }
@@ -255,6 +257,20 @@ int lb_exporter_open(struct lb_exporter **ret, const struct lb_exporter_opts *op
 const struct lb_addr *lb_exporter_addr(const struct lb_exporter *e)
 {
 	return &e->addr;
+}
+
+int lb_exporter_fd(const struct lb_exporter *e)
+{
+	return e->fd;
+}
+
+void lb_exporter_leave(struct lb_exporter *e)
+{
+	MHD_socket fd = e->fd >= 0 ? MHD_quiesce_daemon(e->daemon) : MHD_INVALID_SOCKET;
+
+	if (fd != MHD_INVALID_SOCKET)
+		close(fd);
+	e->fd = -1;
 }
 
 void lb_exporter_close(struct lb_exporter **e)

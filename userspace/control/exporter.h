@@ -33,6 +33,7 @@ struct lb_exporter_opts {
 	lb_exporter_ready_fn ready;
 	lb_exporter_overview_fn overview; /* NULL: no dashboard */
 	void *arg;
+	int fd; /* listens at <addr> already: taken over in any case; -1: none does */
 };
 
 /* 0, or -errno with *ret untouched: -EADDRINUSE and what else socket, bind and listen say. */
@@ -40,6 +41,11 @@ int lb_exporter_open(struct lb_exporter **ret, const struct lb_exporter_opts *op
 
 /* The address it listens on, with the port the kernel chose when <addr> had port 0. */
 const struct lb_addr *lb_exporter_addr(const struct lb_exporter *e);
+
+/* The listening socket, to be shared. */
+int lb_exporter_fd(const struct lb_exporter *e);
+/* Another daemon has it too: no more new clients here. */
+void lb_exporter_leave(struct lb_exporter *e);
 
 /* <render> is not called any more when this returns. Sets *e to NULL; NULL is fine. */
 void lb_exporter_close(struct lb_exporter **e);

@@ -17,6 +17,7 @@
 struct lb_instance {
 	int fd;
 	int dir;
+	bool shared;
 	char path[64];
 };
 
@@ -51,25 +52,29 @@ static int lock_file(int dir)
 	return -EBUSY;
 }
 
-int lb_instance_lock(struct lb_instance **ret, const char *name)
+bool lb_instance_path(const char *name, const char *file, char *path, size_t size)
 {
-	LB_AUTO_FREE struct lb_instance *instance = calloc(1, sizeof(*instance));
-	LB_AUTO_CLOSE int dir = -1;
-	struct stat st;
-	int fd;
+	int n = snprintf(path, size, "/run/layer4-lb%s%s%s%s", name ? "-" : "", name ? name : "",
+			 *file ? "/" : "", file);
 
-	if (!instance)
-		return -ENOMEM;
-	snprintf(instance->path, sizeof(instance->path), "/run/layer4-lb%s%s", name ? "-" : "",
-		 name ? name : "");
+	return n > 0 && (size_t)n < size;
+}
+
+/* Its folder, ours alone, in <instance>. 0; -errno, logged; -ENOENT: there can be none. */
+static int open_folder(struct lb_instance *instance, const char *name)
+{
+	struct stat st;
+
+	instance->fd = -1;
+	(void)lb_instance_path(name, "", instance->path, sizeof(instance->path));
 	if (mkdir(instance->path, 0700) && errno != EEXIST) {
 		lb_debug("no instance lock: %s: %s", instance->path, strerror(errno));
-		return 0;
+		return -ENOENT;
 	}
-	dir = open(instance->path, O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC);
-	if (dir < 0 || fstat(dir, &st)) {
+	instance->dir = open(instance->path, O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC);
+	if (instance->dir < 0 || fstat(instance->dir, &st)) {
 		if (errno == EACCES)
-			return 0;
+			return -ENOENT;
 		lb_err("%s: %s", instance->path, strerror(errno));
 		return -errno;
 	}
@@ -78,7 +83,29 @@ int lb_instance_lock(struct lb_instance **ret, const char *name)
 		       st.st_mode & 07777);
 		return -EPERM;
 	}
-	fd = lock_file(dir);
+	return 0;
+}
+
+static void free_instance(struct lb_instance **pi)
+{
+	if (!*pi)
+		return;
+	lb_cleanup_close(&(*pi)->dir);
+	free(*pi);
+}
+
+int lb_instance_lock(struct lb_instance **ret, const char *name)
+{
+	LB_AUTO(free_instance) struct lb_instance *instance = calloc(1, sizeof(*instance));
+	int fd;
+
+	if (!instance)
+		return -ENOMEM;
+	instance->dir = -1;
+	fd = open_folder(instance, name);
+	if (fd)
+		return fd == -ENOENT ? 0 : fd;
+	fd = lock_file(instance->dir);
 	if (fd == -EBUSY)
 		lb_err("another layer4-lb runs as this instance (%s/lock); --instance NAME keeps "
 		       "several apart",
@@ -88,9 +115,40 @@ int lb_instance_lock(struct lb_instance **ret, const char *name)
 	if (fd < 0)
 		return fd;
 	instance->fd = fd;
-	instance->dir = LB_TAKE_FD(dir);
 	*ret = LB_TAKE_PTR(instance);
 	return 0;
+}
+
+int lb_instance_adopt(struct lb_instance **ret, const char *name, int fd)
+{
+	LB_AUTO(free_instance) struct lb_instance *instance = calloc(1, sizeof(*instance));
+	int err;
+
+	if (!instance)
+		return -ENOMEM;
+	instance->dir = -1;
+	err = open_folder(instance, name);
+	if (err)
+		return err;
+	/* The lock belongs to what is open, and so to everybody who has it open: flock(2). */
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		lb_err("%s/lock: what was handed over is not the lock", instance->path);
+		return -EBUSY;
+	}
+	instance->fd = fd;
+	instance->shared = true;
+	*ret = LB_TAKE_PTR(instance);
+	return 0;
+}
+
+void lb_instance_share(struct lb_instance *instance, bool shared)
+{
+	instance->shared = shared;
+}
+
+int lb_instance_fd(const struct lb_instance *instance)
+{
+	return instance->fd;
 }
 
 void lb_instance_unlock(struct lb_instance **instance)
@@ -98,10 +156,13 @@ void lb_instance_unlock(struct lb_instance **instance)
 	if (!*instance)
 		return;
 	/* The name first: who waits for the lock then finds it on a file without a name. */
-	(void)unlinkat((*instance)->dir, "lock", 0);
+	if (!(*instance)->shared)
+		(void)unlinkat((*instance)->dir, "lock", 0);
 	close((*instance)->fd);
 	close((*instance)->dir);
-	(void)rmdir((*instance)->path); /* fails when something else is in use there: fine */
+	if (!(*instance)->shared)
+		/* Fails when something else is in use there: fine. */
+		(void)rmdir((*instance)->path);
 	free(*instance);
 	*instance = NULL;
 }

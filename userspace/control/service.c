@@ -21,9 +21,8 @@
 #include "control/descriptors.h"
 #include "control/exporter.h"
 #include "control/instance.h"
-#include "control/metrics.h"
-#include "control/overview.h"
 #include "control/same_host.h"
+#include "control/takeover.h"
 #include "control/tls.h"
 #include "flow/bandwidth_limit.h"
 #include "flow/client_connection_limit.h"
@@ -307,32 +306,6 @@ void lb_service_reopen_log(struct lb_service *s)
 		lb_info("access_log: %s: opened anew", path);
 }
 
-static bool is_ready(void *arg)
-{
-	return lb_service_is_ready(arg);
-}
-
-static int open_exporter(struct lb_service *s)
-{
-	const struct lb_exporter_opts opts = {
-		.addr = &s->config->metrics_addr,
-		.render = lb_metrics_render,
-		.ready = is_ready,
-		.overview = s->config->admin.page ? lb_overview_render : NULL,
-		.arg = s,
-	};
-	char addr[LB_ADDR_STR_MAX];
-	int err;
-
-	if (!s->config->metrics_enabled)
-		return 0;
-	err = lb_exporter_open(&s->exporter, &opts);
-	if (err)
-		lb_err("admin.metrics: cannot listen on %s: %s (`metrics: off` does without)",
-		       lb_addr_format(&s->config->metrics_addr, addr), strerror(-err));
-	return err;
-}
-
 static int build_workers(struct lb_service *s)
 {
 	s->workers = calloc(s->workers_count, sizeof(struct lb_worker *));
@@ -350,6 +323,7 @@ static int build_workers(struct lb_service *s)
 			.slots = s->slots,
 			.kernel_why = s->kernel_report.why,
 			.grafts = s->grafts,
+			.grafts_shared = s->takeover,
 			.graft_why = s->graft_report.why,
 			.ports = s->ports,
 			.limits = &s->limits,
@@ -384,32 +358,23 @@ static int run_workers(struct lb_service *s)
 	return 0;
 }
 
-static int open_admin(struct lb_service *s, const char *instance)
-{
-	const struct lb_admin_opts opts = {
-		.socket = s->config->admin.socket,
-		.instance = instance,
-		.service = s,
-		.backends = s->backends,
-		.envs = s->envs,
-		.envs_count = s->workers_count,
-	};
-
-	return opts.socket ? lb_admin_open(&s->admin, &opts) : 0;
-}
-
 static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 {
 	const char *instance = opts->instance;
 	int err;
 
-	err = lb_instance_lock(&s->instance, instance);
+	err = lb_service_lock(s);
 	if (err)
 		return err;
 	err = build_rules(s);
 	if (err)
 		return err;
 	lb_service_set_limits(s);
+	/* What follows touches what is in service. */
+	if (s->takeover)
+		err = lb_takeover_freeze(s->takeover);
+	if (err)
+		return err;
 	open_kernel(s, instance);
 	open_graft(s, instance);
 	tell_missing(s);
@@ -425,6 +390,7 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 						      .rules = s->rules,
 						      .rules_count = s->rules_count,
 						      .service = s,
+						      .beside = s->takeover,
 					      });
 	if (err)
 		return err;
@@ -436,6 +402,9 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 	if (err)
 		return err;
 	err = lb_service_listen(s, opts->listen_fds);
+	/* Else when the daemon before us has stopped. */
+	if (!err && !s->takeover)
+		err = lb_service_accept(s);
 	if (err)
 		return err;
 	err = lb_kernel_drop_privileges();
@@ -449,7 +418,7 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 		lb_err("access_log: cannot start its thread: %s", strerror(-err));
 		return err;
 	}
-	err = open_exporter(s);
+	err = lb_service_open_exporter(s);
 	if (err)
 		return err;
 	err = lb_admission_start(s->admission);
@@ -458,7 +427,9 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 	err = run_workers(s);
 	if (!err)
 		err = lb_backends_start(s->backends, s->same_host, s->workers, s->workers_count);
-	return err ? err : open_admin(s, instance);
+	if (!err)
+		err = lb_service_open_admin(s);
+	return !err && s->takeover ? lb_service_commit(s) : err;
 }
 
 int lb_service_start(struct lb_service **ret, const struct lb_config *config,
@@ -473,12 +444,15 @@ int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 	s->first = s->config = config;
 	s->reloads.generation = 1;
 	s->start_ms = lb_clock_ms();
+	s->name = opts->instance;
+	s->takeover = opts->takeover;
 	s->workers_count = config->workers ? config->workers : count_cores();
 	if (s->workers_count > LB_WORKERS_MAX)
 		s->workers_count = LB_WORKERS_MAX;
 	err = bring_up(s, opts);
 	if (err)
 		return err;
+	s->takeover = NULL;
 	__atomic_store_n(&s->up, true, __ATOMIC_RELAXED);
 	*ret = LB_TAKE_PTR(s);
 	return 0;
@@ -523,6 +497,7 @@ void lb_service_stop(struct lb_service **ps)
 	lb_service_halt(s);
 	lb_exporter_close(&s->exporter);
 	lb_admission_free(&s->admission);
+	lb_service_close_held(s);
 	for (uint32_t i = 0; s->workers && i < s->workers_count; i++)
 		lb_worker_free(&s->workers[i]);
 	free(s->workers);
@@ -530,7 +505,7 @@ void lb_service_stop(struct lb_service **ps)
 	lb_access_log_close(&s->access_log);
 	lb_grafts_free(&s->grafts);
 	/* A start that failed must not cost an earlier daemon's flows. */
-	lb_graft_table_close(s->graft_table, !s->up && s->graft_report.adopted);
+	lb_graft_table_close(s->graft_table, s->left || (!s->up && s->graft_report.adopted));
 	lb_same_host_close(s->same_host);
 	lb_sockmap_slots_free(&s->slots);
 	lb_kernel_close(s->kernel);

@@ -19,11 +19,14 @@
 
 struct lb_listen_fds;
 struct lb_service;
+struct lb_takeover;
 
 struct lb_service_opts {
 	const char *instance; /* NULL: the default instance */
 	/* Listeners that are open already are taken from here; borrowed for the start. */
 	struct lb_listen_fds *listen_fds; /* NULL: none are */
+	/* The daemon that serves until we do; borrowed likewise, its listeners are among those. */
+	struct lb_takeover *takeover; /* NULL: there is none */
 };
 
 /*
@@ -81,7 +84,44 @@ struct lb_ends lb_service_ends(const struct lb_service *s);
 bool lb_service_tell_ends(const struct lb_ends *before, const struct lb_ends *after, char *text,
 			  size_t size);
 
+/* --- another daemon takes over: control/takeover_offer.c --- */
+
+/* NULL, or why nobody may: what it would break. */
+const char *lb_service_refuses_takeover(const struct lb_service *s);
+/* fn(arg, address, fd) for all listening sockets of all workers, by rule and worker. */
+void lb_service_visit_listeners(struct lb_service *s,
+				void (*fn)(void *arg, const struct lb_addr *addr, int fd),
+				void *arg);
+/* What is to be shared (enum lb_takeover_what); -1: there is none. */
+int lb_service_own_fd(const struct lb_service *s, unsigned int what);
+/*
+ * What only one daemon may hold is put down: grafts and their keeping, pins, what picks sockets for
+ * same_host_bypass. Flows go on, and new clients are taken. And the way back.
+ */
+void lb_service_freeze(struct lb_service *s);
+void lb_service_thaw(struct lb_service *s);
+struct lb_takeover_taken;
+/*
+ * Frozen: the other one serves. Listeners it <keeps> are closed here, others once their backlogs
+ * are empty; what it shares with us goes on without us. Flows go on: lb_service_drain_step().
+ */
+void lb_service_leave(struct lb_service *s, const struct lb_takeover_taken *taken,
+		      const struct lb_addr *keeps, size_t keeps_count);
+/* When the last flow is cut, if lb_service_leave() or _drain() was <elapsed_ms> ago: in so long. */
+uint64_t lb_service_cut_in_ms(const struct lb_service *s, uint64_t elapsed_ms);
+
+/* --- the daemon before us --- */
+
+/* What is known of it; NULL: it is gone. */
+void lb_service_set_predecessor(struct lb_service *s, const struct lb_takeover *before);
+/* It is gone, and what it still had of the grafts with it. */
+void lb_service_inherit(struct lb_service *s);
+
 /* --- for reports; any thread --- */
+
+struct lb_takeover_report;
+/* The daemon before us, while it drains: control/takeover.h. */
+struct lb_takeover_report lb_service_predecessor(struct lb_service *s);
 
 bool lb_service_is_draining(const struct lb_service *s);
 /* It has come up and does not drain: new clients are taken. */

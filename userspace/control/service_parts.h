@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "control/service.h"
+#include "control/takeover.h"
 
 struct lb_access_log;
 struct lb_admin;
@@ -17,7 +18,14 @@ struct lb_grafts;
 struct lb_instance;
 struct lb_ports_shelf;
 struct lb_sockmap_slots;
+struct lb_listener;
 struct lb_worker;
+
+/* A socket that listens already, for a worker that does not accept from it yet. */
+struct lb_held_listener {
+	uint32_t worker;
+	struct lb_listener *listener; /* owned; NULL: it accepts */
+};
 
 /* Rules in service, and such as were removed and still have flows. */
 #define LB_RULES_MAX 8192u
@@ -71,8 +79,15 @@ struct lb_service {
 	struct lb_flow_env **envs;              /* of the workers */
 	struct lb_admin *admin;
 	uint64_t start_ms;
-	bool draining; /* atomic */
-	bool up;       /* atomic: it has come up */
+	const char *name;              /* of the instance; borrowed for ever, NULL: the default */
+	struct lb_takeover *takeover;  /* borrowed, while we come up; NULL: from nobody */
+	struct lb_held_listener *held; /* that do not accept yet */
+	size_t held_count;
+	struct lb_takeover_report before; /* under <lock> */
+	bool frozen;                      /* grafts, pins and links are put down */
+	bool left;                        /* another daemon serves */
+	bool draining;                    /* atomic */
+	bool up;                          /* atomic: it has come up */
 };
 
 /* Of apply.c, too. 0 or -errno after a message. */
@@ -89,10 +104,21 @@ void lb_service_free_rule(struct lb_service *s, struct lb_rule *rule);
 void lb_service_set_limits(struct lb_service *s);
 bool lb_service_may_graft(const struct lb_rule_config *rule);
 /*
- * All rules listen, in all workers. Listeners that are open at their addresses already come from
- * <handed>, which may be NULL. 0 or -errno after a message.
+ * All rules have listeners, in all workers; nobody accepts yet. Those that are open at their
+ * addresses already come from <handed>, which may be NULL. 0 or -errno after a message.
  */
 int lb_service_listen(struct lb_service *s, struct lb_listen_fds *handed);
+/* .. from now on they do. Before the workers run, or while they do. 0 or -errno, logged. */
+int lb_service_accept(struct lb_service *s);
+/* Those that never came to accept. */
+void lb_service_close_held(struct lb_service *s);
+/* control/service_doors.c. 0 or -errno, logged. */
+int lb_service_open_exporter(struct lb_service *s);
+int lb_service_open_admin(struct lb_service *s);
+/* The instance is ours, or shared with the daemon that hands it over. 0 or -errno, logged. */
+int lb_service_lock(struct lb_service *s);
+/* That one has stopped serving, and we begin. 0, or -errno after a message: we do not. */
+int lb_service_commit(struct lb_service *s);
 /* A listening socket for <config>; <exclusive>: see lb_accept_open(). -errno on failure. */
 int lb_service_open_listener(const struct lb_rule_config *config, bool exclusive);
 /*

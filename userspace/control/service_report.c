@@ -32,6 +32,23 @@ struct lb_reload_report lb_service_reloads(struct lb_service *s)
 	return report;
 }
 
+void lb_service_set_predecessor(struct lb_service *s, const struct lb_takeover *before)
+{
+	pthread_mutex_lock(&s->lock);
+	s->before = lb_takeover_report(before);
+	pthread_mutex_unlock(&s->lock);
+}
+
+struct lb_takeover_report lb_service_predecessor(struct lb_service *s)
+{
+	struct lb_takeover_report report;
+
+	pthread_mutex_lock(&s->lock);
+	report = s->before;
+	pthread_mutex_unlock(&s->lock);
+	return report;
+}
+
 bool lb_service_is_gone(const struct lb_service *s, size_t rule)
 {
 	return s->states[rule].gone_ms;

@@ -191,6 +191,7 @@ void lb_accept_stop(struct lb_acceptor *a)
 	lb_timer_stop(a->env->carrier.loop, &a->retry);
 	if (a->paused)
 		__atomic_fetch_sub(&a->env->limits->paused, 1, __ATOMIC_RELAXED);
-	lb_watch_remove(a->env->carrier.loop, &a->watch, true);
+	/* Another daemon may have the socket too: then close(2) would not end its watch. */
+	lb_watch_remove(a->env->carrier.loop, &a->watch, false);
 	close(fd);
 }

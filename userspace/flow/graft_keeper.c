@@ -22,28 +22,12 @@
 #include "base/clock.h"
 #include "flow/acl.h"
 #include "flow/client_connection_limit.h"
-#include "flow/graft_account.h"
-#include "flow/grafts.h"
+#include "flow/graft_keeper_parts.h"
 
 #define SWEEP_MS    1000u
 #define SWEEP_PARTS 8u
 #define HURRY_MS    20u
 #define LINGER_NS   1000000000ull
-
-struct lb_graft_keeper {
-	struct lb_graft_keeper_opts opts;
-	struct lb_grafts *grafts;
-	struct lb_watch ring, netlink;
-	struct lb_timer sweep, due;
-	uint32_t part;  /* of the table: the next to sweep */
-	uint32_t stale; /* so many parts on, routes may lead elsewhere than the program sends */
-	uint32_t hurry; /* .. and so many are swept without a rest */
-	uint64_t hurried_ns;
-	uint32_t adopted;
-	/* Ended pairs in the order of their time: every linger is equally long. */
-	uint32_t *ended;
-	uint32_t ended_at, ended_count, ended_size;
-};
 
 uint32_t lb_graft_keeper_hash(const char *name)
 {
@@ -54,43 +38,12 @@ uint32_t lb_graft_keeper_hash(const char *name)
 	return hash;
 }
 
-static struct lb_graft *entry_of(struct lb_graft_keeper *k, uint32_t pair)
-{
-	return lb_graft_table_pair(k->grafts->table, pair);
-}
-
-static bool is_kept(const struct lb_graft *g)
-{
-	return __atomic_load_n(&g->counted, __ATOMIC_ACQUIRE) == LB_GRAFT_KEPT &&
-	       __atomic_load_n(&g->stage, __ATOMIC_ACQUIRE) == LB_GRAFT_FULL;
-}
-
-static uint64_t now_ns(const struct lb_graft_keeper *k)
-{
-	return lb_loop_now_ns(k->opts.env->carrier.loop);
-}
-
 /* --- counting --------------------------------------------------------------------------------- */
-
-static struct lb_graft_owner *owner_of(struct lb_graft_keeper *k, uint32_t pair)
-{
-	return lb_grafts_owner(k->grafts, pair);
-}
-
-static struct lb_counters *counters_of(struct lb_graft_keeper *k, uint32_t pair)
-{
-	return lb_graft_account_counters(k->opts.env, owner_of(k, pair));
-}
-
-static void fold(struct lb_graft_keeper *k, uint32_t pair)
-{
-	lb_graft_account_fold(k->opts.env, owner_of(k, pair), entry_of(k, pair));
-}
 
 void lb_graft_keeper_fold(struct lb_graft_keeper *k)
 {
 	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++)
-		if (is_kept(entry_of(k, i)))
+		if (is_kept(k, i))
 			fold(k, i);
 }
 
@@ -107,20 +60,16 @@ static const struct lb_rule *steward_of(struct lb_graft_keeper *k, uint32_t pair
 	return rule;
 }
 
-/* The flow is over; its addresses, and so its port, may linger. */
-static void write_down(struct lb_graft_keeper *k, uint32_t pair)
+void lb_graft_keeper_disown(struct lb_graft_keeper *k, uint32_t pair)
 {
 	struct lb_graft_owner *owner = owner_of(k, pair);
 	const struct lb_rule *rule = owner->rule;
-	struct lb_graft *g = entry_of(k, pair);
 	struct lb_addr client;
 
-	fold(k, pair);
-	lb_graft_account_end(k->opts.env, owner, g, now_ns(k));
 	/* Who has a backend has a rule. */
 	if (rule && owner->backend)
 		lb_select_release(rule->select, LB_TAKE_PTR(owner->backend));
-	lb_graft_client(g, &client);
+	lb_graft_client(entry_of(k, pair), &client);
 	if (rule && lb_rule_whole(rule)->client_connection_limit)
 		lb_client_connection_limit_release(lb_rule_whole(rule)->client_connection_limit,
 						   &client);
@@ -128,6 +77,16 @@ static void write_down(struct lb_graft_keeper *k, uint32_t pair)
 		lb_rule_count_route(rule, k->opts.env->counters, -1);
 	owner->rule = NULL;
 	__atomic_fetch_sub(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
+}
+
+/* The flow is over; its addresses, and so its port, may linger. */
+static void write_down(struct lb_graft_keeper *k, uint32_t pair)
+{
+	struct lb_graft *g = entry_of(k, pair);
+
+	fold(k, pair);
+	lb_graft_account_end(k->opts.env, owner_of(k, pair), g, now_ns(k));
+	lb_graft_keeper_disown(k, pair);
 	g->counted = LB_GRAFT_LINGERS;
 }
 
@@ -170,6 +129,13 @@ static void arm_due(struct lb_graft_keeper *k)
 		       due > now ? (due - now) / 1000000 + 1 : 0);
 }
 
+void lb_graft_keeper_queue(struct lb_graft_keeper *k, uint32_t pair)
+{
+	k->ended[(k->ended_at + k->ended_count++) % k->ended_size] = pair;
+	if (k->ended_count == 1)
+		arm_due(k);
+}
+
 static void linger(struct lb_graft_keeper *k, uint32_t pair)
 {
 	struct lb_graft *g = entry_of(k, pair);
@@ -178,9 +144,7 @@ static void linger(struct lb_graft_keeper *k, uint32_t pair)
 	/* Both FINs are acknowledged: there is nothing left to learn. A reset may prove wrong. */
 	if (lb_graft_has_closed(g))
 		write_down(k, pair);
-	k->ended[(k->ended_at + k->ended_count++) % k->ended_size] = pair;
-	if (k->ended_count == 1)
-		arm_due(k);
+	lb_graft_keeper_queue(k, pair);
 }
 
 /* It has ended, and nobody will wait for the end of its linger. */
@@ -196,11 +160,12 @@ static void write_down_early(struct lb_graft_keeper *k, uint32_t pair)
 
 static void look_at(struct lb_graft_keeper *k, uint32_t pair)
 {
-	struct lb_graft *g = entry_of(k, pair);
+	const struct lb_graft *g;
 
-	if (pair >= lb_graft_table_pairs(k->grafts->table) || !is_kept(g) || g->due_ns)
+	if (pair >= lb_graft_table_pairs(k->grafts->table) || !is_kept(k, pair))
 		return;
-	if (lb_graft_has_ended(g))
+	g = entry_of(k, pair);
+	if (!g->due_ns && lb_graft_has_ended(g))
 		linger(k, pair);
 }
 
@@ -297,7 +262,9 @@ static void visit(struct lb_graft_keeper *k, uint32_t pair)
 	struct lb_graft *g = entry_of(k, pair);
 	const struct lb_timeouts_config *t;
 
-	if (!is_kept(g) || g->due_ns)
+	if (k->foreign && k->foreign[pair])
+		lb_graft_keeper_look_at_foreign(k, pair, false);
+	if (!is_kept(k, pair) || g->due_ns)
 		return;
 	if (lb_graft_has_ended(g)) {
 		linger(k, pair);
@@ -319,7 +286,7 @@ static void on_sweep(struct lb_timer *t)
 	uint32_t from = (uint32_t)(pairs * k->part / SWEEP_PARTS);
 	uint32_t to = (uint32_t)(pairs * (k->part + 1) / SWEEP_PARTS);
 
-	if (__atomic_load_n(&k->opts.env->limits->grafts, __ATOMIC_RELAXED))
+	if (k->foreign_count || __atomic_load_n(&k->opts.env->limits->grafts, __ATOMIC_RELAXED))
 		for (uint32_t i = from; i < to; i++)
 			visit(k, i);
 	k->part = (k->part + 1) % SWEEP_PARTS;
@@ -350,7 +317,7 @@ size_t lb_graft_keeper_judge(struct lb_graft_keeper *k, struct lb_flows which,
 	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++) {
 		struct lb_graft *g = entry_of(k, i);
 
-		if (!is_kept(g) || g->end_reason || !is_one_of(k, i, which))
+		if (!is_kept(k, i) || g->end_reason || !is_one_of(k, i, which))
 			continue;
 		n++;
 		if (cut && lb_graft_has_ended(g))
@@ -373,7 +340,7 @@ uint32_t lb_graft_keeper_next(const struct lb_graft_keeper *k, uint32_t from, ui
 	for (; from < to; from++) {
 		const struct lb_graft *g = lb_graft_table_pair(k->grafts->table, from);
 
-		if (is_kept(g) && !g->due_ns && !g->end_reason && !lb_graft_has_ended(g))
+		if (is_kept(k, from) && !g->due_ns && !g->end_reason && !lb_graft_has_ended(g))
 			break;
 	}
 	return from;
@@ -389,83 +356,37 @@ void lb_graft_keeper_end(struct lb_graft_keeper *k, uint32_t pair, enum lb_reaso
 	end(k, pair, reason);
 }
 
+void lb_graft_keeper_unwatch(struct lb_graft_keeper *k)
+{
+	struct lb_loop *loop = k->opts.env->carrier.loop;
+
+	lb_timer_stop(loop, &k->sweep);
+	lb_timer_stop(loop, &k->due);
+	if (k->ring.fd >= 0)
+		lb_watch_remove(loop, &k->ring, false);
+	if (k->netlink.fd >= 0)
+		lb_watch_remove(loop, &k->netlink, false);
+}
+
+int lb_graft_keeper_watch(struct lb_graft_keeper *k)
+{
+	struct lb_loop *loop = k->opts.env->carrier.loop;
+	int err = lb_watch_add(loop, &k->ring, lb_graft_table_ring_fd(k->grafts->table), EPOLLIN,
+			       on_ring);
+
+	if (!err)
+		err = lb_watch_add(loop, &k->netlink, lb_graft_table_netlink_fd(k->grafts->table),
+				   EPOLLIN, on_netlink);
+	if (!err)
+		lb_timer_start(loop, &k->sweep, SWEEP_MS / SWEEP_PARTS);
+	return err;
+}
+
 /* --- birth and death -------------------------------------------------------------------------- */
-
-static const struct lb_rule *find_rule(struct lb_graft_keeper *k, uint32_t hash)
-{
-	for (size_t i = 0; i < k->opts.rules_count && k->opts.rules[i].config; i++)
-		if (lb_graft_keeper_hash(k->opts.rules[i].config->name) == hash)
-			return &k->opts.rules[i];
-	return NULL;
-}
-
-/* Its port is taken, also when no backend has that address: one may come. */
-static void take_port(struct lb_graft_keeper *k, uint32_t pair, const struct lb_addr *peer)
-{
-	const struct lb_graft_config *config = &k->grafts->config;
-	struct lb_graft_owner *owner = owner_of(k, pair);
-
-	if (lb_ports_open(k->opts.ports, peer, config->port_min, config->port_max, &owner->ports))
-		return;
-	lb_ports_take(owner->ports, lb_graft_port(entry_of(k, pair)));
-}
-
-static void adopt(struct lb_graft_keeper *k, uint32_t pair)
-{
-	struct lb_graft_owner *owner = owner_of(k, pair);
-	struct lb_graft *g = entry_of(k, pair);
-	const struct lb_rule *rule = find_rule(k, g->rule_hash);
-	struct lb_addr client, peer;
-
-	lb_graft_peer(g, LB_LEG_BACKEND, &peer);
-	owner->rule = rule;
-	if (rule) {
-		struct lb_backend *found = lb_pool_find(rule->pool, &peer);
-
-		lb_count(&counters_of(k, pair)->active, 1);
-		lb_rule_count_route(rule, k->opts.env->counters, 1);
-		if (found)
-			lb_select_adopt(rule->select, found);
-		owner->backend = found;
-		lb_pool_put(&found);
-	}
-	lb_graft_client(g, &client);
-	if (rule && lb_rule_whole(rule)->client_connection_limit)
-		(void)lb_client_connection_limit_adopt(lb_rule_whole(rule)->client_connection_limit,
-						       &client);
-	__atomic_fetch_add(&k->opts.env->limits->grafts, 1, __ATOMIC_RELAXED);
-	take_port(k, pair, &peer);
-	g->due_ns = 0;
-	g->end_reason = 0;
-	k->adopted++;
-	/* One that has ended is the first sweep's: a start that fails must not write it down. */
-}
-
-/*
- * The daemon before us died. Its sockets are gone: a flow in PASS was theirs and died with them;
- * one in SPLIT has lost what they still held, unless nothing was, which nobody can tell any more.
- */
-static void take_stock(struct lb_graft_keeper *k)
-{
-	for (uint32_t i = 0; i < lb_graft_table_pairs(k->grafts->table); i++) {
-		struct lb_graft *g = entry_of(k, i);
-
-		if (g->stage == LB_GRAFT_FULL && g->counted == LB_GRAFT_KEPT) {
-			adopt(k, i);
-		} else if (g->stage != LB_GRAFT_FREE) {
-			lb_graft_unhook(k->grafts, i);
-			if (g->stage != LB_GRAFT_PASS && g->counted != LB_GRAFT_LINGERS)
-				lb_graft_reset_peers(g);
-			memset(g, 0, sizeof(*g));
-		}
-	}
-	lb_grafts_count_free(k->grafts);
-}
 
 int lb_graft_keeper_new(struct lb_graft_keeper **ret, const struct lb_graft_keeper_opts *opts)
 {
 	LB_AUTO(lb_graft_keeper_free) struct lb_graft_keeper *k = calloc(1, sizeof(*k));
-	struct lb_loop *loop = opts->env->carrier.loop;
 	int err;
 
 	if (!k)
@@ -477,17 +398,14 @@ int lb_graft_keeper_new(struct lb_graft_keeper **ret, const struct lb_graft_keep
 	lb_timer_init(&k->due, on_due);
 	k->ended_size = lb_graft_table_pairs(k->grafts->table);
 	k->ended = calloc(k->ended_size, sizeof(*k->ended));
-	if (!k->ended)
+	if (opts->shared)
+		k->foreign = calloc(k->ended_size, sizeof(*k->foreign));
+	if (!k->ended || (opts->shared && !k->foreign))
 		return -ENOMEM;
-	err = lb_watch_add(loop, &k->ring, lb_graft_table_ring_fd(k->grafts->table), EPOLLIN,
-			   on_ring);
-	if (!err)
-		err = lb_watch_add(loop, &k->netlink, lb_graft_table_netlink_fd(k->grafts->table),
-				   EPOLLIN, on_netlink);
+	err = lb_graft_keeper_watch(k);
 	if (err)
 		return err;
-	take_stock(k);
-	lb_timer_start(loop, &k->sweep, SWEEP_MS / SWEEP_PARTS);
+	lb_graft_keeper_take_stock(k);
 	*ret = LB_TAKE_PTR(k);
 	return 0;
 }
@@ -495,18 +413,12 @@ int lb_graft_keeper_new(struct lb_graft_keeper **ret, const struct lb_graft_keep
 void lb_graft_keeper_free(struct lb_graft_keeper **keeper)
 {
 	struct lb_graft_keeper *k = *keeper;
-	struct lb_loop *loop;
 
 	if (!k)
 		return;
 	*keeper = NULL;
-	loop = k->opts.env->carrier.loop;
-	lb_timer_stop(loop, &k->sweep);
-	lb_timer_stop(loop, &k->due);
-	if (k->ring.fd >= 0)
-		lb_watch_remove(loop, &k->ring, false);
-	if (k->netlink.fd >= 0)
-		lb_watch_remove(loop, &k->netlink, false);
+	lb_graft_keeper_unwatch(k);
+	free(k->foreign);
 	free(k->ended);
 	free(k);
 }

@@ -21,6 +21,8 @@ struct lb_graft_keeper_opts {
 	const struct lb_rule *rules;
 	size_t rules_count; /* as many as there may ever be; none in service has no config */
 	struct lb_ports_shelf *ports; /* local ports of adopted flows are taken */
+	/* The daemon before us lives: what is neither kept nor free is its own until it says so. */
+	bool shared;
 };
 
 /*
@@ -55,6 +57,18 @@ uint32_t lb_graft_keeper_next(const struct lb_graft_keeper *k, uint32_t from, ui
 void lb_graft_keeper_fold_one(struct lb_graft_keeper *k, uint32_t pair);
 /* Ends it with <reason> and RST to both peers. */
 void lb_graft_keeper_end(struct lb_graft_keeper *k, uint32_t pair, enum lb_reason reason);
+
+/* --- from one daemon to the next --- */
+
+/*
+ * Another daemon keeps the grafts from now on: here they count no more, and nothing is done about
+ * them. lb_grafts_lend() first, and every worker has ended the turn in which it could not know.
+ */
+void lb_graft_keeper_lend(struct lb_graft_keeper *k);
+/* That one has come to nothing: as after a start. lb_grafts_lend() first, as above. */
+void lb_graft_keeper_take(struct lb_graft_keeper *k);
+/* The daemon before us, of a <shared> keeper, is gone, and so is what it still had. */
+void lb_graft_keeper_inherit(struct lb_graft_keeper *k);
 
 /* Flows taken over from an earlier daemon at the start. */
 uint32_t lb_graft_keeper_adopted(const struct lb_graft_keeper *k);

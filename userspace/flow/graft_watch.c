@@ -6,6 +6,7 @@
  */
 #include "flow/graft.h"
 
+#include <errno.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -71,11 +72,13 @@ static enum lb_why watch(struct lb_pair *p)
 	struct lb_graft_ways ways;
 	enum lb_why why = lb_graft_judge(p, &ways);
 	struct lb_graft *g;
+	int err;
 
 	if (why != LB_WHY_NONE)
 		return why;
-	if (lb_grafts_get(grafts, &p->graft_pair))
-		return LB_WHY_MAP_FULL;
+	err = lb_grafts_get(grafts, &p->graft_pair);
+	if (err)
+		return err == -EBUSY ? LB_WHY_SUCCESSOR : LB_WHY_MAP_FULL;
 	g = lb_grafts_entry(p);
 	lb_graft_fill(g, &ways);
 	__atomic_store_n(&g->stage, LB_GRAFT_PASS, __ATOMIC_RELEASE);

@@ -11,13 +11,29 @@
 #include "base/cleanup.h"
 #include "flow/graft_socket.h"
 
-void lb_grafts_count_free(struct lb_grafts *g)
+static void count_free(struct lb_grafts *g)
 {
 	g->free_count = 0;
 	/* Low numbers first: the table stays compact for whoever dumps it. */
 	for (uint32_t i = lb_graft_table_pairs(g->table); i-- > 0;)
 		if (lb_graft_table_pair(g->table, i)->stage == LB_GRAFT_FREE)
 			g->free[g->free_count++] = i;
+}
+
+void lb_grafts_count_free(struct lb_grafts *g)
+{
+	pthread_mutex_lock(&g->lock);
+	count_free(g);
+	pthread_mutex_unlock(&g->lock);
+}
+
+void lb_grafts_lend(struct lb_grafts *g, bool lent)
+{
+	pthread_mutex_lock(&g->lock);
+	__atomic_store_n(&g->lent, lent, __ATOMIC_RELAXED);
+	if (!lent)
+		count_free(g);
+	pthread_mutex_unlock(&g->lock);
 }
 
 int lb_grafts_new(struct lb_grafts **ret, struct lb_graft_table *table,
@@ -55,7 +71,9 @@ int lb_grafts_get(struct lb_grafts *g, uint32_t *ret)
 	int err = -ENOSPC;
 
 	pthread_mutex_lock(&g->lock);
-	if (g->free_count) {
+	if (g->lent) {
+		err = -EBUSY;
+	} else if (g->free_count) {
 		*ret = g->free[--g->free_count];
 		err = 0;
 	}
@@ -67,9 +85,19 @@ void lb_grafts_put(struct lb_grafts *g, uint32_t pair)
 {
 	struct lb_graft *entry = lb_graft_table_pair(g->table, pair);
 
+	/* All of it under the lock: who counts what is free finds it once. */
+	pthread_mutex_lock(&g->lock);
 	/* The stage first: a packet that has just found the key sees a pair that is nobody's. */
 	__atomic_store_n(&entry->stage, LB_GRAFT_FREE, __ATOMIC_SEQ_CST);
 	memset(entry, 0, sizeof(*entry));
+	/* One that is lent is found by who has them. */
+	if (!g->lent)
+		g->free[g->free_count++] = pair;
+	pthread_mutex_unlock(&g->lock);
+}
+
+void lb_grafts_add_free(struct lb_grafts *g, uint32_t pair)
+{
 	pthread_mutex_lock(&g->lock);
 	g->free[g->free_count++] = pair;
 	pthread_mutex_unlock(&g->lock);

@@ -35,6 +35,7 @@ struct lb_grafts {
 	pthread_mutex_t lock;
 	uint32_t *free; /* stack of pair numbers, under <lock> */
 	uint32_t free_count;
+	bool lent; /* atomic: another daemon gives out the pairs, and keeps those that are kept */
 };
 
 /* All pairs of <table> are free until lb_grafts_count_free(). 0 or -ENOMEM. */
@@ -44,7 +45,15 @@ int lb_grafts_new(struct lb_grafts **ret, struct lb_graft_table *table,
 void lb_grafts_free(struct lb_grafts **grafts);
 /* Rebuilds the stack of free pairs from their stages: after adoption. Before workers run. */
 void lb_grafts_count_free(struct lb_grafts *g);
-/* Any thread. -ENOSPC when all are taken. The pair is zeroed before it can be taken again. */
+/* Whether another daemon has them from now on; afterwards what is free is counted again. */
+void lb_grafts_lend(struct lb_grafts *g, bool lent);
+static inline bool lb_grafts_are_lent(const struct lb_grafts *g)
+{
+	return __atomic_load_n(&g->lent, __ATOMIC_RELAXED);
+}
+/* One more is free: a daemon before us has put it back. Any thread. */
+void lb_grafts_add_free(struct lb_grafts *g, uint32_t pair);
+/* Any thread. -ENOSPC when all are taken, -EBUSY when they are lent. The pair is zeroed before it can be taken again. */
 int lb_grafts_get(struct lb_grafts *g, uint32_t *ret);
 void lb_grafts_put(struct lb_grafts *g, uint32_t pair);
 

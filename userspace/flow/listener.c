@@ -45,6 +45,11 @@ void lb_listener_free(struct lb_listener **pl)
 	free(l);
 }
 
+int lb_listener_fd(const struct lb_listener *l)
+{
+	return l->fd;
+}
+
 void lb_listener_limit_segments(struct lb_listener *l, int mss)
 {
 	lb_segments_limit_clients(l->fd, mss);
@@ -87,6 +92,26 @@ void lb_listeners_stop(struct lb_list *listeners, bool drain)
 {
 	while (!lb_list_empty(listeners))
 		stop(listener_of(listeners->next), drain);
+}
+
+void lb_listeners_visit(struct lb_list *listeners,
+			void (*fn)(void *arg, const struct lb_rule *rule, int fd), void *arg)
+{
+	lb_list_for_each (node, listeners) {
+		const struct lb_listener *l = listener_of(node);
+
+		fn(arg, l->rule, l->acceptor.watch.fd);
+	}
+}
+
+void lb_listeners_leave(struct lb_list *listeners,
+			bool (*is_kept)(const struct lb_rule *rule, void *arg), void *arg)
+{
+	while (!lb_list_empty(listeners)) {
+		struct lb_listener *l = listener_of(listeners->next);
+
+		stop(l, !is_kept(l->rule, arg));
+	}
 }
 
 void lb_listeners_hand(struct lb_list *listeners,

@@ -17,6 +17,8 @@ int lb_listener_new(struct lb_listener **ret, const struct lb_rule *rule, int fd
 /* One that was not started, and its socket. NULL inside is fine. Any thread. */
 void lb_listener_free(struct lb_listener **pl);
 
+/* Of one that was not started. Any thread. */
+int lb_listener_fd(const struct lb_listener *l);
 /* One that was not started: its clients send no larger segments. Any thread. */
 void lb_listener_limit_segments(struct lb_listener *l, int mss);
 
@@ -24,6 +26,15 @@ void lb_listener_limit_segments(struct lb_listener *l, int mss);
 int lb_listener_start(struct lb_listener **pl, struct lb_flow_env *env, struct lb_list *listeners);
 /* Closes all; <drain>: when what is in their backlogs has been taken. */
 void lb_listeners_stop(struct lb_list *listeners, bool drain);
+/* fn(arg, rule, fd) for each. */
+void lb_listeners_visit(struct lb_list *listeners,
+			void (*fn)(void *arg, const struct lb_rule *rule, int fd), void *arg);
+/*
+ * Closes all. is_kept(rule, arg): another daemon has its sockets too, and takes what is in their
+ * backlogs; those of the others are drained.
+ */
+void lb_listeners_leave(struct lb_list *listeners,
+			bool (*is_kept)(const struct lb_rule *rule, void *arg), void *arg);
 /*
  * heir(rule): for whom the listeners of <rule> listen from now on; NULL: for nobody, they are
  * drained and closed.

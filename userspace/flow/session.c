@@ -388,6 +388,24 @@ static uint32_t connected_us(const struct lb_session *s)
 	return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
 }
 
+static void keep(struct lb_session *s)
+{
+	/* With the hold and the counts that the session had of it, and of its route. */
+	*lb_grafts_owner(s->env->carrier.grafts, s->pair.graft_pair) = (struct lb_graft_owner){
+		.rule = s->route, .backend = s->backend, .ports = lb_ports_hold(s->pair.ports)};
+	__atomic_fetch_add(&s->env->limits->grafts, 1, __ATOMIC_RELAXED);
+}
+
+/* The daemon that has taken over finds it in the table, and counts it. */
+static void hand_on(struct lb_session *s)
+{
+	lb_count(&s->env->counters[s->rule->index].active, (uint64_t)-1);
+	lb_select_release(s->route->select, s->backend);
+	s->backend = NULL;
+	lb_admit_leave(s);
+	lb_sni_leave(s);
+}
+
 /* The flow lives on as a graft; it stays counted as active, here and with its backend. */
 static void on_left(struct lb_pair *p, struct lb_graft *g)
 {
@@ -406,12 +424,12 @@ static void on_left(struct lb_pair *p, struct lb_graft *g)
 	g->rule_hash = lb_graft_keeper_hash(s->route->config->name);
 	if (s->client_named)
 		lb_graft_set_client(g, &s->client);
-	/* With the hold and the counts that the session had of it, and of its route. */
-	*lb_grafts_owner(env->carrier.grafts, p->graft_pair) = (struct lb_graft_owner){
-		.rule = s->route, .backend = s->backend, .ports = lb_ports_hold(p->ports)};
 	g->folded[0] = s->folded[0];
 	g->folded[1] = s->folded[1];
-	__atomic_fetch_add(&env->limits->grafts, 1, __ATOMIC_RELAXED);
+	if (lb_grafts_are_lent(env->carrier.grafts))
+		hand_on(s);
+	else
+		keep(s);
 	/* From now on the entry is the keeper's. */
 	__atomic_store_n(&g->counted, LB_GRAFT_KEPT, __ATOMIC_RELEASE);
 	let_go(s);

@@ -109,6 +109,7 @@ int lb_admit_open(struct lb_admit **ret, const struct lb_admit_opts *opts,
 	a->janitor_fd = a->cards_fd = -1;
 	pthread_mutex_init(&a->lock, NULL);
 	a->mode = opts->mode;
+	a->beside = opts->beside;
 	r = lb_pin_name(opts->instance, name);
 	if (r)
 		return refuse(report, LB_WHY_PINS, r);

@@ -31,6 +31,7 @@ enum lb_admit_mode {
 struct lb_admit_opts {
 	const char *instance; /* NULL: the default */
 	enum lb_admit_mode mode;
+	bool beside; /* a daemon of this instance lives, whose programs are to stay */
 };
 
 struct lb_admit_report {
@@ -46,6 +47,14 @@ int lb_admit_open(struct lb_admit **ret, const struct lb_admit_opts *opts,
 		  struct lb_admit_report *report);
 /* Detaches, unloads. NULL is fine. */
 void lb_admit_close(struct lb_admit **a);
+
+/*
+ * Another daemon of this instance has attached its own: ours are taken away where they still are,
+ * and left alone afterwards. The thread that follows has ended. NULL is fine.
+ */
+void lb_admit_cede(struct lb_admit *a);
+/* It has come to nothing: at TC ours is attached again. The thread that follows. */
+void lb_admit_reclaim(struct lb_admit *a);
 
 /*
  * As lb_links_attach() in links.h; each interface's hook is logged with the reason. Main thread,

@@ -364,7 +364,7 @@ int lb_admit_attach_open(struct lb_admit *a)
 	r = share_tables(a);
 	if (r)
 		return r;
-	r = lb_admit_sweep(a->handle, true, NULL);
+	r = a->beside ? 0 : lb_admit_sweep(a->handle, true, NULL);
 	/* Without CAP_SYS_ADMIN nobody can tell; a dead daemon's programs do no harm. */
 	if (r && r != -EPERM)
 		lb_info("admission: what earlier daemons left cannot be taken away: %s",
@@ -372,11 +372,49 @@ int lb_admit_attach_open(struct lb_admit *a)
 	return lb_links_open(&a->links, &opts);
 }
 
-void lb_admit_attach_close(struct lb_admit *a)
+/* Unless somebody else's has replaced it. */
+static void take_away_ours(const struct lb_admit *a, uint32_t ifindex)
 {
-	lb_links_close(&a->links, false);
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, query, .handle = a->handle, .priority = LB_ADMIT_PRIORITY);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = a->handle, .priority = LB_ADMIT_PRIORITY);
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+
+	if (!bpf_obj_get_info_by_fd(bpf_program__fd(a->tc->progs.tc_admit), &info, &len) &&
+	    !bpf_tc_query(&hook, &query) && query.prog_id == info.id)
+		(void)bpf_tc_detach(&hook, &opts);
+}
+
+static void finish_janitor(struct lb_admit *a)
+{
 	if (a->janitor_fd >= 0)
 		lb_admit_janitor_finish(a->janitor_fd, a->janitor);
+	a->janitor_fd = -1;
+}
+
+void lb_admit_cede(struct lb_admit *a)
+{
+	if (!a)
+		return;
+	lb_libbpf_log_quiet(true);
+	for (size_t i = 0; i < a->places_count; i++)
+		if (a->places[i].at == LB_ADMIT_AT_TC)
+			take_away_ours(a, a->places[i].ifindex);
+	lb_libbpf_log_quiet(false);
+	finish_janitor(a);
+	a->left = true;
+}
+
+void lb_admit_reclaim(struct lb_admit *a)
+{
+	(void)lb_links_attach_again(a->links);
+}
+
+void lb_admit_attach_close(struct lb_admit *a)
+{
+	lb_links_close(&a->links, a->left);
+	finish_janitor(a);
 	xdp_program__close(a->xdp_program);
 	xdp_admit__destroy(a->xdp);
 	free(a->places);

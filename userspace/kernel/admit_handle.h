@@ -45,6 +45,8 @@ struct lb_admit {
 	int cards_fd;                    /* lb_admit_cards; -1: XDP is not loaded */
 	struct xdp_program *xdp_program; /* NULL: none yet */
 	bool started;                    /* the privileges for XDP may be gone */
+	bool beside;                     /* what is attached already is to stay */
+	bool left;                       /* .. is another daemon's */
 	pthread_mutex_t lock;
 	struct lb_admit_place *places; /* LB_LINKS_MAX; written by the follower under <lock> */
 	size_t places_count;

@@ -382,6 +382,14 @@ int lb_graft_pin_commit(struct lb_graft_pin *pin, const struct lb_graft_look *lo
 	return r == -ENOENT ? 0 : r;
 }
 
+int lb_graft_pin_reclaim(const struct lb_graft_pin *pin, const struct lb_graft_load *load,
+			 char *note_text, size_t size)
+{
+	struct lb_note note = {note_text, size};
+
+	return pin->pinned ? replace_program(pin, load->prog_fd, note) : 0;
+}
+
 void lb_graft_pin_remove(struct lb_graft_pin *pin)
 {
 	if (!pin->pinned)

@@ -55,6 +55,9 @@ void lb_graft_look_close(struct lb_graft_look *look);
  */
 int lb_graft_pin_commit(struct lb_graft_pin *pin, const struct lb_graft_look *look,
 			const struct lb_graft_load *load, char *note, size_t size);
+/* The pin of the program leads to ours again. 0 or -EPERM with a note. */
+int lb_graft_pin_reclaim(const struct lb_graft_pin *pin, const struct lb_graft_load *load,
+			 char *note, size_t size);
 /* Removes the pins of the tables in use, and the directory when nothing else is in it. */
 void lb_graft_pin_remove(struct lb_graft_pin *pin);
 

@@ -214,6 +214,14 @@ void lb_graft_table_close(struct lb_graft_table *t, bool keep)
 	free(t);
 }
 
+int lb_graft_table_reclaim(struct lb_graft_table *t)
+{
+	char note[192];
+	int r = lb_graft_pin_reclaim(&t->pin, &t->load, note, sizeof(note));
+
+	return r ? r : lb_links_attach_again(t->links);
+}
+
 /* --- the tables ------------------------------------------------------------------------------- */
 
 uint32_t lb_graft_table_pairs(const struct lb_graft_table *t)

@@ -49,6 +49,12 @@ int lb_graft_table_open(struct lb_graft_table **ret, const struct lb_graft_table
 void lb_graft_table_close(struct lb_graft_table *t, bool keep);
 
 /*
+ * A daemon that was to take over has come to nothing: the pin and the filters lead to our program
+ * again. 0 or -errno. The main thread; nobody follows meanwhile.
+ */
+int lb_graft_table_reclaim(struct lb_graft_table *t);
+
+/*
  * `--unload`: removes filters, programs and pins of an instance that no daemon runs. Grafted flows
  * break. Prints one line per thing removed to stdout. 0, or -errno after a message on stderr;
  * nothing there is no error.

@@ -134,6 +134,22 @@ void lb_kernel_close(struct lb_kernel *k)
 	free(k);
 }
 
+void lb_kernel_leave_pins(struct lb_kernel *k)
+{
+	if (k)
+		lb_pin_leave(&k->pin);
+}
+
+void lb_kernel_take_pins(struct lb_kernel *k, const char *instance)
+{
+	struct lb_kernel_report report = {};
+	char name[LB_PIN_NAME_MAX];
+
+	/* They are for people: without them everything else works. */
+	if (k && !k->pin.open && !lb_pin_name(instance, name))
+		(void)step_pin(k, name, &report);
+}
+
 int lb_kernel_unload(const char *instance, void (*told)(const char *dir, const char *pin),
 		     char *note, size_t size)
 {

@@ -59,6 +59,13 @@ int lb_kernel_open(struct lb_kernel **ret, const struct lb_kernel_opts *opts,
 void lb_kernel_close(struct lb_kernel *k);
 
 /*
+ * Another daemon of this instance has taken over, and pins its own; what is loaded stays for the
+ * flows it has. And the way back, which replaces those pins. NULL is fine.
+ */
+void lb_kernel_leave_pins(struct lb_kernel *k);
+void lb_kernel_take_pins(struct lb_kernel *k, const char *instance);
+
+/*
  * Removes the pins that sockmap has left when its daemon died, and with them its programs and
  * tables: no daemon of <instance> may run. <told> (may be NULL) hears of each. 0, nothing there
  * included, or -errno with a <note>.

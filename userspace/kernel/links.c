@@ -203,6 +203,18 @@ int lb_links_attach(struct lb_links *l, char *const *interfaces, size_t count)
 	return r ? r : reconcile(l, true);
 }
 
+static void doubt_all(struct lb_links *l)
+{
+	for (size_t i = 0; i < l->count; i++)
+		l->links[i].attached = false;
+}
+
+int lb_links_attach_again(struct lb_links *l)
+{
+	doubt_all(l);
+	return reconcile(l, false);
+}
+
 int lb_links_fd(const struct lb_links *l)
 {
 	return mnl_socket_get_fd(l->watch);
@@ -215,8 +227,7 @@ int lb_links_follow(struct lb_links *l)
 	/* Anything may have happened: an interface may even be another one of the same index. Going
 	 * over to our own program again changes nothing. */
 	if (news == -ENOBUFS)
-		for (size_t i = 0; i < l->count; i++)
-			l->links[i].attached = false;
+		doubt_all(l);
 	if (news < 0 || news & LB_NETLINK_NEWS_LINKS)
 		reconcile(l, false);
 	return news;

@@ -66,6 +66,9 @@ void lb_links_close(struct lb_links **l, bool keep);
  */
 int lb_links_attach(struct lb_links *l, char *const *interfaces, size_t count);
 
+/* The same with what was asked for last, wherever it is attached already. */
+int lb_links_attach_again(struct lb_links *l);
+
 /* Readable when there are news: lb_links_follow(). */
 int lb_links_fd(const struct lb_links *l);
 /* Does what the news ask for. LB_NETLINK_NEWS_*, or -ENOBUFS: anything may have happened. */

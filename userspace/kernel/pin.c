@@ -270,6 +270,15 @@ void lb_pin_close(struct lb_pin *pin)
 	*pin = (struct lb_pin){};
 }
 
+void lb_pin_leave(struct lb_pin *pin)
+{
+	if (!pin->open)
+		return;
+	close(pin->dir_fd);
+	close(pin->root_fd);
+	*pin = (struct lb_pin){};
+}
+
 int lb_pin_remove(const char *root, const char *name, const struct lb_load_object *objects,
 		  size_t count, void (*told)(const char *dir, const char *pin), char *note_text,
 		  size_t size)

@@ -48,6 +48,11 @@ int lb_pin_open(struct lb_pin *ret, const char *root, const char *name,
 /* Removes the pins and the directory. Harmless on a zeroed struct; leaves it zeroed. */
 void lb_pin_close(struct lb_pin *pin);
 /*
+ * The pins are another daemon's from now on, which makes its own under these names: lets go of
+ * them. Harmless on a zeroed struct; leaves it zeroed.
+ */
+void lb_pin_leave(struct lb_pin *pin);
+/*
  * Removes what a run that is dead left of <objects> (by name), and the directory when nothing else
  * is in it; <told> (may be NULL) hears of each. 0, nothing there included; -EPERM with a <note>.
  */

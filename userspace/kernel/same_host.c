@@ -227,6 +227,29 @@ int lb_same_host_open(struct lb_same_host **ret, const struct lb_same_host_opts 
 	return 0;
 }
 
+void lb_same_host_leave(struct lb_same_host *h)
+{
+	if (!h)
+		return;
+	bpf_link__destroy(h->link);
+	h->link = NULL;
+	lb_pin_leave(&h->pin);
+}
+
+int lb_same_host_take(struct lb_same_host *h, const char *instance)
+{
+	struct lb_same_host_report report = {};
+	LB_AUTO_CLOSE int cgroup_fd = -1;
+	int r;
+
+	if (!h || h->link)
+		return 0;
+	r = step_cgroup(&cgroup_fd, &report);
+	if (!r)
+		r = step_pin(h, instance, &report);
+	return r ? r : step_attach(h, cgroup_fd, &report);
+}
+
 void lb_same_host_close(struct lb_same_host *h)
 {
 	if (!h)

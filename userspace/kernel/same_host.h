@@ -44,6 +44,13 @@ int lb_same_host_open(struct lb_same_host **ret, const struct lb_same_host_opts 
 /* NULL is fine. */
 void lb_same_host_close(struct lb_same_host *h);
 
+/*
+ * Another daemon of this instance picks new connections, and pins its own; those that are under
+ * watch stay so. And the way back: 0 or -errno. NULL is fine.
+ */
+void lb_same_host_leave(struct lb_same_host *h);
+int lb_same_host_take(struct lb_same_host *h, const char *instance);
+
 /* A listener's or a backend's address. 0, also when it is known; -ENOSPC, -ENOMEM; -errno. */
 int lb_same_host_add(struct lb_same_host *h, const struct lb_addr *endpoint);
 /* Connections to <endpoint> may be bypassed: it, or one it shares addresses with, was added. */

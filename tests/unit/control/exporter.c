@@ -45,6 +45,7 @@ static bool is_ready(void *arg)
 static int open_at(struct scene *s, struct lb_exporter **ret, const struct lb_addr *addr)
 {
 	const struct lb_exporter_opts opts = {.addr = addr,
+					      .fd = -1,
 					      .render = render_page,
 					      .ready = is_ready,
 					      .overview = s->overview,

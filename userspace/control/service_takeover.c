@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A service that goes from one daemon to the next: what the one that serves puts down, takes up
+ * again, and leaves; and how the next one begins. See service.h.
+ *
+ * Must never hold what the other one holds too, unless it is shared: then nobody removes it.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "control/admin.h"
+#include "control/admission.h"
+#include "control/exporter.h"
+#include "control/instance.h"
+#include "control/service_parts.h"
+#include "control/takeover.h"
+#include "flow/grafts.h"
+#include "worker.h"
+
+/* --- the one that serves ---------------------------------------------------------------------- */
+
+const char *lb_service_refuses_takeover(const struct lb_service *s)
+{
+	if (getpid() == 1)
+		return "it is process 1: whatever it runs in would end with it";
+	if (!s->instance)
+		return "it has no lock of its instance that it could hand over";
+	if (s->graft_table && !*s->graft_report.pins)
+		return "grafted flows cannot go on: their tables have no pins";
+	if (lb_service_is_draining(s))
+		return "it is going down";
+	return NULL;
+}
+
+struct visit {
+	struct lb_service *s;
+	void (*fn)(void *arg, const struct lb_addr *addr, int fd);
+	void *arg;
+};
+
+static void visit_one(void *arg, const struct lb_rule *rule, int fd)
+{
+	const struct visit *v = arg;
+
+	v->fn(v->arg, &rule->config->listen, fd);
+}
+
+static void visit_worker(struct lb_worker *w, uint32_t index, void *arg)
+{
+	lb_worker_visit_listeners(w, visit_one, arg);
+}
+
+void lb_service_visit_listeners(struct lb_service *s,
+				void (*fn)(void *arg, const struct lb_addr *addr, int fd),
+				void *arg)
+{
+	struct visit v = {s, fn, arg};
+
+	/* One after the other: <fn> is not told twice at a time. */
+	for (uint32_t i = 0; i < s->workers_count; i++)
+		lb_workers_do(&s->workers[i], 1, visit_worker, &v);
+}
+
+int lb_service_own_fd(const struct lb_service *s, unsigned int what)
+{
+	switch (what) {
+	case LB_TAKEOVER_LOCK:
+		return lb_instance_fd(s->instance);
+	case LB_TAKEOVER_ADMIN:
+		return s->admin ? lb_admin_fd(s->admin) : -1;
+	case LB_TAKEOVER_METRICS:
+		return s->exporter ? lb_exporter_fd(s->exporter) : -1;
+	default:
+		return -1;
+	}
+}
+
+static void nothing(struct lb_worker *w, uint32_t index, void *arg)
+{
+}
+
+static void lend(struct lb_worker *w, uint32_t index, void *arg)
+{
+	lb_worker_lend_grafts(w);
+}
+
+static void take(struct lb_worker *w, uint32_t index, void *arg)
+{
+	lb_worker_take_grafts(w);
+}
+
+static void inherit(struct lb_worker *w, uint32_t index, void *arg)
+{
+	lb_worker_inherit_grafts(w);
+}
+
+/* Sessions that become grafts know, then the keeper has none any more; or the other way. */
+static void move_grafts(struct lb_service *s, bool away)
+{
+	if (!s->grafts)
+		return;
+	lb_grafts_lend(s->grafts, away);
+	lb_workers_do(s->workers, s->workers_count, nothing, NULL);
+	lb_workers_do(s->workers, 1, away ? lend : take, NULL);
+}
+
+void lb_service_freeze(struct lb_service *s)
+{
+	move_grafts(s, true);
+	lb_same_host_leave(s->same_host);
+	lb_kernel_leave_pins(s->kernel);
+	s->frozen = true;
+}
+
+void lb_service_thaw(struct lb_service *s)
+{
+	int err;
+
+	if (!s->frozen)
+		return;
+	s->frozen = false;
+	lb_kernel_take_pins(s->kernel, s->name);
+	err = lb_same_host_take(s->same_host, s->name);
+	if (err)
+		lb_warn("same_host_bypass is not in service any more: %s", strerror(-err));
+	err = s->graft_table ? lb_graft_table_reclaim(s->graft_table) : 0;
+	if (err)
+		lb_warn("graft: the program is not attached everywhere: %s", strerror(-err));
+	move_grafts(s, false);
+	lb_admission_reclaim(s->admission);
+}
+
+struct leaving {
+	const struct lb_addr *keeps;
+	size_t count;
+};
+
+static bool is_kept(const struct lb_rule *rule, void *arg)
+{
+	const struct leaving *l = arg;
+
+	for (size_t i = 0; i < l->count; i++)
+		if (lb_addr_equal(&l->keeps[i], &rule->config->listen))
+			return true;
+	return false;
+}
+
+static void leave(struct lb_worker *w, uint32_t index, void *arg)
+{
+	lb_worker_leave_listeners(w, is_kept, arg);
+}
+
+void lb_service_leave(struct lb_service *s, const struct lb_takeover_taken *taken,
+		      const struct lb_addr *keeps, size_t keeps_count)
+{
+	struct leaving l = {keeps, keeps_count};
+
+	s->left = true;
+	__atomic_store_n(&s->draining, true, __ATOMIC_RELAXED);
+	lb_workers_do(s->workers, s->workers_count, leave, &l);
+	if (s->exporter)
+		lb_exporter_leave(s->exporter);
+	if (s->admin) {
+		lb_admin_share(s->admin, taken->has[LB_TAKEOVER_ADMIN]);
+		lb_admin_leave(s->admin);
+	}
+	lb_instance_share(s->instance, true);
+	/* Should the next daemon die, another one is not to wait for our flows. */
+	lb_instance_unlock(&s->instance);
+	lb_admission_leave(s->admission);
+}
+
+uint64_t lb_service_cut_in_ms(const struct lb_service *s, uint64_t elapsed_ms)
+{
+	uint64_t most = 0;
+
+	for (size_t r = 0; r < s->rules_count; r++)
+		if (s->rules[r].config && s->rules[r].config->timeouts.drain_ms > most)
+			most = s->rules[r].config->timeouts.drain_ms;
+	return most > elapsed_ms ? most - elapsed_ms : 0;
+}
+
+/* --- the next one ----------------------------------------------------------------------------- */
+
+int lb_service_lock(struct lb_service *s)
+{
+	LB_AUTO_CLOSE int fd = lb_takeover_take(s->takeover, LB_TAKEOVER_LOCK);
+	int err;
+
+	if (!s->takeover)
+		return lb_instance_lock(&s->instance, s->name);
+	if (fd < 0) {
+		lb_err("takeover: the lock of the instance was not handed over");
+		return -EPROTO;
+	}
+	err = lb_instance_adopt(&s->instance, s->name, fd);
+	if (!err)
+		(void)LB_TAKE_FD(fd);
+	return err;
+}
+
+int lb_service_commit(struct lb_service *s)
+{
+	int err = lb_takeover_commit(s->takeover);
+
+	if (err)
+		return err;
+	/* Who has come meanwhile waits in the backlogs. */
+	(void)lb_service_accept(s);
+	lb_instance_share(s->instance, false);
+	if (s->admin)
+		lb_admin_share(s->admin, false);
+	return 0;
+}
+
+void lb_service_inherit(struct lb_service *s)
+{
+	lb_workers_do(s->workers, 1, inherit, NULL);
+}
