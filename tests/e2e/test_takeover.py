@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: MIT
+"""A new daemon takes over from one that serves: nobody is cut, nobody refused, nothing is left."""
+import itertools
+import signal
+import socket
+import threading
+
+import pytest
+
+from lbtest import lane as lanes, machine, takeover
+from lbtest.net import LB, LB_ADDR
+from lbtest.process import SAN, wait_until
+from lbtest.reloading import (  # echo is a fixture
+    LISTEN, Flow, config, echo, one, wait_carried)
+from lbtest.takeover import Peer, successor, take_over, wait_ended
+
+FLOWS = 8
+TAKEOVERS = 5
+DRAIN = {"drain_ms": 60000}
+
+
+class Busy:
+    """A client that opens one connection after another, until it is stopped."""
+
+    def __init__(self, net, listen=0):
+        self.count, self.failed, self.over = 0, [], threading.Event()
+        self.thread = threading.Thread(target=self.run, args=(net, listen))
+        self.thread.start()
+
+    def run(self, net, listen):
+        while not self.over.is_set():
+            try:
+                flow = Flow(net, listen)
+                flow.exchange(500)
+                flow.end()
+                self.count += 1
+            except (OSError, AssertionError) as e:
+                self.failed.append(repr(e))
+
+    def stop(self):
+        self.over.set()
+        self.thread.join()
+        assert not self.failed, (len(self.failed), self.count, self.failed[:5])
+        return self.count
+
+
+@pytest.fixture
+def busy(net):
+    made = []
+
+    def make(listen=0):
+        made.append(Busy(net, listen))
+        return made[-1]
+    yield make
+    for b in made:
+        b.over.set()
+        b.thread.join()
+
+
+@pytest.fixture
+def family(daemon):
+    """Everybody who comes of a daemon: started here, killed at the end."""
+    made = []
+
+    def make(first):
+        made.append(first)
+        return first
+    yield make
+    for d in made:
+        d.kill()
+
+
+def all_carriers():
+    return [one(c, n, (n,), acceleration=c, timeouts=DRAIN) for n, c in enumerate(lanes.CARRIERS)]
+
+
+def skip_without_any(d):
+    for c in lanes.CARRIERS:
+        lanes.skip_without(c, d)
+
+
+def test_five_takeovers_cut_and_refuse_nobody(net, daemon, family, echo, busy):
+    """Eight flows on each carrier, and new ones all the time, on the same rules."""
+    d = daemon(config(*all_carriers(), one("web", 10, (3,), timeouts=DRAIN))).start()
+    skip_without_any(d)
+    before, rss, first, old = takeover.footprint(d), machine.process_rss(d.pid), d, []
+    flows = {c: [Flow(net, n) for _ in range(FLOWS)] for n, c in enumerate(lanes.CARRIERS)}
+    for f in itertools.chain(*flows.values()):
+        f.exchange()
+    wait_carried(d, "graft", FLOWS)
+    wait_carried(d, "sockmap", FLOWS)
+    clients = [busy(10) for _ in range(2)]
+    for _ in range(TAKEOVERS):
+        old.append(d)
+        d = family(take_over(d))
+        assert d.grafted() == FLOWS
+        for f in itertools.chain(*flows.values()):
+            f.exchange(3000)
+    assert sum(b.stop() for b in clients) > 100
+    for f in itertools.chain(*flows.values()):
+        f.exchange()
+        f.end()
+    for o in old:
+        wait_ended(o)
+    wait_until(lambda: takeover.footprint(d) == before, 5,
+               lambda: f"{before}, now {takeover.footprint(d)}: {d.fd_names()}")
+    if not SAN:
+        assert machine.process_rss(d.pid) < rss + (8 << 20)
+    for c in lanes.CARRIERS:
+        ended = d.wait_flows(FLOWS, c)
+        assert {(f["reason"], f["carrier"]) for f in ended} == {("done", c)}, ended
+    assert {f["reason"] for f in d.flows("web")} == {"done"}
+    d.held.update(first.held)
+    d.stop()
+
+
+# --- what may go wrong before the commit: the one that serves goes on as if nothing had happened --
+
+
+@pytest.fixture
+def served(net, daemon, echo):
+    """A daemon with a flow on each carrier; afterwards it serves and carries as before."""
+    d = daemon(config(*all_carriers())).start()
+    skip_without_any(d)
+    flows = [Flow(net, n) for n in range(len(lanes.CARRIERS))]
+    for f in flows:
+        f.exchange()
+    wait_carried(d, "graft", 1)
+    wait_carried(d, "sockmap", 1)
+    pins, before = sorted(d.pins()), takeover.footprint(d)
+    yield d
+    assert d.process.alive(), d.log
+    wait_until(lambda: takeover.footprint(d) == before, 5, lambda: f"{before}, now "
+               f"{takeover.footprint(d)}: {d.fd_names()}")
+    assert sorted(d.pins()) == pins
+    assert d.grafted() == 1 and d.metric("l4lb_active_connections") == len(flows)
+    assert d.ctl("status")["state"] == "serving"
+    for f in flows:
+        f.exchange()
+        f.end()
+    # What is grafted after it is kept as well.
+    late = Flow(net, lanes.CARRIERS.index("graft"))
+    late.exchange()
+    wait_until(lambda: d.metric("l4lb_flows_total", carrier="graft") == 1, 5, "the first has gone")
+    wait_carried(d, "graft", 1)
+    late.end()
+    wait_until(lambda: d.grafted() == 0, 5, "it is seen to end")
+    # And it can still be taken over.
+    new = take_over(d)
+    wait_ended(d)
+    new.held.update(d.held)
+    new.stop()
+
+
+def assert_fails(new, words, code=3):
+    assert new.spawn().process.wait(30) == code, new.log
+    new.forget()
+    assert words in new.log, new.log
+
+
+def test_a_bad_configuration_changes_nothing(served):
+    new = successor(served, config(one(nonsense=1)))
+    assert_fails(new, "nonsense", code=1)
+
+
+def test_an_address_that_is_in_use_changes_nothing(net, served):
+    with net.call(LB, socket.create_server, (LB_ADDR[4], LISTEN + 30)):
+        new = successor(served, config(*all_carriers(), one("more", 30)))
+        assert_fails(new, "in use")
+    assert served.count_log("has failed: it is gone; this one serves on") == 1, served.log
+
+
+def test_nobody_to_take_over_from_is_an_error(daemon, echo):
+    d = daemon(config(one()))
+    new = successor(d)
+    assert_fails(new, "no daemon of this instance can be taken over from")
+
+
+@pytest.mark.parametrize("seconds", [0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4])
+def test_a_new_one_that_is_killed_before_the_commit_changes_nothing(served, seconds):
+    """At whatever step it is by then."""
+    new = successor(served).spawn()
+    wait_until(lambda: served.count_log("has come for it"), 10, "it has come", every=0.001)
+    # So that it has not got so far when it dies.
+    new.process.signal(signal.SIGSTOP)
+    if seconds:
+        new.process.signal(signal.SIGCONT)
+        threading.Event().wait(seconds)
+        new.process.signal(signal.SIGSTOP)
+    if served.count_log("has taken over"):
+        pytest.skip("it was faster")
+    new.process.kill()
+    new.forget()
+    wait_until(lambda: served.count_log("has failed"), 10, "the old one knows")
+
+
+BAD = {
+    "nothing": lambda p: None,
+    "text": lambda p: p.socket.send(b"GET / HTTP/1.0\r\n\r\n"),
+    "empty": lambda p: p.send(takeover.HELLO),
+    "large": lambda p: p.socket.send(b"x" * 100000),
+    "magic": lambda p: p.send(takeover.HELLO, bytes(136), magic=1),
+    "size": lambda p: p.send(takeover.HELLO, bytes(136), size=99),
+    "no_pid": lambda p: p.hello(pid=0),
+    "no_end": lambda p: p.hello(version=b"x" * 64),
+    "unknown": lambda p: p.send(77),
+    "too_early": lambda p: p.send(takeover.READY),
+    "taken": lambda p: p.send(takeover.TAKEN, bytes(8)),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_greeting_that_is_none_changes_nothing(served, what):
+    with Peer(served) as p:
+        BAD[what](p)
+        if what == "nothing":
+            p.socket.shutdown(socket.SHUT_RDWR)
+        assert p.is_closed()
+    wait_until(lambda: served.count_log("takeover") == 1, 5, "it has been noticed")
+
+
+def test_descriptors_nobody_asked_for_are_closed(served):
+    with Peer(served) as p:
+        with socket.socket() as one_of, socket.socket() as other:
+            fds = [one_of.fileno(), other.fileno()] * 20
+            p.send(takeover.HELLO, bytes(136), fds=fds)
+        assert p.is_closed()
+
+
+def test_who_says_nothing_is_not_waited_for(served):
+    with Peer(served) as p:
+        assert p.is_closed()
+    assert served.count_log("it takes too long") == 1, served.log
+
+
+def test_another_protocol_is_refused(served):
+    with Peer(served) as p:
+        p.hello(protocol=2)
+        kind, body = p.recv()
+        assert kind == takeover.REFUSE
+        assert b"speaks takeover protocol 1, version 9.9 protocol 2" in body, body
+        assert p.is_closed()
+
+
+def test_another_instance_is_refused(served):
+    with Peer(served) as p:
+        p.hello(instance="other")
+        kind, body = p.recv()
+        assert kind == takeover.REFUSE and b"not 'other'" in body, body
+
+
+STEPS = {
+    "offered": [],
+    "garbage": [(99, b"")],
+    "twice": [(takeover.HELLO, None)],
+    "taken_early": [(takeover.TAKEN, bytes(8))],
+    "frozen": [(takeover.READY, b"")],
+    "frozen_garbage": [(takeover.READY, b""), (98, b"12345")],
+    "frozen_twice": [(takeover.READY, b""), (takeover.READY, b"")],
+    "keeps": [(takeover.READY, b""), (takeover.KEEPS, bytes(28))],
+    "keeps_odd": [(takeover.READY, b""), (takeover.KEEPS, bytes(29))],
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_who_goes_wrong_later_changes_nothing(served, step):
+    with Peer(served) as p:
+        p.hello()
+        kinds = p.take_offer()
+        assert kinds[0] == takeover.WELCOME and kinds[-1] == takeover.OFFERED, kinds
+        for kind, body in STEPS[step]:
+            if body is None:
+                p.hello()
+            else:
+                p.send(kind, body)
+        if step in ("offered", "frozen", "keeps"):
+            if len(STEPS[step]):
+                assert p.recv()[0] == takeover.FROZEN
+        else:
+            assert p.is_closed()
+    wait_until(lambda: served.count_log("has failed"), 5, "it has been noticed")
+
+
+def test_one_takeover_at_a_time(served):
+    with Peer(served) as first, Peer(served) as second:
+        first.hello()
+        assert first.take_offer()[-1] == takeover.OFFERED
+        assert second.is_closed()
+    wait_until(lambda: served.count_log("has failed"), 5, "it has been noticed")
