@@ -26,6 +26,9 @@ $(O)/fuzz/proxy_protocol: $(FUZZ_OBJ_proxy_protocol)
 FUZZ_OBJ_client_hello := $(O)/fuzz/userspace/flow/client_hello.o
 $(O)/fuzz/client_hello: $(FUZZ_OBJ_client_hello)
 
+FUZZ_OBJ_handover := $(patsubst %,$(O)/fuzz/userspace/%.o,flow/handover_wire base/addr)
+$(O)/fuzz/handover: $(FUZZ_OBJ_handover)
+
 FUZZ_DICT_admin_request := $(O)/fuzz/admin_request.dict
 FUZZ_OBJ_admin_request := $(patsubst %,$(O)/fuzz/userspace/%.o,control/admin_request config/prefix \
 	config/units base/addr base/json base/log)

@@ -391,6 +391,80 @@ struct lb_backend *lb_pool_find(struct lb_pool *pool, const struct lb_addr *addr
 	return b;
 }
 
+/* --- for flows that come from another daemon -------------------------------------------------- */
+
+/* Under the lock. One address may be listed twice: the name says which it was. */
+static struct lb_backend *find_named(struct lb_pool *pool, const char *name,
+				     const struct lb_addr *addr)
+{
+	struct lb_backend *found = find(pool, addr);
+
+	for (uint32_t i = 0; i < pool->count; i++) {
+		struct lb_backend *b = pool->backends[i];
+
+		if (lb_addr_equal(&b->addr, addr) && !strcmp(b->config->addr, name))
+			return b;
+	}
+	return found;
+}
+
+/* The listed entry of that name, or one that is in no list; held. NULL: no memory. */
+static struct lb_pool_entry *hold_entry(struct lb_pool *pool, const char *name,
+					const struct lb_addr *addr)
+{
+	struct lb_backend_config config = {
+		.addr = (char *)name,
+		.host = (char *)name,
+		.port = lb_addr_port(addr),
+		.weight = 1,
+	};
+	struct lb_pool_entry *found = NULL;
+
+	pthread_mutex_lock(&pool->lock);
+	lb_list_for_each (node, &pool->entries) {
+		struct lb_pool_entry *e = lb_container_of(node, struct lb_pool_entry, node);
+
+		if (!strcmp(e->config.addr, name)) {
+			e->holders++;
+			found = e;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return found || !lb_pool_new_entry(pool, &config, &found) ? found : NULL;
+}
+
+static struct lb_backend *make_left(struct lb_pool *pool, const struct lb_rule_config *rule,
+				    const char *name, const struct lb_addr *addr)
+{
+	struct lb_pool_entry *entry = hold_entry(pool, name, addr);
+	struct lb_backend *b = NULL;
+
+	if (!entry)
+		return NULL;
+	if (!lb_pool_new_backend(entry, rule, addr, true, &b)) {
+		pthread_mutex_lock(&pool->lock);
+		b->out |= LB_BACKEND_LEFT;
+		lb_list_append(&pool->left, &b->node);
+		pthread_mutex_unlock(&pool->lock);
+	}
+	entry_let_go(entry);
+	return b;
+}
+
+struct lb_backend *lb_pool_adopt(struct lb_pool *pool, const struct lb_rule_config *rule,
+				 const char *name, const struct lb_addr *addr)
+{
+	struct lb_backend *b;
+
+	pthread_mutex_lock(&pool->lock);
+	b = find_named(pool, name, addr);
+	if (b)
+		b->holders++;
+	pthread_mutex_unlock(&pool->lock);
+	return b ? b : make_left(pool, rule, name, addr);
+}
+
 bool lb_pool_is_deserted(struct lb_pool *pool)
 {
 	bool deserted;

@@ -146,6 +146,12 @@ int lb_pool_new_backend(struct lb_pool_entry *entry, const struct lb_rule_config
 			const struct lb_addr *addr, bool shared, struct lb_backend **ret);
 /* One of <entry> at <addr> that has left and still lives; held. It may be in a set again. */
 struct lb_backend *lb_pool_find_left(struct lb_pool_entry *entry, const struct lb_addr *addr);
+/*
+ * The one for a flow that comes from another daemon, where it was <name> at <addr>: the one in the
+ * set, or one that has left, made if there is none; held. NULL: no memory.
+ */
+struct lb_backend *lb_pool_adopt(struct lb_pool *pool, const struct lb_rule_config *rule,
+				 const char *name, const struct lb_addr *addr);
 struct lb_backend *lb_pool_hold(struct lb_backend *b);
 /* Lets go; the last one frees it. NULL inside is fine. */
 void lb_pool_put(struct lb_backend **pb);

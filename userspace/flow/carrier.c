@@ -119,9 +119,14 @@ void lb_carrier_limit(struct lb_pair *p)
 
 void lb_carrier_begin(struct lb_pair *p)
 {
-	if (p->dir[0].budget)
-		lb_throttle_windows(p);
 	p->start_ns = p->last_ns = lb_loop_now_ns(p->env->loop);
+	lb_carrier_resume(p);
+}
+
+void lb_carrier_resume(struct lb_pair *p)
+{
+	if (p->dir[0].budget || p->leg[0].throttled || p->leg[1].throttled)
+		lb_throttle_windows(p);
 	p->leg[0].writable = p->leg[1].writable = true;
 	/* A flow that falls silent before has earned its graft all the same. */
 	if (p->graft == LB_PAIR_GRAFT_OPEN)

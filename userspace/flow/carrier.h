@@ -228,6 +228,8 @@ void lb_carrier_limit(struct lb_pair *p);
 void lb_carrier_seal(struct lb_pair *p, const struct lb_carrier *carrier);
 /* Begins in relay. Events that came before are told through leg[].readable and .until_empty. */
 void lb_carrier_begin(struct lb_pair *p);
+/* The same of a pair that was carried before, by another process: its times are filled in. */
+void lb_carrier_resume(struct lb_pair *p);
 
 /* The rates of its budgets have changed. It may end here. */
 void lb_carrier_look_again(struct lb_pair *p);

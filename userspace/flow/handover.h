@@ -61,9 +61,10 @@ struct lb_handover_direction {
 /* A connection. Its descriptor is owned. */
 struct lb_handover_leg {
 	int fd;
-	uint32_t lead_in;  /* PROXY headers: see struct lb_leg */
-	uint32_t lead_out; /* .. */
-	bool until_empty;  /* urgent data came, or an end that has not been read */
+	uint32_t lead_in;   /* PROXY headers: see struct lb_leg */
+	uint32_t lead_out;  /* .. */
+	uint32_t throttled; /* .. */
+	bool until_empty;   /* urgent data came, or an end that has not been read */
 };
 
 /* A frozen flow. On the heap; whoever has it owns it. Any thread. */
@@ -154,7 +155,7 @@ void lb_handover_reset(struct lb_handover **h);
 
 /*
  * The rule of <rules>, or the route, that <h> is a flow of; NULL: there is none of that name, or it
- * carries its flows in another way (TLS, same_host_bypass). Such a flow stays where it is, as that
+ * speaks TLS now. Such a flow stays where it is, as that
  * of a rule that a reload removes. Under the same terms as any look at the rules.
  */
 const struct lb_rule *lb_handover_rule(const struct lb_rule *rules, size_t count,

@@ -10,11 +10,15 @@
  *
  * Must never pass a FIN on before the bytes in front of it, nor turn a reset into a FIN.
  */
+#include "flow/relay.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
-#include "flow/carrier.h"
 #include "flow/graft.h"
 #include "flow/graft_narrow.h"
 #include "flow/throttle.h"
@@ -271,6 +275,38 @@ static void relay_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 		lb_carrier_again(p);
 	else if (is_quiet(p))
 		(void)lb_carrier_promote(p);
+}
+
+int lb_relay_gather(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+	uint32_t held = dir->held_end - dir->held_at, got = 0;
+	char *all;
+
+	if (!dir->piped)
+		return 0;
+	all = malloc(held + dir->piped);
+	if (!all)
+		return -ENOMEM;
+	if (held)
+		memcpy(all, dir->held + dir->held_at, held);
+	while (got < dir->piped) {
+		ssize_t n = read(dir->pipe->in, all + held + got, dir->piped - got);
+
+		/* What was put into it comes out of it: nothing else can be an answer. */
+		if (n <= 0 && !(n < 0 && errno == EINTR))
+			break;
+		got += n > 0 ? (uint32_t)n : 0;
+	}
+	lb_carrier_release(dir);
+	dir->held = all;
+	dir->held_end = held + got;
+	dir->piped -= got;
+	if (dir->piped)
+		return -EIO;
+	lb_pipe_put(&p->env->pipes, dir->pipe, 0);
+	dir->pipe = NULL;
+	return 0;
 }
 
 static uint64_t relay_bytes(const struct lb_pair *p, unsigned int d)

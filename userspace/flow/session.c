@@ -52,6 +52,7 @@
 #include "base/cleanup.h"
 #include "flow/acl.h"
 #include "flow/admit.h"
+#include "flow/client_connection_limit.h"
 #include "flow/connect.h"
 #include "flow/graft_keeper.h"
 #include "flow/grafts.h"
@@ -73,6 +74,7 @@ static enum lb_step carry_timeout(struct lb_session *s);
 
 /* Neither waits nor is it entered twice. */
 #define STAGE_ADMIT 1
+#define STAGE_CARRY 7
 
 static const struct stage stages[] = {
 	{"proxy_protocol_in", lb_proxy_protocol_in_enter, lb_proxy_protocol_in_event,
@@ -84,7 +86,7 @@ static const struct stage stages[] = {
 	{"proxy_protocol_out", lb_proxy_protocol_out_enter, lb_proxy_protocol_out_event,
 	 lb_proxy_protocol_out_timeout},
 	{"tls_out", lb_tls_out_enter, lb_tls_out_event, lb_tls_out_timeout},
-	{"carry", carry_enter, carry_event, carry_timeout},
+	[STAGE_CARRY] = {"carry", carry_enter, carry_event, carry_timeout},
 };
 
 /* Back at connect: how its next try goes. */
@@ -271,23 +273,17 @@ static enum lb_step carry_timeout(struct lb_session *s)
 
 /* --- birth and death -------------------------------------------------------------------------- */
 
-void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
-		    const struct lb_addr *client)
+static struct lb_session *make(struct lb_flow_env *env, const struct lb_rule *rule,
+			       const struct lb_addr *client)
 {
-	struct lb_counters *counters = &env->counters[rule->index];
 	struct lb_session *s = lb_slab_get(&env->slab);
-	struct lb_leg *leg;
 
-	lb_count(&counters->connections, 1);
-	if (!s) {
-		lb_count(&counters->ends[LB_REASON_FULL], 1);
-		close(fd);
-		return;
-	}
+	if (!s)
+		return NULL;
 	s->env = env;
 	s->rule = s->route = rule;
 	s->client = *client;
-	s->accept_ns = lb_loop_now_ns(env->carrier.loop);
+	s->came_ns = lb_loop_now_ns(env->carrier.loop);
 	lb_timer_init(&s->timer, on_timer);
 	lb_carrier_init(&s->pair, &env->carrier, rule->config->acceleration);
 	if (rule->bandwidth_limit)
@@ -301,10 +297,32 @@ void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
 	s->pair.promoted = on_promoted;
 	s->pair.left = on_left;
 	s->pair.on_event = on_leg_event;
-	lb_list_append(&env->sessions, &s->node);
-	lb_count(&counters->active, 1);
-	__atomic_fetch_add(&env->limits->sessions, 1, __ATOMIC_RELAXED);
+	return s;
+}
 
+/* It is one of the worker's. */
+static void enlist(struct lb_session *s)
+{
+	lb_list_append(&s->env->sessions, &s->node);
+	lb_count(&s->env->counters[s->rule->index].active, 1);
+	__atomic_fetch_add(&s->env->limits->sessions, 1, __ATOMIC_RELAXED);
+}
+
+void lb_session_new(struct lb_flow_env *env, const struct lb_rule *rule, int fd,
+		    const struct lb_addr *client)
+{
+	struct lb_counters *counters = &env->counters[rule->index];
+	struct lb_session *s = make(env, rule, client);
+	struct lb_leg *leg;
+
+	lb_count(&counters->connections, 1);
+	if (!s) {
+		lb_count(&counters->ends[LB_REASON_FULL], 1);
+		close(fd);
+		return;
+	}
+	s->accept_ns = s->came_ns;
+	enlist(s);
 	leg = &s->pair.leg[LB_LEG_CLIENT];
 	if (lb_watch_add(env->carrier.loop, &leg->watch, fd, LB_LEG_EVENTS, on_leg_event)) {
 		close(fd);
@@ -379,6 +397,80 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean)
 	lb_sni_leave(s);
 	let_go(s);
 }
+
+/* --- from and to another daemon --------------------------------------------------------------- */
+
+static int watch_both(struct lb_session *s, const int fd[2])
+{
+	struct lb_loop *loop = s->env->carrier.loop;
+	int err = 0;
+
+	for (unsigned int i = 0; i < 2 && !err; i++)
+		err = lb_watch_add(loop, &s->pair.leg[i].watch, fd[i], LB_LEG_EVENTS, on_leg_event);
+	for (unsigned int i = 0; i < 2 && err; i++)
+		lb_watch_remove(loop, &s->pair.leg[i].watch, false);
+	return err;
+}
+
+int lb_session_restore(struct lb_session **ret, struct lb_flow_env *env,
+		       const struct lb_rule *route, const struct lb_addr *client,
+		       struct lb_backend *backend, const int fd[2])
+{
+	const struct lb_rule *rule = lb_rule_whole(route);
+	struct lb_session *s = make(env, rule, client);
+	int err;
+
+	if (!s)
+		return -ENOMEM;
+	s->backend = backend;
+	err = enter_limits(s);
+	if (!err)
+		err = watch_both(s, fd);
+	if (err) {
+		leave_limits(s);
+		lb_slab_put(&env->slab, s);
+		return err;
+	}
+	s->route = route;
+	lb_rule_count_route(route, env->counters, 1);
+	s->stage = STAGE_CARRY;
+	s->carrying = true;
+	if (rule->client_connection_limit)
+		s->admitted =
+			lb_client_connection_limit_adopt(rule->client_connection_limit, client);
+	enlist(s);
+	*ret = s;
+	return 0;
+}
+
+void lb_session_resume(struct lb_session *s)
+{
+	arm_carry_timer(s, s->pair.last_ns);
+	lb_carrier_resume(&s->pair);
+}
+
+void lb_session_take_out(struct lb_session *s, int fd[2])
+{
+	struct lb_loop *loop = s->env->carrier.loop;
+
+	s->closed = true;
+	lb_carrier_quiesce(&s->pair);
+	lb_timer_stop(loop, &s->timer);
+	lb_admit_leave(s);
+	for (unsigned int i = 0; i < 2; i++) {
+		fd[i] = s->pair.leg[i].watch.fd;
+		lb_watch_remove(loop, &s->pair.leg[i].watch, false);
+	}
+	s->pair.carrier->stop(&s->pair);
+	lb_count(&s->env->counters[s->rule->index].active, (uint64_t)-1);
+	leave_limits(s);
+	lb_select_release(s->route->select, s->backend);
+	s->backend = NULL;
+	lb_sni_leave(s);
+	let_go(s);
+}
+
+/* --- who becomes a graft, who is one of those, who is cut ------------------------------------- */
 
 /* From accept to connected, as far as 32 bits go. */
 static uint32_t connected_us(const struct lb_session *s)

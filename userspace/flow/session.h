@@ -36,10 +36,11 @@ struct lb_session {
 	char certified[65];         /* the name of its certificate, "" without one */
 	struct lb_waiter waiter;    /* for a backend that has room .. */
 	bool waiting;               /* .. now */
-	uint64_t accept_ns;
-	uint64_t try_ns;                      /* start of the current connect */
-	uint64_t connected_ns;                /* 0: never */
-	uint64_t folded[2];                   /* bytes already in the counters */
+	uint64_t accept_ns;         /* in this daemon or in one before it .. */
+	uint64_t came_ns;           /* .. and in this one */
+	uint64_t try_ns;            /* start of the current connect */
+	uint64_t connected_ns;      /* 0: never */
+	uint64_t folded[2];         /* bytes already in the counters */
 	struct lb_bandwidth_share *bandwidth; /* NULL: no limit */
 	struct lb_tls *tls;                   /* held while it shakes hands with its client .. */
 	struct lb_backend_tls *backend_tls;   /* .. with its backend, and from then on */
@@ -92,6 +93,24 @@ void lb_session_close(struct lb_session *s, enum lb_reason reason, bool clean);
  * backend is not yet that backend's.
  */
 void lb_session_close_all(struct lb_flow_env *env, struct lb_flows which, enum lb_reason reason);
+/*
+ * For flow/handover.
+ *
+ * A session of <route> that is carried already, with everything it holds: one more of its client's.
+ * <backend> is adopted for it. The caller fills in the rest, the pair's too, and calls
+ * lb_session_resume(), with which it may end; the descriptors are the session's. 0, or -errno with
+ * the descriptors and <backend> as they were.
+ */
+int lb_session_restore(struct lb_session **ret, struct lb_flow_env *env,
+		       const struct lb_rule *route, const struct lb_addr *client,
+		       struct lb_backend *backend, const int fd[2]);
+void lb_session_resume(struct lb_session *s);
+/*
+ * Another way out, of one that relay carries: nothing is closed, logged or counted as an end. <fd>
+ * are the caller's now; what the pair holds is freed. lb_account_fold() comes before.
+ */
+void lb_session_take_out(struct lb_session *s, int fd[2]);
+
 /* How many it would end. */
 size_t lb_session_count(const struct lb_flow_env *env, struct lb_flows which);
 

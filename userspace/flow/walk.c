@@ -20,7 +20,7 @@ struct lb_session *lb_walk_next(struct lb_flow_env *env, struct lb_walk *w)
 		return NULL;
 	s = lb_container_of(w->next, struct lb_session, node);
 	/* They stand in the order in which they came. */
-	if (s->accept_ns > w->begun_ns)
+	if (s->came_ns > w->begun_ns)
 		return NULL;
 	w->next = w->next->next;
 	return s;

@@ -23,7 +23,7 @@ uint64_t lb_loop_now_ns(const struct lb_loop *loop)
 
 static void add(unsigned int i)
 {
-	sessions[i].accept_ns = ++now;
+	sessions[i].came_ns = ++now;
 	lb_list_append(&env.sessions, &sessions[i].node);
 }
 

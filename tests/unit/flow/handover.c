@@ -1,0 +1,699 @@
+/* SPDX-License-Identifier: MIT */
+/* Flows that go from one daemon to another, in every state that relay may have them in. */
+#include "unit/flow/handover.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+static struct ends e;
+static struct stream up, down;
+
+/* Of both ends, from the beginning. */
+static void streams(size_t bytes_up, size_t bytes_down)
+{
+	up = (struct stream){.from = e.client, .to = e.server, .to_send = bytes_up, .reads = true};
+	down = (struct stream){
+		.from = e.server, .to = e.client, .to_send = bytes_down, .reads = true};
+}
+
+static bool all_arrived(struct daemon *d)
+{
+	bool arrived = pump(&up);
+
+	return pump(&down) && arrived;
+}
+
+static bool is_stalled(struct daemon *d)
+{
+	static uint64_t last = UINT64_MAX;
+	static int same;
+	uint64_t moved = session_of(d)->pair.dir[0].bytes;
+
+	(void)all_arrived(d);
+	same = last == moved ? same + 1 : 0;
+	last = moved;
+	return same > 200;
+}
+
+/* The client sends until nothing moves any more, for the server does not read. */
+static void stall(struct daemon *d)
+{
+	streams(64 << 20, 0);
+	up.reads = false;
+	run(d, is_stalled);
+	assert_true(up.sent < up.to_send);
+	up.to_send = up.sent;
+	up.reads = true;
+}
+
+static bool both_ended(struct daemon *d)
+{
+	(void)all_arrived(d);
+	return up.ended && down.ended;
+}
+
+static bool up_ended(struct daemon *d)
+{
+	(void)all_arrived(d);
+	return up.ended;
+}
+
+static bool down_ended(struct daemon *d)
+{
+	(void)all_arrived(d);
+	return down.ended;
+}
+
+/* Both sides say that they are done, and each hears it. */
+static void end_well(struct daemon *d)
+{
+	shutdown(e.client, SHUT_WR);
+	shutdown(e.server, SHUT_WR);
+	run(d, both_ended);
+	assert_true(has_none(d));
+	assert_int_equal(d->counters[0].ends[LB_REASON_DONE], 1);
+	close_ends(&e);
+}
+
+static void assert_totals(uint64_t bytes_up, uint64_t bytes_down)
+{
+	const struct lb_counters *a = &old.counters[0], *b = &new.counters[0];
+
+	assert_int_equal(a->bytes[0] + b->bytes[0], bytes_up);
+	assert_int_equal(a->bytes[1] + b->bytes[1], bytes_down);
+	assert_int_equal(a->carrier_bytes[LB_CARRIER_RELAY] + b->carrier_bytes[LB_CARRIER_RELAY],
+			 bytes_up + bytes_down);
+	assert_int_equal(a->connections + b->connections, 1);
+	assert_int_equal(a->ends[LB_REASON_DONE] + b->ends[LB_REASON_DONE], 1);
+	assert_int_equal(a->flows[LB_CARRIER_RELAY] + b->flows[LB_CARRIER_RELAY], 1);
+	for (unsigned int d = 0; d < 2; d++)
+		assert_int_equal(backend_of(&old)->counts.bytes[d] +
+					 backend_of(&new)->counts.bytes[d],
+				 d ? bytes_down : bytes_up);
+}
+
+static void an_idle_flow_lives_on_and_is_counted_and_told_once(void **state)
+{
+	char want[256];
+
+	e = open_flow(&old);
+	streams(1000, 2000);
+	run(&old, all_arrived);
+	thaw(&new, freeze(&old));
+	assert_int_equal(old.counters[0].active, 0);
+	assert_int_equal(new.counters[0].active, 1);
+	assert_int_equal(backend_of(&old)->active, 0);
+	assert_int_equal(backend_of(&new)->active, 1);
+	up.to_send += 3000;
+	down.to_send += 500;
+	run(&new, all_arrived);
+	end_well(&new);
+	assert_totals(4000, 2500);
+	assert_int_equal(new.counters[0].connections, 0);
+	assert_int_equal(old.counters[0].first_bytes[0] + new.counters[0].first_bytes[0], 1);
+	assert_int_equal(old.lines, 0);
+	assert_int_equal(new.lines, 1);
+	snprintf(want, sizeof(want), "backend=%s", backend_name);
+	assert_non_null(strstr(new.line, want));
+	assert_non_null(strstr(new.line, "rule=web"));
+}
+
+static void a_flow_that_has_said_nothing_yet_is_as_new(void **state)
+{
+	e = open_flow(&old);
+	streams(0, 0);
+	thaw(&new, freeze(&old));
+	up.to_send = down.to_send = 100;
+	run(&new, all_arrived);
+	end_well(&new);
+	assert_totals(100, 100);
+}
+
+/* Each time some bytes later, in the middle of everything. */
+static size_t pause_at;
+
+static bool at_pause(struct daemon *d)
+{
+	return all_arrived(d) || up.received + down.received >= pause_at;
+}
+
+static void bytes_under_way_both_ways_arrive_once_however_often_it_moves(void **state)
+{
+	struct daemon *at = &old;
+	int moves = 0;
+
+	e = open_flow(at);
+	streams(48 << 20, 32 << 20);
+	for (pause_at = 1; up.received + down.received < (80 << 20); moves++) {
+		run(at, at_pause);
+		pause_at = up.received + down.received + 150001;
+		if (all_arrived(at))
+			break;
+		thaw(at == &old ? &new : &old, freeze(at));
+		at = at == &old ? &new : &old;
+	}
+	assert_true(moves > 20);
+	end_well(at);
+	assert_totals(48 << 20, 32 << 20);
+}
+
+/* The last portion has been read, whole: none ever fills the buffer, so relay does not splice. */
+static bool portion_is_read(struct daemon *d)
+{
+	const struct lb_direction *dir = &session_of(d)->pair.dir[0];
+
+	return dir->held || dir->bytes == up.sent;
+}
+
+static void held_bytes_go_along(void **state)
+{
+	const struct lb_direction *dir;
+	struct lb_handover *h;
+
+	e = open_flow(&old);
+	streams(0, 0);
+	up.reads = false;
+	for (dir = &session_of(&old)->pair.dir[0]; !dir->held; run(&old, portion_is_read)) {
+		up.to_send += 30000;
+		(void)pump(&up);
+	}
+	assert_null(dir->pipe);
+	h = freeze(&old);
+	assert_true(h->dir[0].held_size > 0);
+	thaw(&new, h);
+	up.reads = true;
+	run(&new, all_arrived);
+	end_well(&new);
+	assert_totals(up.to_send, 0);
+}
+
+static void what_is_in_a_pipe_goes_along(void **state)
+{
+	struct lb_handover *h;
+	uint32_t piped;
+
+	e = open_flow(&old);
+	stall(&old);
+	piped = session_of(&old)->pair.dir[0].piped;
+	assert_true(piped > 0);
+	h = freeze(&old);
+	assert_int_equal(h->dir[0].held_size, piped);
+	thaw(&new, h);
+	run(&new, all_arrived);
+	end_well(&new);
+	assert_totals(up.to_send, 0);
+}
+
+static void who_has_closed_one_way_stays_so(void **state)
+{
+	for (int leg = 0; leg < 2; leg++) {
+		e = open_flow(&old);
+		streams(500, 700);
+		run(&old, all_arrived);
+		shutdown(leg ? e.server : e.client, SHUT_WR);
+		run(&old, leg ? down_ended : up_ended);
+		thaw(&new, freeze(&old));
+		assert_true(session_of(&new)->pair.dir[leg].shut);
+		if (leg)
+			up.to_send += 90000;
+		else
+			down.to_send += 90000;
+		run(&new, all_arrived);
+		assert_false(has_none(&new));
+		shutdown(leg ? e.client : e.server, SHUT_WR);
+		run(&new, both_ended);
+		assert_true(has_none(&new));
+		close_ends(&e);
+	}
+	assert_int_equal(new.counters[0].ends[LB_REASON_DONE], 2);
+}
+
+/* The end is read and not passed on, for there are bytes before it. */
+static void an_end_behind_held_bytes_goes_along(void **state)
+{
+	e = open_flow(&old);
+	stall(&old);
+	shutdown(e.client, SHUT_WR);
+	thaw(&new, freeze(&old));
+	run(&new, up_ended);
+	assert_int_equal(up.received, up.to_send);
+	end_well(&new);
+	assert_totals(up.to_send, 0);
+}
+
+static void what_comes_while_nobody_watches_is_seen(void **state)
+{
+	struct lb_handover *h;
+
+	e = open_flow(&old);
+	streams(10, 10);
+	run(&old, all_arrived);
+	h = freeze(&old);
+	up.to_send = 50000;
+	down.to_send = 60000;
+	(void)pump(&up);
+	(void)pump(&down);
+	shutdown(e.client, SHUT_WR);
+	shutdown(e.server, SHUT_WR);
+	thaw(&new, h);
+	run(&new, both_ended);
+	assert_int_equal(up.received, 50000);
+	assert_int_equal(down.received, 60000);
+	assert_true(has_none(&new));
+	assert_totals(50000, 60000);
+	close_ends(&e);
+}
+
+/* Read before, by the daemon that froze: the event of it does not come again. */
+static void bytes_that_were_announced_before_are_seen(void **state)
+{
+	struct lb_handover *h;
+
+	e = open_flow(&old);
+	streams(20, 0);
+	(void)pump(&up);
+	h = freeze(&old);
+	thaw(&new, h);
+	run(&new, all_arrived);
+	end_well(&new);
+}
+
+static bool server_was_reset(struct daemon *d)
+{
+	char c;
+
+	return recv(e.server, &c, 1, 0) < 0 && errno == ECONNRESET;
+}
+
+static void a_reset_that_came_meanwhile_is_passed_on(void **state)
+{
+	const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	struct lb_handover *h;
+
+	e = open_flow(&old);
+	streams(10, 10);
+	run(&old, all_arrived);
+	h = freeze(&old);
+	assert_int_equal(setsockopt(e.client, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
+	close(e.client);
+	e.client = -1;
+	thaw(&new, h);
+	run(&new, has_none);
+	run(&new, server_was_reset);
+	assert_int_equal(new.counters[0].ends[LB_REASON_RESET_BY_CLIENT], 1);
+	close_ends(&e);
+}
+
+/* --- what goes on from where it was ----------------------------------------------------------- */
+
+#define IDLE_NS 8000000000ull
+
+static void times_go_on(void **state)
+{
+	struct lb_handover *h;
+	uint64_t begun;
+
+	new.config.timeouts.idle_ms = 8000;
+	e = open_flow(&old);
+	begun = session_of(&old)->accept_ns;
+	h = freeze(&old);
+	assert_int_equal(h->accept_ns, begun);
+	/* It has been idle for so long. */
+	h->accept_ns -= IDLE_NS;
+	h->try_ns = h->connected_ns = h->start_ns = h->last_ns = h->accept_ns;
+	thaw(&new, h);
+	assert_int_equal(session_of(&new)->accept_ns, begun - IDLE_NS);
+	run(&new, has_none);
+	assert_int_equal(new.counters[0].ends[LB_REASON_IDLE], 1);
+	assert_in_range(new.counters[0].duration_sum_ms, 8000, 15999);
+	close_ends(&e);
+}
+
+static void limits_are_taken_and_may_be_exceeded(void **state)
+{
+	struct lb_addr client;
+
+	lb_client_connection_limit_set(new.rule.client_connection_limit, 1);
+	backend_of(&new)->limit = 1;
+	assert_int_equal(lb_addr_parse("127.0.0.1:1", &client), 0);
+	assert_true(lb_client_connection_limit_take(new.rule.client_connection_limit, &client));
+	lb_select_adopt(new.rule.select, backend_of(&new));
+	e = open_flow(&old);
+	thaw(&new, freeze(&old));
+	assert_int_equal(backend_of(&new)->active, 2);
+	assert_false(lb_client_connection_limit_take(new.rule.client_connection_limit, &client));
+	lb_client_connection_limit_release(new.rule.client_connection_limit, &client);
+	assert_int_equal(lb_client_connection_limit_clients(new.rule.client_connection_limit), 1);
+	lb_select_release(new.rule.select, backend_of(&new));
+	streams(1, 1);
+	run(&new, all_arrived);
+	end_well(&new);
+	assert_int_equal(backend_of(&new)->active, 0);
+}
+
+static void a_backend_that_is_gone_lives_on_for_its_flow(void **state)
+{
+	struct lb_addr addr = address_of(front); /* some other */
+	struct lb_backend *b = backend_of(&new), *elsewhere;
+	const struct lb_backend_config other = {
+		.addr = (char *)"other:1", .host = (char *)"other", .weight = 1};
+	struct lb_pool_entry *entry;
+
+	assert_int_equal(lb_pool_new_entry(new.rule.pool, &other, &entry), 0);
+	lb_pool_list_entry(entry);
+	lb_pool_remove_entry(b->entry);
+	assert_int_equal(lb_pool_new_backend(entry, &new.config, &addr, false, &elsewhere), 0);
+	assert_int_equal(lb_select_change(new.rule.select, &elsewhere, 1, 0), 0);
+	lb_pool_put(&elsewhere);
+	e = open_flow(&old);
+	thaw(&new, freeze(&old));
+	b = session_of(&new)->backend;
+	assert_int_equal(b->out, LB_BACKEND_LEFT);
+	assert_string_equal(b->config->addr, backend_name);
+	assert_int_equal(b->active, 1);
+	streams(7, 7);
+	run(&new, all_arrived);
+	shutdown(e.client, SHUT_WR);
+	shutdown(e.server, SHUT_WR);
+	run(&new, both_ended);
+	assert_non_null(strstr(new.line, backend_name));
+	assert_true(lb_list_empty(&new.rule.pool->left));
+	close_ends(&e);
+}
+
+static void a_rule_that_is_gone_or_another_takes_no_flow(void **state)
+{
+	struct lb_handover *h;
+
+	e = open_flow(&old);
+	h = freeze(&old);
+	new.config.name = (char *)"another";
+	assert_null(lb_handover_rule(&new.rule, 1, h));
+	new.config.name = (char *)"web";
+	new.rule.tls = (struct lb_tls *)&new;
+	assert_null(lb_handover_rule(&new.rule, 1, h));
+	new.rule.tls = NULL;
+	/* A place that has no rule. */
+	new.rule.config = NULL;
+	assert_null(lb_handover_rule(&new.rule, 1, h));
+	new.rule.config = &new.config;
+	/* Nobody wants it: it thaws where it froze. */
+	thaw(&old, h);
+	streams(1, 1);
+	run(&old, all_arrived);
+	end_well(&old);
+	assert_int_equal(old.lines, 1);
+}
+
+/* --- what does not go ------------------------------------------------------------------------- */
+
+static void assert_stays(int err)
+{
+	struct lb_handover *h = NULL;
+
+	assert_int_equal(lb_handover_freeze(session_of(&old), &h), err);
+	assert_null(h);
+	assert_false(has_none(&old));
+}
+
+static void who_cannot_go_stays_as_it_is(void **state)
+{
+	e = open_flow(&old);
+	old.rule.tls = (struct lb_tls *)&old;
+	assert_stays(-EOPNOTSUPP);
+	old.rule.tls = NULL;
+	session_of(&old)->pair.bypassed = true;
+	assert_stays(-EOPNOTSUPP);
+	session_of(&old)->pair.bypassed = false;
+	session_of(&old)->pair.carrier = &lb_graft;
+	assert_stays(-EAGAIN);
+	session_of(&old)->pair.carrier = &lb_relay;
+	session_of(&old)->carrying = false;
+	assert_stays(-EAGAIN);
+	session_of(&old)->carrying = true;
+	streams(100, 100);
+	run(&old, all_arrived);
+	end_well(&old);
+}
+
+static void a_thaw_that_fails_leaves_the_record_whole(void **state)
+{
+	struct lb_handover *h;
+	const struct lb_rule *rule;
+	int fd;
+
+	e = open_flow(&old);
+	stall(&old);
+	h = freeze(&old);
+	rule = lb_handover_rule(&new.rule, 1, h);
+	fd = h->leg[1].fd;
+	h->leg[1].fd = -1; /* EBADF, after leg 0 was registered */
+	assert_int_equal(lb_handover_thaw(&new.env, rule, &h), -EBADF);
+	assert_non_null(h);
+	assert_true(has_none(&new));
+	assert_int_equal(new.counters[0].active, 0);
+	assert_int_equal(backend_of(&new)->active, 0);
+	assert_int_equal(new.limits.sessions, 0);
+	h->leg[1].fd = fd;
+	thaw(&old, h);
+	run(&old, all_arrived);
+	end_well(&old);
+	assert_totals(up.to_send, 0);
+}
+
+static bool both_were_reset(struct daemon *d)
+{
+	char c;
+
+	return server_was_reset(d) && recv(e.client, &c, 1, 0) < 0 && errno == ECONNRESET;
+}
+
+static void one_that_nobody_takes_is_reset(void **state)
+{
+	struct lb_handover *h;
+
+	e = open_flow(&old);
+	h = freeze(&old);
+	lb_handover_reset(&h);
+	assert_null(h);
+	assert_true(both_were_reset(&old));
+	close_ends(&e);
+}
+
+/* --- many ------------------------------------------------------------------------------------- */
+
+#define FLOWS 100
+
+static bool is_even(void *arg, const struct lb_session *s)
+{
+	return lb_addr_port(&s->client) % 2 == 0;
+}
+
+static void a_sweep_meets_each_once_in_batches(void **state)
+{
+	static struct ends ends[FLOWS];
+	struct lb_handover_sweep sweep = {.wants = NULL};
+	struct lb_list batch;
+	unsigned int moved = 0;
+	bool done = false;
+
+	for (int i = 0; i < FLOWS; i++)
+		ends[i] = open_flow(&old);
+	/* One that is not ready. */
+	session_of(&old)->carrying = false;
+	lb_list_init(&batch);
+	lb_handover_sweep_begin(&old.env, &sweep);
+	while (!done) {
+		size_t n = lb_handover_sweep_next(&old.env, &sweep, &batch, 7, &done);
+
+		assert_true(n <= 7);
+		for (; n; n--, moved++)
+			thaw(&new,
+			     carry_over(lb_container_of(batch.next, struct lb_handover, node)));
+		assert_true(lb_list_empty(&batch));
+	}
+	lb_handover_sweep_end(&sweep);
+	session_of(&old)->carrying = true;
+	assert_int_equal(moved, FLOWS - 1);
+	assert_int_equal(sweep.later, 1);
+	assert_int_equal(sweep.stay, 0);
+	for (int i = 0; i < FLOWS - 1; i++) {
+		e = ends[i];
+		streams(1000, 1000);
+		run(&new, all_arrived);
+	}
+	e = ends[FLOWS - 1];
+	streams(1000, 1000);
+	run(&old, all_arrived);
+	for (int i = 0; i < FLOWS; i++)
+		close_ends(&ends[i]);
+	run(&new, has_none);
+	run(&old, has_none);
+}
+
+static void a_turn_looks_at_no_more_than_it_has_time_for(void **state)
+{
+	static struct ends ends[FLOWS];
+	struct lb_handover_sweep sweep = {.wants = is_even};
+	struct lb_list batch;
+	bool done;
+	size_t n;
+
+	for (int i = 0; i < FLOWS; i++)
+		ends[i] = open_flow(&old);
+	lb_list_init(&batch);
+	lb_handover_sweep_begin(&old.env, &sweep);
+	n = lb_handover_sweep_next(&old.env, &sweep, &batch, SIZE_MAX, &done);
+	assert_false(done);
+	assert_true(n + sweep.stay < FLOWS);
+	n += lb_handover_sweep_next(&old.env, &sweep, &batch, SIZE_MAX, &done);
+	assert_true(done);
+	assert_int_equal(n + sweep.stay, FLOWS);
+	lb_handover_sweep_end(&sweep);
+	while (!lb_list_empty(&batch)) {
+		struct lb_handover *h = lb_container_of(batch.next, struct lb_handover, node);
+
+		lb_handover_reset(&h);
+	}
+	for (int i = 0; i < FLOWS; i++)
+		close_ends(&ends[i]);
+}
+
+/* --- between processes ------------------------------------------------------------------------ */
+
+static void send_all(int channel, struct lb_handover *h)
+{
+	size_t size = lb_handover_size(h);
+	LB_AUTO_FREE uint8_t *buf = malloc(size);
+	char control[CMSG_SPACE(2 * sizeof(int))] = {0};
+	struct iovec iov = {.iov_len = size};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control,
+			     .msg_controllen = sizeof(control)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	assert_non_null(buf);
+	lb_handover_encode(h, buf);
+	iov.iov_base = buf;
+	*c = (struct cmsghdr){.cmsg_len = CMSG_LEN(2 * sizeof(int)),
+			      .cmsg_level = SOL_SOCKET,
+			      .cmsg_type = SCM_RIGHTS};
+	memcpy(CMSG_DATA(c), (int[]){h->leg[0].fd, h->leg[1].fd}, 2 * sizeof(int));
+	for (size_t at = 0; at < size;) {
+		ssize_t n = sendmsg(channel, &msg, MSG_NOSIGNAL);
+
+		assert_true(n > 0);
+		at += (size_t)n;
+		iov = (struct iovec){buf + at, size - at};
+		msg.msg_control = NULL;
+		msg.msg_controllen = 0;
+	}
+	lb_handover_forget(&h);
+}
+
+/* NULL at the end. */
+static struct lb_handover *receive(int channel)
+{
+	static uint8_t buf[LB_HANDOVER_BYTES_MAX];
+	char control[CMSG_SPACE(2 * sizeof(int))];
+	struct iovec iov = {buf, LB_HANDOVER_HEAD_BYTES};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control,
+			     .msg_controllen = sizeof(control)};
+	ssize_t n = recvmsg(channel, &msg, MSG_WAITALL | MSG_CMSG_CLOEXEC);
+	struct lb_handover *h = NULL;
+	int64_t size;
+	int fd[2];
+
+	if (n != LB_HANDOVER_HEAD_BYTES)
+		return NULL;
+	memcpy(fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
+	size = lb_handover_peek(buf, (size_t)n);
+	if (size > n && recv(channel, buf + n, (size_t)(size - n), MSG_WAITALL) != size - n)
+		return NULL;
+	if (size < n || lb_handover_decode(buf, (size_t)size, &h))
+		return NULL;
+	h->leg[0].fd = fd[0];
+	h->leg[1].fd = fd[1];
+	return h;
+}
+
+/* The successor: serves what it gets until it has ended, and knows how many bytes it moved. */
+static int successor(int channel)
+{
+	struct lb_handover *h = receive(channel);
+
+	if (!h || lb_handover_thaw(&new.env, &new.rule, &h))
+		return 1;
+	run(&new, has_none);
+	if (write(channel, new.counters[0].bytes, sizeof(new.counters[0].bytes)) !=
+	    sizeof(new.counters[0].bytes))
+		return 2;
+	return new.lines == 1 && new.counters[0].ends[LB_REASON_DONE] == 1 ? 0 : 3;
+}
+
+static void a_flow_goes_to_another_process(void **state)
+{
+	uint64_t bytes[2];
+	int channel[2], status;
+	pid_t child;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel), 0);
+	/* Before there is a flow that it would inherit. */
+	child = fork();
+	if (!child) {
+		close(channel[0]);
+		_exit(successor(channel[1]));
+	}
+	close(channel[1]);
+	e = open_flow(&old);
+	stall(&old);
+	down.to_send = 5 << 20;
+	send_all(channel[0], freeze(&old));
+	while (!all_arrived(&old))
+		sched_yield();
+	shutdown(e.client, SHUT_WR);
+	shutdown(e.server, SHUT_WR);
+	while (!both_ended(&old))
+		sched_yield();
+	assert_int_equal(read(channel[0], bytes, sizeof(bytes)), sizeof(bytes));
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_int_equal(old.counters[0].bytes[0] + bytes[0], up.to_send);
+	assert_int_equal(old.counters[0].bytes[1] + bytes[1], down.to_send);
+	assert_int_equal(old.lines, 0);
+	close(channel[0]);
+	close_ends(&e);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(an_idle_flow_lives_on_and_is_counted_and_told_once),
+		TEST(a_flow_that_has_said_nothing_yet_is_as_new),
+		TEST(bytes_under_way_both_ways_arrive_once_however_often_it_moves),
+		TEST(held_bytes_go_along),
+		TEST(what_is_in_a_pipe_goes_along),
+		TEST(who_has_closed_one_way_stays_so),
+		TEST(an_end_behind_held_bytes_goes_along),
+		TEST(what_comes_while_nobody_watches_is_seen),
+		TEST(bytes_that_were_announced_before_are_seen),
+		TEST(a_reset_that_came_meanwhile_is_passed_on),
+		TEST(times_go_on),
+		TEST(limits_are_taken_and_may_be_exceeded),
+		TEST(a_backend_that_is_gone_lives_on_for_its_flow),
+		TEST(a_rule_that_is_gone_or_another_takes_no_flow),
+		TEST(who_cannot_go_stays_as_it_is),
+		TEST(a_thaw_that_fails_leaves_the_record_whole),
+		TEST(one_that_nobody_takes_is_reset),
+		TEST(a_sweep_meets_each_once_in_batches),
+		TEST(a_turn_looks_at_no_more_than_it_has_time_for),
+		TEST(a_flow_goes_to_another_process),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
