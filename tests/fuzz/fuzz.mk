@@ -34,6 +34,10 @@ FUZZ_OBJ_admin_request := $(patsubst %,$(O)/fuzz/userspace/%.o,control/admin_req
 	config/units base/addr base/json base/log)
 $(O)/fuzz/admin_request: $(FUZZ_OBJ_admin_request)
 
+FUZZ_OBJ_cluster_wire := $(patsubst %.c,$(O)/fuzz/%.o,$(wildcard userspace/cluster/member*.c) \
+	userspace/cluster/wire.c userspace/base/addr.c userspace/base/hash.c)
+$(O)/fuzz/cluster_wire: $(FUZZ_OBJ_cluster_wire)
+
 FUZZ_BIN := $(FUZZ_TARGETS:%=$(O)/fuzz/%)
 FUZZ_OBJ := $(sort $(FUZZ_TARGETS:%=$(O)/fuzz/tests/fuzz/%.o) $(foreach t,$(FUZZ_TARGETS),$(FUZZ_OBJ_$t)))
 

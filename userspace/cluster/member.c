@@ -255,7 +255,7 @@ void lb_member_leave(struct lb_membership *g, uint64_t now_us)
 
 bool lb_member_left(const struct lb_membership *g)
 {
-	return g->leaving && (!g->self->tells || g->alive == 1);
+	return g->leaving && (!g->self->news || g->alive == 1);
 }
 
 void lb_member_each(const struct lb_membership *g,
@@ -266,9 +266,9 @@ void lb_member_each(const struct lb_membership *g,
 	view(g, g->self, &v);
 	fn(arg, &v);
 	for (uint32_t i = 0; i < g->count; i++) {
-		if (g->sorted[i] == g->self)
+		if (g->sorted[i].m == g->self)
 			continue;
-		view(g, g->sorted[i], &v);
+		view(g, g->sorted[i].m, &v);
 		fn(arg, &v);
 	}
 }
@@ -321,7 +321,7 @@ int lb_member_new(struct lb_membership **ret, const struct lb_member_params *par
 	g->clock_us = g->now_us = now_us;
 	g->random = params->seed;
 	g->period_us = params->period_ms * 1000ull;
-	for (unsigned int i = 0; i <= TELLS_MAX; i++)
+	for (unsigned int i = 0; i < TELLS_MAX; i++)
 		lb_list_init(&g->news[i]);
 	lb_list_init(&g->suspects);
 	lb_list_init(&g->gone);
@@ -345,7 +345,7 @@ void lb_member_free(struct lb_membership **pg)
 		return;
 	*pg = NULL;
 	for (uint32_t i = 0; i < g->count; i++)
-		free(g->sorted[i]);
+		free(g->sorted[i].m);
 	free(g->sorted);
 	free(g->order);
 	free(g->peers);

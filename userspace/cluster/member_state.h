@@ -17,11 +17,12 @@ struct member {
 	uint32_t rtt_us;
 	uint32_t place; /* in <order> */
 	uint8_t state;  /* enum lb_member_state */
-	uint8_t tells;  /* its news is to be told so often; 0: it is not in <news> */
+	bool news;      /* it is in news[told] */
+	uint8_t told;
 	uint8_t accusers_count;
 	uint32_t accusers[LB_WIRE_ACCUSERS];
 	uint64_t since_us;   /* lived time */
-	struct lb_list news; /* in news[tells] */
+	struct lb_list node; /* of news */
 	struct lb_list fate; /* in suspects or gone */
 	char version[LB_WIRE_VERSION_MAX];
 	char name[];
@@ -50,6 +51,12 @@ struct relay {
 	uint64_t nack_us;
 };
 
+/* With the id beside it: a search touches no member. */
+struct slot {
+	uint64_t id;
+	struct member *m;
+};
+
 struct lb_membership {
 	struct lb_member_params params;
 	struct member *self;
@@ -59,14 +66,14 @@ struct lb_membership {
 	uint64_t random;
 	uint32_t seq;
 
-	struct member **sorted; /* by id */
-	struct member **order;  /* of probing */
+	struct slot *sorted;   /* by id */
+	struct member **order; /* of probing */
 	uint32_t count, room;
 	uint32_t alive; /* or suspect; with this node */
 	uint32_t dead;
 	uint32_t next; /* in <order>: to be probed */
 
-	struct lb_list news[TELLS_MAX + 1];
+	struct lb_list news[TELLS_MAX]; /* by how often it has been told */
 	uint32_t news_count;
 	struct lb_list suspects;
 	struct lb_list gone; /* dead or left, the longest first */

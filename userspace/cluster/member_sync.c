@@ -34,11 +34,11 @@ static uint64_t fill_page(const struct lb_membership *g, struct lb_wire_out *out
 	for (uint32_t i = member_lower_bound(g, first); i < g->count; i++) {
 		struct lb_wire_update u;
 
-		if (g->sorted[i] == g->self)
+		if (g->sorted[i].m == g->self)
 			continue;
-		member_update_of(g->sorted[i], true, &u);
+		member_update_of(g->sorted[i].m, true, &u);
 		if (!lb_wire_add_update(out, &u))
-			return g->sorted[i]->id - 1;
+			return g->sorted[i].id - 1;
 	}
 	return UINT64_MAX;
 }
@@ -76,8 +76,8 @@ static bool is_there(const struct lb_membership *g, const struct member *m)
 static bool known_alive(const struct lb_membership *g, const struct lb_addr *addr)
 {
 	for (uint32_t i = 0; i < g->count; i++)
-		if (g->sorted[i]->state <= LB_MEMBER_SUSPECT &&
-		    lb_addr_equal(&g->sorted[i]->addr, addr))
+		if (g->sorted[i].m->state <= LB_MEMBER_SUSPECT &&
+		    lb_addr_equal(&g->sorted[i].m->addr, addr))
 			return true;
 	return false;
 }

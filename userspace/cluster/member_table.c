@@ -15,7 +15,7 @@ uint32_t member_lower_bound(const struct lb_membership *g, uint64_t id)
 	while (low < high) {
 		uint32_t mid = low + (high - low) / 2;
 
-		if (g->sorted[mid]->id < id)
+		if (g->sorted[mid].id < id)
 			low = mid + 1;
 		else
 			high = mid;
@@ -27,24 +27,25 @@ struct member *member_find(const struct lb_membership *g, uint64_t id)
 {
 	uint32_t at = member_lower_bound(g, id);
 
-	return at < g->count && g->sorted[at]->id == id ? g->sorted[at] : NULL;
+	return at < g->count && g->sorted[at].id == id ? g->sorted[at].m : NULL;
 }
 
 static bool make_room(struct lb_membership *g)
 {
 	uint32_t room = g->room ? g->room * 2 : ROOM_FEW;
-	struct member **p;
+	struct member **order;
+	struct slot *sorted;
 
 	if (g->count < g->room)
 		return true;
-	p = reallocarray(g->sorted, room, sizeof(struct member *));
-	if (!p)
+	sorted = reallocarray(g->sorted, room, sizeof(*sorted));
+	if (!sorted)
 		return false;
-	g->sorted = p;
-	p = reallocarray(g->order, room, sizeof(struct member *));
-	if (!p)
+	g->sorted = sorted;
+	order = reallocarray(g->order, room, sizeof(struct member *));
+	if (!order)
 		return false;
-	g->order = p;
+	g->order = order;
 	g->room = room;
 	return true;
 }
@@ -83,11 +84,11 @@ struct member *member_add(struct lb_membership *g, uint64_t id, const char *name
 	m->id = id;
 	memcpy(m->name, name, bytes);
 	m->since_us = g->now_us;
-	lb_list_init(&m->news);
+	lb_list_init(&m->node);
 	lb_list_init(&m->fate);
 	at = member_lower_bound(g, id);
-	memmove(&g->sorted[at + 1], &g->sorted[at], (g->count - at) * sizeof(struct member *));
-	g->sorted[at] = m;
+	memmove(&g->sorted[at + 1], &g->sorted[at], (g->count - at) * sizeof(*g->sorted));
+	g->sorted[at] = (struct slot){id, m};
 	g->count++;
 	add_to_order(g, m);
 	return m;
@@ -95,10 +96,9 @@ struct member *member_add(struct lb_membership *g, uint64_t id, const char *name
 
 static void untell(struct lb_membership *g, struct member *m)
 {
-	if (m->tells)
-		g->news_count--;
-	m->tells = 0;
-	lb_list_remove(&m->news);
+	g->news_count -= m->news;
+	m->news = false;
+	lb_list_remove(&m->node);
 }
 
 void member_remove(struct lb_membership *g, struct member *m)
@@ -108,7 +108,7 @@ void member_remove(struct lb_membership *g, struct member *m)
 	untell(g, m);
 	lb_list_remove(&m->fate);
 	g->count--;
-	memmove(&g->sorted[at], &g->sorted[at + 1], (g->count - at) * sizeof(struct member *));
+	memmove(&g->sorted[at], &g->sorted[at + 1], (g->count - at) * sizeof(*g->sorted));
 	if (m->place < g->count)
 		place(g, g->order[g->count], m->place);
 	free(m);
@@ -162,7 +162,7 @@ struct member *member_successor(const struct lb_membership *g)
 	uint32_t at = member_lower_bound(g, g->self->id);
 
 	for (uint32_t i = 1; i < g->count; i++) {
-		struct member *m = g->sorted[(at + i) % g->count];
+		struct member *m = g->sorted[(at + i) % g->count].m;
 
 		if (m->state == LB_MEMBER_ALIVE)
 			return m;
@@ -196,43 +196,48 @@ static uint8_t tells(const struct lb_membership *g)
 	return n;
 }
 
+static void queue(struct lb_membership *g, struct member *m, uint8_t told)
+{
+	m->told = told;
+	m->news = true;
+	lb_list_append(&g->news[told], &m->node);
+	g->news_count++;
+}
+
 void member_tell(struct lb_membership *g, struct member *m)
 {
 	untell(g, m);
-	m->tells = tells(g);
-	lb_list_append(&g->news[m->tells], &m->news);
-	g->news_count++;
+	queue(g, m, 0);
 }
 
 /* What has been told least comes first; nothing twice in one datagram. */
 void member_fill(struct lb_membership *g, struct lb_wire_out *out)
 {
+	uint8_t enough = tells(g);
 	struct lb_list told;
 	bool room = true;
 
 	if (!g->news_count)
 		return;
 	lb_list_init(&told);
-	for (uint32_t n = TELLS_MAX; n && room; n--) {
-		while (room && !lb_list_empty(&g->news[n])) {
-			struct member *m = lb_container_of(g->news[n].next, struct member, news);
+	for (uint32_t n = 0; n < TELLS_MAX && room; n++) {
+		while (!lb_list_empty(&g->news[n])) {
+			struct member *m = lb_container_of(g->news[n].next, struct member, node);
 			struct lb_wire_update u;
 
 			member_update_of(m, m->state == LB_MEMBER_ALIVE, &u);
 			room = lb_wire_add_update(out, &u);
 			if (!room)
 				break;
-			lb_list_remove(&m->news);
-			lb_list_append(&told, &m->news);
+			untell(g, m);
+			lb_list_append(&told, &m->node);
 		}
 	}
 	while (!lb_list_empty(&told)) {
-		struct member *m = lb_container_of(told.next, struct member, news);
+		struct member *m = lb_container_of(told.next, struct member, node);
 
-		lb_list_remove(&m->news);
-		if (--m->tells)
-			lb_list_append(&g->news[m->tells], &m->news);
-		else
-			g->news_count--;
+		lb_list_remove(&m->node);
+		if (m->told + 1 < enough)
+			queue(g, m, m->told + 1);
 	}
 }

@@ -349,9 +349,12 @@ int lb_wire_open(struct lb_wire_in *ret, const uint8_t *bytes, size_t len)
 
 bool lb_wire_next_update(struct lb_wire_in *in, struct lb_wire_update *u)
 {
-	struct reader r = {in->updates, in->updates + in->updates_len, false};
+	struct reader r = {.at = in->updates};
 
-	if (!in->updates_len || !read_update(&r, u))
+	if (!in->updates_len)
+		return false;
+	r.end = in->updates + in->updates_len;
+	if (!read_update(&r, u))
 		return false;
 	in->updates = r.at;
 	in->updates_len = (size_t)(r.end - r.at);

@@ -61,16 +61,16 @@ static void a_death_is_known_to_all(void **state)
 		took[i] = death_of(&s, 3 + i);
 	qsort(took, deaths, sizeof(took[0]), by_size);
 	print_message("%u deaths: known to all after %.1f periods in the median, %.1f at most; "
-		      "of these %.1f are the suspicion time; 90 %% of them %.1f\n",
-		      deaths, took[deaths / 2], took[deaths - 1], suspicion, took[deaths * 9 / 10]);
-	assert_true(took[deaths * 9 / 10] <= suspicion + 5);
+		      "of these %.1f are the suspicion time\n",
+		      deaths, took[deaths / 2], took[deaths - 1], suspicion);
+	assert_true(took[deaths - 1] <= suspicion + 5);
 	assert_int_equal(s.false_deaths, 0);
 	sim_fini(&s);
 }
 
 static void loss_kills_nobody(void **state)
 {
-	uint32_t count = is_long() ? 1000 : 100, seconds = is_long() ? 3600 : 600;
+	uint32_t count = is_long() ? 1000 : 100, seconds = is_long() ? 3600 : 300;
 	struct sim s;
 
 	sim_init(&s, count, 22);
@@ -93,7 +93,7 @@ struct traffic {
 
 static struct traffic traffic_of(uint32_t count, uint32_t loss_permille)
 {
-	uint32_t seconds = is_long() ? 600 : 120;
+	uint32_t seconds = is_long() ? 600 : 60;
 	struct traffic t = {};
 	struct sim s;
 
@@ -122,15 +122,15 @@ static struct traffic traffic_of(uint32_t count, uint32_t loss_permille)
 
 static void traffic_does_not_grow_with_the_cluster(void **state)
 {
-	uint32_t large = is_long() ? 1000 : 400;
+	uint32_t large = is_long() ? 1000 : 300;
 	struct traffic few = traffic_of(100, 0), many = traffic_of(large, 0);
 
-	/* The page of one comparison in ten periods holds 30 members; beyond that nothing grows. */
-	assert_true(many.datagrams < few.datagrams * 1.05);
-	assert_true(many.bytes < few.bytes * 1.1);
+	/* A table of 100 has pages that are not full; beyond that nothing grows. */
+	assert_true(many.datagrams < few.datagrams * 1.02);
+	assert_true(many.bytes < few.bytes * 1.25);
 	few = traffic_of(100, 100);
 	many = traffic_of(large, 100);
-	assert_true(many.bytes < few.bytes * 2);
+	assert_true(many.bytes < few.bytes * 1.5);
 }
 
 int main(void)
