@@ -120,9 +120,10 @@ class Machine:
     ACCELERATOR = {"kvm": ["-accel", "kvm", "-cpu", "host"],
                    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max"]}
 
-    def __init__(self, kernel, accelerator, work, commands):
+    def __init__(self, kernel, accelerator, work, options):
         script = work / "commands"
-        script.write_text("".join(f"{c}\n" for c in commands))
+        environment = f"LB_BUILD={BUILD} LB_PATIENCE={PATIENCE[accelerator]}"
+        script.write_text("".join(f"{environment} {c}\n" for c in options.command))
         pack_initramfs(kernel, work / "initramfs")
         arguments = {"VMTEST_TREE": ROOT, "VMTEST_MODULES": kernel.modules,
                      "VMTEST_COMMANDS": script}
@@ -130,7 +131,7 @@ class Machine:
                            *(f"{key}={value}" for key, value in arguments.items())])
         self.console = work / "console"
         self.child = subprocess.Popen(
-            ["qemu-system-x86_64", *self.ACCELERATOR[accelerator], "-smp", str(os.cpu_count()),
+            ["qemu-system-x86_64", *self.ACCELERATOR[accelerator], "-smp", str(options.cpus),
              "-m", "4G", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
              "-kernel", kernel.image, "-initrd", work / "initramfs", "-append", append,
              "-serial", f"file:{self.console}", "-serial", "stdio",
@@ -164,10 +165,10 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
-def run_once(kernel, accelerator, commands, boot_seconds):
+def run_once(kernel, accelerator, options, boot_seconds):
     """All lines of one boot; they are printed as they come."""
     with tempfile.TemporaryDirectory(prefix="boot", dir=STORE) as work:
-        machine = Machine(kernel, accelerator, Path(work), commands)
+        machine = Machine(kernel, accelerator, Path(work), options)
         said = []
         try:
             for line in machine.lines(boot_seconds, SECONDS[accelerator]):
@@ -209,15 +210,13 @@ def test_kernel(name, options):
         if accelerator not in options.accelerators:
             continue
         began = time.monotonic()
-        environment = f"LB_BUILD={BUILD} LB_PATIENCE={PATIENCE[accelerator]}"
-        commands = [f"{environment} {c}" for c in options.command]
-        said = run_once(kernel, accelerator, commands,
+        said = run_once(kernel, accelerator, options,
                         BOOT_SECONDS if accelerator == "kvm" else 10 * BOOT_SECONDS)
         if accelerator == "kvm" and not started(said):
             print("vmtest: /dev/kvm does not boot this kernel; emulating", flush=True)
             options.accelerators = ["tcg"]
             continue
-        total = count(said, commands)
+        total = count(said, options.command)
         print(f"\nvmtest: Linux {kernel.release}, {accelerator}, "
               f"{time.monotonic() - began:.0f} s\n"
               "{} passed, {} failed, {} skipped".format(*total), flush=True)
@@ -232,6 +231,7 @@ def parse_options():
     parser.add_argument("-k", metavar="EXPR", default=E2E, help=f"end-to-end tests [{E2E}]")
     parser.add_argument("--command", action="append",
                         help="instead of the suites: what to run, ending with the closing line")
+    parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="of the guest [all]")
     parser.add_argument("--emulate", action="store_true", help="do not try /dev/kvm")
     options = parser.parse_args()
     options.accelerators = ["tcg"] if options.emulate else ["kvm", "tcg"]

@@ -59,5 +59,13 @@ def test_what_was_sent_before_the_close_reaches_a_slow_reader(lane, size):
     exchange.assert_identical()
 
 
+@pytest.mark.parametrize("size", [1 << 20, 4 << 20])
+def test_the_second_half_to_end_reaches_a_slow_reader(lane, size):
+    """Nothing is left to wait for when its last bytes are still on their way."""
+    slow = {"stall_every": 1 << 17, "stall_ms": 20, "rcvbuf": 16384}
+    exchange = lane.run({"recv": size, **slow}, {"send": size, "order": "recv", **SETTLED})
+    exchange.assert_identical()
+
+
 def test_a_connection_without_a_byte_ends_cleanly(lane):
     lane.run({}, SETTLED).assert_identical()

@@ -3,7 +3,7 @@
  * A TLS client that sends COUNT of what is no payload: tls_flood ADDR PORT WHAT COUNT
  *   keyupdate            TLS 1.3: one after the other
  *   keyupdate_requested  .. each asking for one of the server's
- *   keyupdate_data       .. with a byte behind each that is echoed
+ *   keyupdate_data       .. with a byte behind each that is echoed; keyupdate_requested_data: both
  *   empty                TLS 1.2: records with nothing in them
  *   hello                TLS 1.2: beginnings of a ClientHello, as if to renegotiate
  *   warning              TLS 1.2: alerts that end nothing

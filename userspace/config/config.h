@@ -61,6 +61,12 @@ enum lb_tls_version {
 	LB_TLS_VERSION_1_3,
 };
 
+/* Whether the kernel may seal what is sent over TLS. */
+enum lb_ktls_use {
+	LB_KTLS_AUTO = 0,
+	LB_KTLS_OFF,
+};
+
 /* Whether a client must show a certificate when `client_ca` is given. */
 enum lb_client_auth {
 	LB_CLIENT_AUTH_REQUIRED = 0,
@@ -156,6 +162,7 @@ struct lb_tls_config {
 	char *client_crl;
 	enum lb_client_auth client_auth;
 	bool session_tickets;
+	enum lb_ktls_use ktls;
 	uint8_t files[LB_FILES_DIGEST_BYTES]; /* by lb_config_load_with()'s judge */
 };
 
@@ -167,6 +174,7 @@ struct lb_backend_tls_config {
 	char *name; /* NULL: the backend's tls_name, else its host */
 	char *client_cert;
 	char *client_key;
+	enum lb_ktls_use ktls;
 	uint8_t files[LB_FILES_DIGEST_BYTES]; /* as above */
 };
 

@@ -95,6 +95,13 @@ static const struct lb_schema_word tls_version_words[] = {
 	{0},
 };
 
+static const struct lb_schema_word ktls_words[] = {
+	{"auto", LB_KTLS_AUTO},
+	{"off", LB_KTLS_OFF},
+	{"false", LB_KTLS_OFF},
+	{0},
+};
+
 static const struct lb_schema_word client_auth_words[] = {
 	{"required", LB_CLIENT_AUTH_REQUIRED},
 	{"optional", LB_CLIENT_AUTH_OPTIONAL},
@@ -267,6 +274,8 @@ static const struct lb_schema_key tls_keys[] = {
 	 .help = "Whether a client may come without a certificate (optional)."},
 	{"session_tickets", BOOL(lb_tls_config, session_tickets), .def = "true",
 	 .help = "Let clients resume sessions."},
+	{"ktls", WORD(lb_tls_config, ktls, ktls_words), .def = "auto",
+	 .help = "Let the kernel seal what is sent, where it can."},
 };
 static const struct lb_schema_block tls_block = {KEYS(tls_keys)};
 
@@ -285,6 +294,8 @@ static const struct lb_schema_key backend_tls_keys[] = {
 	 .help = "PEM file: our certificate."},
 	{"client_key", STRING(lb_backend_tls_config, client_key), RANGE(1, PATH_BYTES),
 	 .help = "PEM file: its private key."},
+	{"ktls", WORD(lb_backend_tls_config, ktls, ktls_words), .def = "auto",
+	 .help = "Let the kernel seal what is sent, where it can."},
 };
 static const struct lb_schema_block backend_tls_block = {KEYS(backend_tls_keys)};
 

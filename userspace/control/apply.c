@@ -477,6 +477,7 @@ static void commit(struct plan *p)
 	lb_config_ref_put(&s->source);
 	s->source = LB_TAKE_PTR(p->ref);
 	lb_service_set_limits(s);
+	lb_tls_open_ktls(&s->limits, s->config);
 	lb_service_let_go(s);
 	for (size_t i = 0; i < p->count; i++)
 		if (p->targets[i].admission.acl_changed && p->targets[i].rule->acl)

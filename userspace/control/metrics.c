@@ -190,6 +190,11 @@ static void tls(const struct view *v)
 					.handshakes[i / LB_HANDSHAKE_MAX_][i % LB_HANDSHAKE_MAX_]);
 		}
 	}
+	head(v, "l4lb_tls_ktls_total", "counter",
+	     "TLS connections for which the kernel seals what is sent.");
+	for_each_rule (v, r)
+		for (unsigned int i = 0; i < 2; i++)
+			row(v, "l4lb_tls_ktls_total", r, "side", sides[i], v->sums[r].ktls[i]);
 	head(v, "l4lb_tls_certificate_expiry_seconds", "gauge",
 	     "When the first of the rule's certificates expires, seconds since 1970.");
 	for_each_rule (v, r)

@@ -378,6 +378,7 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 	open_kernel(s, instance);
 	open_graft(s, instance);
 	tell_missing(s);
+	lb_tls_open_ktls(&s->limits, s->config);
 	err = lb_bandwidth_limit_open(&s->buckets, s->rules, s->rules_count, s->kernel,
 				      count_buckets(s));
 	if (err) {

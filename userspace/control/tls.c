@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "backend/backend_tls.h"
+#include "backend/ktls.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "config/yaml.h"
@@ -173,6 +174,34 @@ void lb_tls_release(struct lb_rule *rule)
 	lb_tls_free(&rule->tls);
 	lb_backend_tls_free(&rule->backend_tls);
 	lb_backend_tls_free(&rule->check_tls);
+}
+
+static bool wants_ktls(const struct lb_config *config)
+{
+	for (size_t i = 0; i < config->rules_count; i++) {
+		const struct lb_rule_config *rule = &config->rules[i];
+
+		if ((rule->tls.enabled && rule->tls.ktls == LB_KTLS_AUTO) ||
+		    (rule->backend_tls.enabled && rule->backend_tls.ktls == LB_KTLS_AUTO))
+			return true;
+	}
+	return false;
+}
+
+void lb_tls_open_ktls(struct lb_flow_limits *limits, const struct lb_config *config)
+{
+	enum lb_ktls ktls = LB_KTLS_IN_SERVICE;
+	char why[128] = "";
+
+	if (limits->ktls != LB_KTLS_UNTRIED || !wants_ktls(config))
+		return;
+	if (lb_ktls_probe(why, sizeof(why)))
+		ktls = LB_KTLS_MISSING;
+	if (ktls == LB_KTLS_IN_SERVICE)
+		lb_info("kTLS is in service: the kernel seals what is sent over TLS");
+	else
+		lb_info("kTLS is not in service: %s; OpenSSL seals what is sent over TLS", why);
+	__atomic_store_n(&limits->ktls, ktls, __ATOMIC_RELAXED);
 }
 
 /* --- a change --------------------------------------------------------------------------------- */

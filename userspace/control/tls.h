@@ -19,6 +19,12 @@ int lb_tls_build(struct lb_rule *rule, const struct lb_rule_config *config);
 /* Harmless when there is nothing. No flow may be left. */
 void lb_tls_release(struct lb_rule *rule);
 
+/*
+ * When a rule of <config> is the first to want it: does the kernel seal? One line of the log says.
+ * Workers may run.
+ */
+void lb_tls_open_ktls(struct lb_flow_limits *limits, const struct lb_config *config);
+
 /* What a reload does to a rule that stays. */
 struct lb_tls_change {
 	/* The new ones; after the commit the old ones. */

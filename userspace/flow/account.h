@@ -41,6 +41,7 @@ struct lb_counters {
 	uint64_t connect_failures;                 /* single tries */
 	uint64_t unlogged;                         /* refusals without a line in the access log */
 	uint64_t handshakes[2][LB_HANDSHAKE_MAX_]; /* by leg */
+	uint64_t ktls[2];                          /* legs that the kernel seals */
 	uint64_t durations[LB_DURATION_BUCKETS + 1];
 	uint64_t duration_sum_ms;
 	uint64_t connects[LB_CONNECT_BUCKETS + 1]; /* that succeeded */

@@ -107,6 +107,7 @@ struct lb_leg {
 	/* TLS; NULL: it speaks none. */
 	struct ssl_st *ssl;
 	uint32_t control; /* control messages since its last payload */
+	bool ktls;        /* the kernel seals what is sent to it: see backend/ktls.h */
 	bool alerted;     /* it was told what is wrong: that must arrive, so it is not reset */
 	/* sockmap */
 	uint64_t cookie;

@@ -94,12 +94,16 @@ struct lb_flows {
 #define LB_FLOWS_OF_BACKEND(its_id)   ((struct lb_flows){.backend = (its_id)})
 #define LB_FLOWS_DENIED(rule_id, acl) ((struct lb_flows){.rule = (rule_id), .denied_by = (acl)})
 
+/* Whether the kernel seals what is sent over TLS. */
+enum lb_ktls { LB_KTLS_UNTRIED, LB_KTLS_MISSING, LB_KTLS_IN_SERVICE };
+
 /* What all workers share about flows. */
 struct lb_flow_limits {
 	uint64_t sessions;     /* atomic: alive in all workers */
 	uint64_t sessions_max; /* from the limit of descriptors */
 	uint64_t grafts;       /* atomic: flows that need no session any more */
 	uint32_t paused;       /* atomic: listeners that have paused accepting */
+	enum lb_ktls ktls;     /* atomic */
 };
 
 /* Lines for refusals: a flood of them must not become one of lines. See account.c. */

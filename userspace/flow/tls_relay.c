@@ -12,21 +12,31 @@
  * An end that is passed on over TLS is a close_notify alone: its peer may go on talking, and the
  * FIN comes when both directions have ended.
  *
+ * Where the kernel seals (kTLS), payload is written as to a plain socket, and bulk of a plain
+ * source crosses by splice(2) as in relay.c.
+ *
  * Must never pass an end on before the bytes in front of it.
  */
 #include "flow/tls_relay.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <openssl/err.h>
 
+#include "backend/ktls.h"
 #include "backend/tls_context.h"
 #include "flow/throttle.h"
 
 #define READ_BYTES (64u * 1024u)
 #define RECORD     (16u * 1024u)
 #define ROUNDS     8 /* reads of one direction in one turn */
+#define SENT_MS    5 /* until it is asked again whether all has been sent */
+/* As in relay.c. */
+#define BULK_READS  2
+#define BULK_MIN    (16u * 1024u)
+#define BULK_CREDIT 6
 
 enum moved {
 	MOVED,         /* bytes crossed, there may be more */
@@ -59,16 +69,28 @@ static SSL *fresh(const struct lb_leg *leg)
  * Bytes that the leg took; 0: none now; -1: it failed. What TLS did not take must be offered again,
  * the same bytes first: it has sealed them already.
  */
-static ssize_t write_plain(struct lb_pair *p, struct lb_leg *leg, const char *data, size_t len)
+static ssize_t written(struct lb_pair *p, ssize_t n)
 {
-	ssize_t n = send(leg->watch.fd, data, len, MSG_NOSIGNAL);
-
 	if (n >= 0)
 		return n;
 	if (errno == EAGAIN || errno == EINTR)
 		return 0;
 	p->error = errno;
 	return -1;
+}
+
+static ssize_t write_plain(struct lb_pair *p, struct lb_leg *leg, const char *data, size_t len)
+{
+	return written(p, send(leg->watch.fd, data, len, MSG_NOSIGNAL));
+}
+
+/* Payload under old keys when its peer has asked for new ones would break TLS 1.3 (4.6.3). */
+static bool may_write(struct lb_pair *p, const struct lb_leg *leg)
+{
+	if (!leg->ktls || !lb_ktls_is_stale(leg->ssl))
+		return true;
+	p->detail = "kTLS cannot update keys";
+	return false;
 }
 
 static ssize_t write_tls(struct lb_pair *p, struct lb_leg *leg, const char *data, size_t len)
@@ -94,9 +116,12 @@ static enum moved write_out(struct lb_pair *p, unsigned int d, const char *data,
 	struct lb_leg *sink = &p->leg[d ^ 1];
 
 	*done = 0;
+	if (!may_write(p, sink))
+		return SINK_FAILED;
 	while (*done < len) {
-		ssize_t n = sink->ssl ? write_tls(p, sink, data + *done, len - *done)
-				      : write_plain(p, sink, data + *done, len - *done);
+		ssize_t n = sink->ssl && !sink->ktls
+				    ? write_tls(p, sink, data + *done, len - *done)
+				    : write_plain(p, sink, data + *done, len - *done);
 
 		if (n < 0)
 			return SINK_FAILED;
@@ -110,16 +135,41 @@ static enum moved write_out(struct lb_pair *p, unsigned int d, const char *data,
 	return MOVED;
 }
 
+static enum moved flush_pipe(struct lb_pair *p, unsigned int d)
+{
+	struct lb_leg *sink = &p->leg[d ^ 1];
+	struct lb_direction *dir = &p->dir[d];
+
+	if (!may_write(p, sink))
+		return SINK_FAILED;
+	while (dir->piped) {
+		ssize_t n = written(p, splice(dir->pipe->in, NULL, sink->watch.fd, NULL, dir->piped,
+					      SPLICE_F_MOVE | SPLICE_F_NONBLOCK));
+
+		if (n < 0)
+			return SINK_FAILED;
+		if (n == 0) {
+			sink->writable = false;
+			return BLOCKED;
+		}
+		note_written(p, dir, (size_t)n);
+		dir->piped -= (uint32_t)n;
+	}
+	return MOVED;
+}
+
 static enum moved flush(struct lb_pair *p, unsigned int d)
 {
 	struct lb_direction *dir = &p->dir[d];
 	enum moved moved;
 	size_t done;
 
-	if (!dir->held)
+	if (lb_carrier_holds_nothing(dir))
 		return MOVED;
 	if (!p->leg[d ^ 1].writable)
 		return BLOCKED;
+	if (dir->piped)
+		return flush_pipe(p, d);
 	moved = write_out(p, d, dir->held + dir->held_at, dir->held_end - dir->held_at, &done);
 	dir->held_at += (uint32_t)done;
 	if (dir->held_at == dir->held_end)
@@ -154,9 +204,43 @@ static enum moved read_plain(struct lb_pair *p, unsigned int d, size_t most, siz
 	*got = n > 0 ? (size_t)n : 0;
 	if (n <= 0)
 		return plain_ended(p, d, n);
+	if (*got < READ_BYTES)
+		p->dir[d].full_reads = 0;
+	else if (p->dir[d].full_reads < BULK_CREDIT)
+		p->dir[d].full_reads++;
 	/* As in relay.c: the next byte makes a new edge. */
 	if (*got < most && !leg->until_empty && !p->bypassed)
 		leg->readable = false;
+	return MOVED;
+}
+
+/* Bulk that nobody here has to see: it is plain, and the kernel will seal it. */
+static bool may_splice(const struct lb_pair *p, unsigned int d, size_t room)
+{
+	return p->dir[d].full_reads >= BULK_READS && !p->leg[d].ssl && p->leg[d ^ 1].ktls &&
+	       !p->bypassed && room == READ_BYTES;
+}
+
+/* The pipe is empty: flush() came first. So EAGAIN speaks of the socket, and it alone says so. */
+static enum moved read_by_splice(struct lb_pair *p, unsigned int d, size_t most, size_t *got)
+{
+	struct lb_direction *dir = &p->dir[d];
+	ssize_t n;
+
+	if (!dir->pipe)
+		dir->pipe = lb_pipe_get(&p->env->pipes);
+	if (!dir->pipe)
+		return read_plain(p, d, most, got);
+	n = splice(p->leg[d].watch.fd, NULL, dir->pipe->out, NULL, most,
+		   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	*got = n > 0 ? (size_t)n : 0;
+	if (n <= 0)
+		return plain_ended(p, d, n);
+	dir->piped = (uint32_t)n;
+	if (n < BULK_MIN)
+		dir->full_reads--;
+	else if (dir->full_reads < BULK_CREDIT)
+		dir->full_reads++;
 	return MOVED;
 }
 
@@ -248,18 +332,38 @@ static size_t room_of(struct lb_pair *p, unsigned int d, enum moved *moved)
 	return 0;
 }
 
+static enum moved read_some(struct lb_pair *p, unsigned int d, size_t room, size_t *got)
+{
+	if (p->leg[d].ssl)
+		return read_tls(p, d, room, got);
+	return may_splice(p, d, room) ? read_by_splice(p, d, room, got)
+				      : read_plain(p, d, room, got);
+}
+
 /* What was read goes into the sink, or is held. */
 static enum moved pass_on(struct lb_pair *p, unsigned int d, size_t len)
 {
 	enum moved moved = BLOCKED;
 	size_t done = 0;
 
+	if (p->dir[d].piped)
+		return flush(p, d);
 	if (p->leg[d ^ 1].writable)
 		moved = write_out(p, d, p->env->scratch, len, &done);
 	if (moved == BLOCKED &&
 	    lb_carrier_hold(&p->dir[d], p->env->scratch + done, (uint32_t)(len - done)))
 		return OUT_OF_MEMORY;
 	return moved;
+}
+
+static void release_pipe(struct lb_pair *p, unsigned int d)
+{
+	struct lb_direction *dir = &p->dir[d];
+
+	if (dir->pipe)
+		lb_pipe_put(&p->env->pipes, dir->pipe, dir->piped);
+	dir->pipe = NULL;
+	dir->piped = 0;
 }
 
 /* MOVED: the turn's share is used up and there may be more. */
@@ -278,7 +382,7 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 		room = room_of(p, d, &moved);
 		if (!room)
 			break;
-		moved = p->leg[d].ssl ? read_tls(p, d, room, &got) : read_plain(p, d, room, &got);
+		moved = read_some(p, d, room, &got);
 		if (!got)
 			continue;
 		lb_carrier_note_read(p, d);
@@ -291,6 +395,8 @@ static enum moved pump(struct lb_pair *p, unsigned int d)
 	/* Whoever cannot move now keeps no place in the queue. */
 	if (moved != THROTTLED)
 		lb_budget_return(p->dir[d].budget);
+	if (p->dir[d].pipe && !p->dir[d].piped)
+		release_pipe(p, d);
 	return moved;
 }
 
@@ -375,13 +481,23 @@ static bool finish(struct lb_pair *p, unsigned int d)
 		return end_on_failure(p, d, SINK_FAILED);
 	if (!said)
 		return false;
-	if (!sink->ssl)
-		return lb_carrier_finish(p, d);
 	p->dir[d].shut = true;
-	if (!p->dir[d ^ 1].shut)
-		return false;
+	/* close(2) sends the second FIN. */
+	if (!sink->ssl && !p->dir[d ^ 1].shut)
+		(void)shutdown(sink->watch.fd, SHUT_WR);
+	return false;
+}
+
+/* Both directions have ended, and been passed on. */
+static void end_when_sent(struct lb_pair *p)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		if (p->leg[i].ktls && !lb_ktls_may_close(p->leg[i].watch.fd)) {
+			lb_timer_start(p->env->loop, &p->poll, SENT_MS);
+			return;
+		}
+	}
 	p->end(p, LB_REASON_DONE, true);
-	return true;
 }
 
 static void tls_event(struct lb_pair *p, unsigned int leg, uint32_t events)
@@ -416,6 +532,10 @@ static void tls_event(struct lb_pair *p, unsigned int leg, uint32_t events)
 		if (dir->eof && !dir->shut && lb_carrier_holds_nothing(dir) && finish(p, d))
 			return;
 	}
+	if (p->dir[0].shut && p->dir[1].shut) {
+		end_when_sent(p);
+		return;
+	}
 	if (p->dir[0].budget)
 		lb_throttle_wait(p);
 	if (moved[0] == MOVED || moved[1] == MOVED)
@@ -449,8 +569,10 @@ static void tls_quit(struct lb_pair *p, bool clean)
 
 static void tls_stop(struct lb_pair *p)
 {
-	for (unsigned int d = 0; d < 2; d++)
+	for (unsigned int d = 0; d < 2; d++) {
 		lb_carrier_release(&p->dir[d]);
+		release_pipe(p, d);
+	}
 }
 
 const struct lb_carrier lb_tls_relay = {

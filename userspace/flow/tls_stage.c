@@ -14,6 +14,7 @@
 #include <openssl/err.h>
 
 #include "backend/backend_tls.h"
+#include "backend/ktls.h"
 #include "flow/tls.h"
 #include "flow/tls_relay.h"
 
@@ -83,10 +84,20 @@ static void count(struct lb_session *s, unsigned int leg, enum lb_handshake how)
 	lb_count(&s->env->counters[s->rule->index].handshakes[leg][how], 1);
 }
 
+static void offer_ktls(const struct lb_session *s, const struct lb_leg *leg, enum lb_ktls_use use)
+{
+	if (use == LB_KTLS_AUTO &&
+	    __atomic_load_n(&s->env->limits->ktls, __ATOMIC_RELAXED) == LB_KTLS_IN_SERVICE)
+		lb_ktls_offer(leg->ssl, leg->watch.fd);
+}
+
 static void note_shaken(struct lb_session *s, unsigned int i)
 {
 	struct lb_leg *leg = &s->pair.leg[i];
 
+	leg->ktls = lb_ktls_sends(leg->ssl);
+	if (leg->ktls)
+		lb_count(&s->env->counters[s->rule->index].ktls[i], 1);
 	count(s, i, SSL_session_reused(leg->ssl) ? LB_HANDSHAKE_RESUMED : LB_HANDSHAKE_FULL);
 	lb_tls_context_watch(leg->ssl, &leg->control);
 	lb_timer_stop(s->env->carrier.loop, &s->timer);
@@ -141,6 +152,7 @@ enum lb_step lb_tls_in_enter(struct lb_session *s)
 		s->reason = LB_REASON_FULL;
 		return LB_STEP_CLOSE;
 	}
+	offer_ktls(s, leg, s->rule->config->tls.ktls);
 	lb_timer_start(s->env->carrier.loop, &s->timer, lb_session_handshake_left_ms(s));
 	/* Whatever came behind a PROXY header makes no event any more. */
 	return leg->readable ? in_step(s, false) : LB_STEP_WAIT;
@@ -204,6 +216,7 @@ enum lb_step lb_tls_out_enter(struct lb_session *s)
 		s->reason = LB_REASON_FULL;
 		return LB_STEP_CLOSE;
 	}
+	offer_ktls(s, leg, s->rule->config->backend_tls.ktls);
 	lb_timer_start(s->env->carrier.loop, &s->timer, s->rule->config->timeouts.connect_ms);
 	return out_step(s, false);
 }
