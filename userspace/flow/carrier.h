@@ -176,6 +176,7 @@ struct lb_pair {
 	uint64_t last_ns;       /* last payload moved by the daemon */
 	uint64_t first_ns;      /* the backend's first, as far as the daemon has read it; 0: none */
 	uint32_t sockmap_index; /* of leg 0; leg 1 has the next */
+	uint64_t leave_ns;      /* sockmap: verdicts are held up since then; 0: they are not */
 	uint32_t poll_ms;       /* sockmap: the next wait for what makes no event */
 	bool thrifty;           /* sockmap: TCP is short of memory .. */
 	uint64_t thrifty_ns;    /* .. since then */

@@ -14,6 +14,7 @@
 #include "flow/graft_narrow.h"
 #include "flow/relay.h"
 #include "flow/session.h"
+#include "flow/sockmap_leave.h"
 #include "flow/survey.h"
 
 /* --- the old daemon --------------------------------------------------------------------------- */
@@ -27,11 +28,19 @@ static uint32_t held_size(const struct lb_direction *dir)
 static int bring_to_relay(struct lb_session *s)
 {
 	struct lb_pair *p = &s->pair;
+	int err;
 
 	if (p->bypassed || s->rule->tls || s->rule->backend_tls)
 		return -EOPNOTSUPP;
 	if (!s->carrying)
 		return -EAGAIN;
+	if (p->carrier == &lb_sockmap) {
+		err = lb_sockmap_leave(p);
+		if (err)
+			return err;
+		lb_account_fold(s);
+		lb_sockmap_become_relay(p);
+	}
 	/* A graft in the making: soon it needs no session, or is back. */
 	if (p->carrier != &lb_relay)
 		return -EAGAIN;
@@ -135,10 +144,12 @@ static bool freeze_into(struct lb_handover_sweep *sweep, struct lb_session *s,
 
 	if (!sweep->wants || sweep->wants(sweep->arg, s))
 		err = lb_handover_freeze(s, &h);
-	if (err)
-		*(err == -EOPNOTSUPP ? &sweep->stay : &sweep->later) += 1;
-	else
+	if (!err)
 		lb_list_append(batch, &h->node);
+	else if (err == -ECONNABORTED)
+		sweep->lost++;
+	else
+		*(err == -EOPNOTSUPP ? &sweep->stay : &sweep->later) += 1;
 	return !err;
 }
 

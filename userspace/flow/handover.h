@@ -98,7 +98,9 @@ struct lb_handover {
  * goes on as before:
  *   -EOPNOTSUPP  it cannot be handed over, and never will
  *   -EAGAIN      not now: it is on its way to another carrier or holds too much. To be asked again
+ *                (one on sockmap needs two times as a rule, a few ms apart)
  *   -ENOMEM
+ * but for -ECONNABORTED: it could not be kept whole on its way back from sockmap, and has ended.
  * The worker's thread.
  */
 int lb_handover_freeze(struct lb_session *s, struct lb_handover **ret);
@@ -114,6 +116,7 @@ struct lb_handover_sweep {
 	void *arg;
 	uint32_t later; /* said "not now" .. */
 	uint32_t stay;  /* .. or never */
+	uint32_t lost;  /* could not be kept whole and were reset */
 };
 
 /* <sweep> has wants and arg filled in, the rest zero. To be ended with lb_handover_sweep_end(). */

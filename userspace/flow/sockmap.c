@@ -14,7 +14,8 @@
  *      still wait behind redirected ones of the other direction in the kernel's queue.
  *  S4  shutdown(2) or a clean close(2) of a sink only when it is drained by the same oracle:
  *      either silently drops what the psock still holds. Otherwise RST.
- *  S5  A socket leaves the map only by close(2). splice(2) does not see passed bytes.
+ *  S5  A socket leaves the map by close(2), or at a moment that sockmap_leave.c makes. splice(2)
+ *      does not see passed bytes.
  *  S6  Passed bytes are charged to their socket without asking for memory, over every limit of
  *      net.ipv4.tcp_mem (sk_forced_mem_schedule, then skb_set_owner_r): sk_forward_alloc may be
  *      below zero until they are read. When TCP is short of memory, tcp_wmem_schedule() would then
@@ -48,7 +49,9 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
+#include "flow/sockmap_leave.h"
 #include "flow/sockmap_memory.h"
+#include "flow/sockmap_parts.h"
 #include "flow/sockmap_slots.h"
 #include "flow/throttle.h"
 
@@ -149,7 +152,7 @@ static int sockmap_start(struct lb_pair *p)
 		p->why = err == -EOPNOTSUPP ? LB_WHY_NOT_ESTABLISHED : LB_WHY_REFUSED;
 		return err;
 	}
-	/* From here on there is no way back (S5). A second leg that is refused, because its FIN has
+	/* From here on there is no easy way back (S5). A second leg that is refused, because its FIN has
 	 * just come, leaves the first one passing everything: the daemon carries both ways. */
 	err = lb_table_insert(k, p->sockmap_index + 1, p->leg[1].watch.fd, p->leg[1].cookie);
 	p->tethered = err != 0;
@@ -166,7 +169,7 @@ static int sockmap_start(struct lb_pair *p)
 /* --- the daemon's share ----------------------------------------------------------------------- */
 
 /* S1. For a direction whose source has ended this is also S4's answer. */
-static bool sink_is_drained(struct lb_pair *p, unsigned int d)
+bool lb_sockmap_is_drained(struct lb_pair *p, unsigned int d)
 {
 	struct lb_direction *dir = &p->dir[d];
 	struct lb_gate *gate = gate_of(p, d);
@@ -234,33 +237,42 @@ static void note_read(struct lb_pair *p, unsigned int d, size_t n)
 	lb_throttle_charge(p, d, n);
 }
 
-/* More was passed than has been read. */
-static bool has_unread(const struct lb_pair *p, unsigned int d)
+bool lb_sockmap_has_unread(const struct lb_pair *p, unsigned int d)
 {
 	return p->dir[d].read_bytes != load64(&gate_of(p, d)->passed);
 }
 
-/* S6: reads what leg <d> was passed although the sink does not take it, to the bound. */
-static enum carried absorb(struct lb_pair *p, unsigned int d)
+int lb_sockmap_take_in(struct lb_pair *p, unsigned int d, uint32_t most)
 {
 	struct lb_direction *dir = &p->dir[d];
-	bool shut = p->leg[d].promised == LB_WINDOW_SHUT;
-	uint32_t most = shut ? ABSORBED_MAX : p->leg[d].window;
 
-	while (dir->held && !dir->eof && dir->held_end - dir->held_at < most && has_unread(p, d)) {
+	while (!dir->eof && dir->held_end - dir->held_at < most && lb_sockmap_has_unread(p, d)) {
 		ssize_t n = read_source(p, d, SIZE_MAX);
 
 		if (n < 0 && errno != EAGAIN && errno != EINTR) {
 			p->error = errno; /* it is told only once */
-			return SOURCE_FAILED;
+			return -errno;
 		}
 		if (n <= 0) /* an end is told again to carry() */
 			break;
 		note_read(p, d, (size_t)n);
 		if (hold_more(p, dir, (uint32_t)n))
-			return OUT_OF_MEMORY;
+			return -ENOMEM;
 	}
-	return RESTS;
+	return 0;
+}
+
+/* S6: reads what leg <d> was passed although the sink does not take it, to the bound. */
+static enum carried absorb(struct lb_pair *p, unsigned int d)
+{
+	bool shut = p->leg[d].promised == LB_WINDOW_SHUT;
+	int err = 0;
+
+	if (p->dir[d].held)
+		err = lb_sockmap_take_in(p, d, shut ? ABSORBED_MAX : p->leg[d].window);
+	if (!err)
+		return RESTS;
+	return err == -ENOMEM ? OUT_OF_MEMORY : SOURCE_FAILED;
 }
 
 /* Writes <len> bytes of <data>; *done says how many were taken. RESTS: all of them. */
@@ -293,7 +305,7 @@ static enum carried write_held(struct lb_pair *p, unsigned int d)
 	enum carried carried;
 	size_t done;
 
-	if (!sink_is_drained(p, d))
+	if (!lb_sockmap_is_drained(p, d))
 		return POLLS;
 	carried = write_out(p, d, dir->held + dir->held_at, dir->held_end - dir->held_at, &done);
 	dir->held_at += (uint32_t)done;
@@ -307,7 +319,7 @@ static enum carried write_fresh(struct lb_pair *p, unsigned int d, size_t len)
 	enum carried carried = POLLS;
 	size_t done = 0;
 
-	if (sink_is_drained(p, d))
+	if (lb_sockmap_is_drained(p, d))
 		carried = write_out(p, d, p->env->scratch, len, &done);
 	if (carried == SINK_FAILED)
 		return carried;
@@ -326,7 +338,7 @@ static enum carried source_end(struct lb_pair *p, unsigned int d)
 	/* The FIN is announced before the last verdict has run, both under the socket's lock;
 	 * TCP_INFO takes that lock. */
 	(void)read_info(p->leg[d].watch.fd, &info);
-	if (!(p->tethered && d == LB_LEG_BACKEND) && has_unread(p, d))
+	if (!(p->tethered && d == LB_LEG_BACKEND) && lb_sockmap_has_unread(p, d))
 		return POLLS;
 	dir->eof = true;
 	return RESTS;
@@ -366,7 +378,7 @@ static enum carried carry(struct lb_pair *p, unsigned int d)
 		if (carried != RESTS)
 			return carried;
 		/* Turns are short because others want theirs. */
-		if (lb_throttle_is_short(p, d) && has_unread(p, d))
+		if (lb_throttle_is_short(p, d) && lb_sockmap_has_unread(p, d))
 			return AGAIN;
 	}
 	return AGAIN;
@@ -453,7 +465,7 @@ static void service(struct lb_pair *p)
 		if (end_on_failure(p, d, carried))
 			return;
 		if (carried == RESTS && dir->eof) {
-			if (!sink_is_drained(p, d))
+			if (!lb_sockmap_is_drained(p, d))
 				carried = POLLS;
 			else if (lb_carrier_finish(p, d))
 				return;
@@ -471,6 +483,7 @@ static void service(struct lb_pair *p)
 	update_masks(p);
 	for (unsigned int i = 0; i < 2; i++)
 		poll |= lb_sockmap_memory_steer(p, i);
+	poll |= lb_sockmap_is_leaving(p);
 	if (again)
 		lb_carrier_again(p);
 	arm_timer(p, poll);
@@ -555,7 +568,7 @@ static bool sockmap_clean(const struct lb_pair *p)
 
 	for (unsigned int d = 0; d < 2; d++)
 		if (!p->dir[d].shut &&
-		    (p->dir[d].held || !may_rest(p, d) || !sink_is_drained(pair, d)))
+		    (p->dir[d].held || !may_rest(p, d) || !lb_sockmap_is_drained(pair, d)))
 			return false;
 	return true;
 }

@@ -18,6 +18,7 @@
 #define WINDOW_MIN          (256u * 1024u)
 #define WINDOW_MAX          (4u * 1024u * 1024u)
 #define WINDOW_THRIFTY      (32u * 1024u) /* .. while TCP is short of memory (S6) */
+#define WINDOW_FREE         (1 << 30)
 #define BUF_LOCK_RCVBUF     2 /* SOCK_RCVBUF_LOCK; <linux/socket.h> does not go with libc's */
 #define LOOK_NS             1000000000ull
 #define LOOK_WORRIED_NS     50000000ull
@@ -159,4 +160,22 @@ void lb_sockmap_memory_begin(struct lb_pair *p)
 {
 	p->thrifty = false;
 	p->looked_ns = lb_loop_now_ns(p->env->loop);
+}
+
+void lb_sockmap_memory_end(struct lb_pair *p)
+{
+	const int free_window = WINDOW_FREE, unlocked = 0;
+
+	for (unsigned int i = 0; i < 2; i++) {
+		struct lb_leg *leg = &p->leg[i];
+
+		/* From where a window that was shut can grow again. */
+		set_window(leg, leg->window);
+		(void)setsockopt(leg->watch.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &free_window,
+				 sizeof(free_window));
+		(void)setsockopt(leg->watch.fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked,
+				 sizeof(unlocked));
+		leg->promised = leg->throttled = 0;
+	}
+	p->thrifty = false;
 }

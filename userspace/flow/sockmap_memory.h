@@ -13,6 +13,8 @@
 /* Sets the buffers of leg <i>, which is about to enter the map. 0 or -errno. */
 int lb_sockmap_memory_prepare(struct lb_pair *p, unsigned int i, const struct tcp_info *info);
 void lb_sockmap_memory_begin(struct lb_pair *p);
+/* The kernel decides again, as for any socket. */
+void lb_sockmap_memory_end(struct lb_pair *p);
 /*
  * Is TCP short of memory (S6)? Sets p->thrifty. It asks the kernel seldom: once a second, or every
  * 50 ms when <worried>, that is after a write that was not taken whole.

@@ -87,11 +87,15 @@ struct lb_gate *lb_table_gate(struct lb_kernel *k, uint32_t index);
  * socket's SO_COOKIE. 0 or -errno: -EOPNOTSUPP not ESTABLISHED (or MPTCP), -EBUSY/-EINVAL socket
  * owned by something else, -EEXIST the slot or the cookie is still in use, -ENOSPC full or <index>
  * out of range. On failure nothing of this leg is left behind. The way back is close(2) of the
- * socket (never delete a live one: its queued bytes would vanish and the connection can wedge),
- * which empties the slot before it returns, followed by lb_table_forget().
+ * socket, which empties the slot before it returns, followed by lb_table_forget().
  */
 int lb_table_insert(struct lb_kernel *k, uint32_t index, int fd, uint64_t cookie);
-/* Drops the cookie index entry after the socket was closed. */
+/*
+ * Takes the living socket of leg <index> out of the sockmap. What is queued for it there vanishes,
+ * and the connection can wedge: only at a moment made for it (flow/sockmap_leave.c).
+ */
+void lb_table_remove(struct lb_kernel *k, uint32_t index);
+/* Drops the cookie index entry after the socket was closed, or taken out. */
 void lb_table_forget(struct lb_kernel *k, uint64_t cookie);
 
 /* As many as were asked for, all zero; shared memory, valid until lb_kernel_close(). */

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * table: the sockmap, the cookie index, the gates and the buckets as the flows see them. It must
- * never take a live socket out of the sockmap (its queued bytes would vanish and the connection can
- * wedge) nor put one where another still is.
+ * never put a socket where another still is.
  */
 #include "kernel/kernel.h"
 
@@ -42,6 +41,11 @@ int lb_table_insert(struct lb_kernel *k, uint32_t index, int fd, uint64_t cookie
 	if (r)
 		lb_table_forget(k, cookie);
 	return r;
+}
+
+void lb_table_remove(struct lb_kernel *k, uint32_t index)
+{
+	bpf_map_delete_elem(k->load.socks_fd, &index);
 }
 
 void lb_table_forget(struct lb_kernel *k, uint64_t cookie)

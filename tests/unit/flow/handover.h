@@ -313,4 +313,74 @@ static inline bool pump(struct stream *s)
 	return s->received == s->to_send;
 }
 
+static struct ends e;
+static struct stream up, down;
+
+/* Of both ends, from the beginning. */
+static inline void streams(size_t bytes_up, size_t bytes_down)
+{
+	up = (struct stream){.from = e.client, .to = e.server, .to_send = bytes_up, .reads = true};
+	down = (struct stream){
+		.from = e.server, .to = e.client, .to_send = bytes_down, .reads = true};
+}
+
+static inline bool all_arrived(struct daemon *d)
+{
+	bool arrived = pump(&up);
+
+	return pump(&down) && arrived;
+}
+
+static inline bool is_stalled(struct daemon *d)
+{
+	static uint64_t last = UINT64_MAX;
+	static int same;
+	uint64_t moved = session_of(d)->pair.dir[0].bytes;
+
+	(void)all_arrived(d);
+	same = last == moved ? same + 1 : 0;
+	last = moved;
+	return same > 200;
+}
+
+/* The client sends until nothing moves any more, for the server does not read. */
+static inline void stall(struct daemon *d)
+{
+	streams(64 << 20, 0);
+	up.reads = false;
+	run(d, is_stalled);
+	assert_true(up.sent < up.to_send);
+	up.to_send = up.sent;
+	up.reads = true;
+}
+
+static inline bool both_ended(struct daemon *d)
+{
+	(void)all_arrived(d);
+	return up.ended && down.ended;
+}
+
+static inline bool up_ended(struct daemon *d)
+{
+	(void)all_arrived(d);
+	return up.ended;
+}
+
+static inline bool down_ended(struct daemon *d)
+{
+	(void)all_arrived(d);
+	return down.ended;
+}
+
+/* Both sides say that they are done, and each hears it. */
+static inline void end_well(struct daemon *d)
+{
+	shutdown(e.client, SHUT_WR);
+	shutdown(e.server, SHUT_WR);
+	run(d, both_ended);
+	assert_true(has_none(d));
+	assert_int_equal(d->counters[0].ends[LB_REASON_DONE], 1);
+	close_ends(&e);
+}
+
 #endif
