@@ -18,6 +18,8 @@ from lbtest.tls_rule import (  # fixtures, too
     AT, LISTEN, ca, echo, pair, ping, serve, start)
 
 TCP_ULP = 31  # linux/tcp.h
+# The kernel's other help is not wanted here: emulated it takes seconds to come up.
+PLAIN = {"acceleration": "relay"}
 
 
 def kernel_has_it():
@@ -62,7 +64,7 @@ def read_all(sock):
 
 
 def test_the_daemon_says_once_whether_the_kernel_seals(net, start, echo, ca):
-    d = start()
+    d = start(**PLAIN)
     with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
         ping(c)
     assert d.wait_flows(1)[0]["reason"] == "done"
@@ -77,7 +79,7 @@ def test_the_daemon_says_once_whether_the_kernel_seals(net, start, echo, ca):
 @needs_ktls
 def test_it_is_left_alone_where_it_is_off(net, start, echo, ca):
     before = sealed_by_kernel(net)
-    d = start({"ktls": "off"})
+    d = start({"ktls": "off"}, **PLAIN)
     with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
         ping(c)
     assert "kTLS" not in d.log
@@ -102,7 +104,7 @@ def test_what_the_kernel_seals_is_what_was_sent(net, start, serve, ca, way, size
     version, ciphers = WAYS[way]
     serve(sends(size))
     before = sealed_by_kernel(net)
-    d = start()
+    d = start(**PLAIN)
     with tls.connect(net, AT, tls.client_context(ca.cert, version=version,
                                                  ciphers=ciphers)) as c:
         assert sealed_by_kernel(net) == before + 1
@@ -121,7 +123,7 @@ def test_a_backend_that_is_cut_is_no_good_end_under_ktls(net, start, serve, ca):
         conn.sendall(b"half")
         conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     serve(half)
-    d = start()
+    d = start(**PLAIN)
     with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
         c.sendall(b"x")
         with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
@@ -132,7 +134,7 @@ def test_a_backend_that_is_cut_is_no_good_end_under_ktls(net, start, serve, ca):
 
 def test_new_keys_are_agreed_or_the_flow_ends(net, start, echo):
     """The kernel cannot change its keys, and nothing may be sent under the old ones."""
-    d = start()
+    d = start(**PLAIN)
     done = run(*net.inside(CLIENT), BUILD / "tests/e2e/tls_flood", AT[0], LISTEN,
                "keyupdate_requested_data", 20)
     flow, = d.wait_flows(1)
@@ -148,7 +150,7 @@ def test_new_keys_are_agreed_or_the_flow_ends(net, start, echo):
 
 @needs_ktls
 def test_a_reload_can_bring_the_first_rule_that_wants_it(net, start, echo, ca):
-    d = start({"ktls": "off"})
+    d = start({"ktls": "off"}, **PLAIN)
     config = json.loads(d.config.read_text())
     config["rules"][0]["tls"]["ktls"] = "auto"
     reload(d, config)

@@ -185,11 +185,6 @@ bool lb_ktls_sends(const SSL *ssl)
 	return BIO_get_ktls_send(SSL_get_wbio(ssl));
 }
 
-bool lb_ktls_is_stale(const SSL *ssl)
-{
-	return SSL_get_key_update_type(ssl) != SSL_KEY_UPDATE_NONE;
-}
-
 bool lb_ktls_may_close(int fd)
 {
 	uint32_t memory[SK_MEMINFO_VARS];

@@ -28,15 +28,10 @@ void lb_ktls_offer(SSL *ssl, int fd);
 /*
  * After the handshake: has it taken them? Then payload is written to the socket, by send(2) or
  * splice(2), and never by SSL_write(): OpenSSL keeps a pointer to the caller's buffer there, and
- * takes up what was left of it where the buffer once was. Alerts are still sent by OpenSSL.
+ * takes up what was left of it where the buffer once was. Alerts are still sent by OpenSSL. Keys
+ * cannot be changed any more (the kernel can since 6.14): see lb_tls_heard.wants_keys.
  */
 bool lb_ktls_sends(const SSL *ssl);
-/*
- * The peer has asked for new keys (KeyUpdate of TLS 1.3) before the next payload. The kernel has
- * none (it can be given some since 6.14), so that must not be written any more.
- */
-bool lb_ktls_is_stale(const SSL *ssl);
-
 /*
  * Whether close(2) of <fd>, whose payload the kernel seals, loses nothing. A record that TCP has no
  * room for waits outside of its send buffer, and is thrown away if there still is none at the close

@@ -355,22 +355,26 @@ static void on_message(int writing, int version, int type, const void *data, siz
 		       void *arg)
 {
 	const unsigned char *header = data;
-	uint32_t *control = arg;
+	struct lb_tls_heard *heard = arg;
 
 	if (writing)
 		return;
 	if (type == SSL3_RT_HANDSHAKE ||
 	    (type == SSL3_RT_HEADER && len && header[0] == SSL3_RT_HANDSHAKE))
-		++*control;
-	if (*control > LB_TLS_CONTROL_MAX)
+		heard->control++;
+	/* Behind its type and length, which is 1. */
+	if (type == SSL3_RT_HANDSHAKE && len == 5 && header[0] == SSL3_MT_KEY_UPDATE &&
+	    header[4] == SSL_KEY_UPDATE_REQUESTED)
+		heard->wants_keys = true;
+	if (heard->control > LB_TLS_CONTROL_MAX)
 		SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
 }
 
-void lb_tls_context_watch(SSL *ssl, uint32_t *control)
+void lb_tls_context_watch(SSL *ssl, struct lb_tls_heard *heard)
 {
-	*control = 0;
+	*heard = (struct lb_tls_heard){0};
 	SSL_set_msg_callback(ssl, on_message);
-	SSL_set_msg_callback_arg(ssl, control);
+	SSL_set_msg_callback_arg(ssl, heard);
 }
 
 const char *lb_tls_context_error(SSL *ssl)

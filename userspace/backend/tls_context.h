@@ -15,6 +15,7 @@
 
 #include <openssl/ssl.h>
 
+#include "backend/tls_heard.h"
 #include "config/config.h"
 
 /* Why a context cannot be made: which key of the block, and what its author should know. */
@@ -65,10 +66,11 @@ int lb_tls_context_digest(const char *const *paths, size_t count,
 			  uint8_t digest[LB_FILES_DIGEST_BYTES]);
 
 /*
- * After the handshake: counts <ssl>'s control messages (KeyUpdate, new tickets) in *control, which
- * whoever reads payload sets back to 0: a peer that sends many and no payload is up to no good.
+ * After the handshake: counts <ssl>'s control messages (KeyUpdate, new tickets) in heard->control,
+ * which whoever reads payload sets back to 0: a peer that sends many and no payload is up to no
+ * good.
  */
-void lb_tls_context_watch(SSL *ssl, uint32_t *control);
+void lb_tls_context_watch(SSL *ssl, struct lb_tls_heard *heard);
 #define LB_TLS_CONTROL_MAX 32u
 
 /* What a call on <ssl> that failed says, in a few words; static. Empties OpenSSL's error queue. */

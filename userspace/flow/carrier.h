@@ -23,6 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backend/tls_heard.h"
 #include "config/config.h"
 #include "flow/budget.h"
 #include "flow/pipe.h"
@@ -106,9 +107,9 @@ struct lb_leg {
 	uint32_t throttled;
 	/* TLS; NULL: it speaks none. */
 	struct ssl_st *ssl;
-	uint32_t control; /* control messages since its last payload */
-	bool ktls;        /* the kernel seals what is sent to it: see backend/ktls.h */
-	bool alerted;     /* it was told what is wrong: that must arrive, so it is not reset */
+	struct lb_tls_heard heard;
+	bool ktls;    /* the kernel seals what is sent to it: see backend/ktls.h */
+	bool alerted; /* it was told what is wrong: that must arrive, so it is not reset */
 	/* sockmap */
 	uint64_t cookie;
 	uint32_t window;   /* bytes its peer may have under way to us .. */

@@ -84,15 +84,6 @@ static ssize_t write_plain(struct lb_pair *p, struct lb_leg *leg, const char *da
 	return written(p, send(leg->watch.fd, data, len, MSG_NOSIGNAL));
 }
 
-/* Payload under old keys when its peer has asked for new ones would break TLS 1.3 (4.6.3). */
-static bool may_write(struct lb_pair *p, const struct lb_leg *leg)
-{
-	if (!leg->ktls || !lb_ktls_is_stale(leg->ssl))
-		return true;
-	p->detail = "kTLS cannot update keys";
-	return false;
-}
-
 static ssize_t write_tls(struct lb_pair *p, struct lb_leg *leg, const char *data, size_t len)
 {
 	size_t n = 0;
@@ -116,8 +107,6 @@ static enum moved write_out(struct lb_pair *p, unsigned int d, const char *data,
 	struct lb_leg *sink = &p->leg[d ^ 1];
 
 	*done = 0;
-	if (!may_write(p, sink))
-		return SINK_FAILED;
 	while (*done < len) {
 		ssize_t n = sink->ssl && !sink->ktls
 				    ? write_tls(p, sink, data + *done, len - *done)
@@ -140,8 +129,6 @@ static enum moved flush_pipe(struct lb_pair *p, unsigned int d)
 	struct lb_leg *sink = &p->leg[d ^ 1];
 	struct lb_direction *dir = &p->dir[d];
 
-	if (!may_write(p, sink))
-		return SINK_FAILED;
 	while (dir->piped) {
 		ssize_t n = written(p, splice(dir->pipe->in, NULL, sink->watch.fd, NULL, dir->piped,
 					      SPLICE_F_MOVE | SPLICE_F_NONBLOCK));
@@ -259,7 +246,7 @@ static enum moved source_failed(struct lb_pair *p, struct lb_leg *leg, int error
 	return SOURCE_FAILED;
 }
 
-/* What a read that failed means. <control>: what leg->control was before it. */
+/* What a read that failed means. <control>: what heard.control was before it. */
 static enum moved tls_ended(struct lb_pair *p, unsigned int d, int r, uint32_t control)
 {
 	struct lb_leg *leg = &p->leg[d];
@@ -272,7 +259,7 @@ static enum moved tls_ended(struct lb_pair *p, unsigned int d, int r, uint32_t c
 		return EMPTY;
 	case SSL_ERROR_WANT_READ:
 		/* It ends so after a control message too, and then there may be more. */
-		if (leg->control != control)
+		if (leg->heard.control != control)
 			return MOVED;
 		leg->readable = false;
 		return EMPTY;
@@ -288,15 +275,20 @@ static enum moved tls_ended(struct lb_pair *p, unsigned int d, int r, uint32_t c
 static enum moved read_tls(struct lb_pair *p, unsigned int d, size_t most, size_t *got)
 {
 	struct lb_leg *leg = &p->leg[d];
-	uint32_t control = leg->control;
+	uint32_t control = leg->heard.control;
 	int r = SSL_read_ex(fresh(leg), p->env->scratch, most, got);
 
-	if (leg->control > LB_TLS_CONTROL_MAX) {
+	if (leg->heard.control > LB_TLS_CONTROL_MAX) {
 		p->detail = "too many control messages";
 		return SOURCE_FAILED;
 	}
+	/* OpenSSL would agree and go on with another key than the kernel has. */
+	if (leg->ktls && leg->heard.wants_keys) {
+		p->detail = "kTLS cannot update keys";
+		return SOURCE_FAILED;
+	}
 	if (r == 1) {
-		leg->control = 0;
+		leg->heard.control = 0;
 		return MOVED;
 	}
 	*got = 0;

@@ -99,7 +99,7 @@ static void note_shaken(struct lb_session *s, unsigned int i)
 	if (leg->ktls)
 		lb_count(&s->env->counters[s->rule->index].ktls[i], 1);
 	count(s, i, SSL_session_reused(leg->ssl) ? LB_HANDSHAKE_RESUMED : LB_HANDSHAKE_FULL);
-	lb_tls_context_watch(leg->ssl, &leg->control);
+	lb_tls_context_watch(leg->ssl, &leg->heard);
 	lb_timer_stop(s->env->carrier.loop, &s->timer);
 	/* OpenSSL may have read payload already, of which no event tells. */
 	leg->readable = true;
