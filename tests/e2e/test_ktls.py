@@ -67,6 +67,7 @@ def test_the_daemon_says_once_whether_the_kernel_seals(net, start, echo, ca):
     d = start(**PLAIN)
     with tls.connect(net, AT, tls.client_context(ca.cert)) as c:
         ping(c)
+        c.unwrap()
     assert d.wait_flows(1)[0]["reason"] == "done"
     assert d.count_log(r"kTLS is (not )?in service: ") == 1, d.log
     there = kernel_has_it()
@@ -103,8 +104,8 @@ def test_what_the_kernel_seals_is_what_was_sent(net, start, serve, ca, way, size
     """Large streams go by splice(2)."""
     version, ciphers = WAYS[way]
     serve(sends(size))
-    before = sealed_by_kernel(net)
     d = start(**PLAIN)
+    before = sealed_by_kernel(net)
     with tls.connect(net, AT, tls.client_context(ca.cert, version=version,
                                                  ciphers=ciphers)) as c:
         assert sealed_by_kernel(net) == before + 1

@@ -480,16 +480,22 @@ static bool finish(struct lb_pair *p, unsigned int d)
 	return false;
 }
 
+/* The kernel can send what it has sealed. */
+static bool may_close(const struct lb_pair *p)
+{
+	for (unsigned int i = 0; i < 2; i++)
+		if (p->leg[i].ktls && !lb_ktls_may_close(p->leg[i].watch.fd))
+			return false;
+	return true;
+}
+
 /* Both directions have ended, and been passed on. */
 static void end_when_sent(struct lb_pair *p)
 {
-	for (unsigned int i = 0; i < 2; i++) {
-		if (p->leg[i].ktls && !lb_ktls_may_close(p->leg[i].watch.fd)) {
-			lb_timer_start(p->env->loop, &p->poll, SENT_MS);
-			return;
-		}
-	}
-	p->end(p, LB_REASON_DONE, true);
+	if (may_close(p))
+		p->end(p, LB_REASON_DONE, true);
+	else
+		lb_timer_start(p->env->loop, &p->poll, SENT_MS);
 }
 
 static void tls_event(struct lb_pair *p, unsigned int leg, uint32_t events)
@@ -548,7 +554,8 @@ static uint64_t tls_last_ns(const struct lb_pair *p)
 
 static bool tls_clean(const struct lb_pair *p)
 {
-	return lb_carrier_holds_nothing(&p->dir[0]) && lb_carrier_holds_nothing(&p->dir[1]);
+	return lb_carrier_holds_nothing(&p->dir[0]) && lb_carrier_holds_nothing(&p->dir[1]) &&
+	       may_close(p);
 }
 
 /* A good end from our side says so. Those that cannot take it now do without. */
