@@ -189,6 +189,12 @@ scan-tls: ## all that testssl.sh and sslscan say of TLS in its default configura
 	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
 	@LB_BUILD=$(O) LB_SCAN=full scripts/test --built --e2e -k "testssl or sslscan" -- -s
 
+.PHONY: cluster-sim
+cluster-sim: ## what docs/cluster.md says of 1000 nodes, simulated for an hour (minutes)
+	@scripts/install-deps --test
+	+@$(MAKE) --no-print-directory O=$(O) $(O)/tests/unit/cluster/member_scale
+	@LB_SIM=long $(O)/tests/unit/cluster/member_scale
+
 # --- checks: silent on a clean tree --------------------------------------------------------------
 .PHONY: check
 check: ## format, house rules, static analysis: file, line and rule of what is wrong

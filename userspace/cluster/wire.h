@@ -26,7 +26,7 @@
 /* UDP payload: fits every path that IPv6 may take over Ethernet, tunnels included. */
 #define LB_WIRE_BYTES_MAX 1400
 /* What is left of it when it is sealed (cluster/seal). */
-#define LB_WIRE_PLAIN_MAX (LB_WIRE_BYTES_MAX - 52)
+#define LB_WIRE_PLAIN_MAX (LB_WIRE_BYTES_MAX - 48)
 
 #define LB_WIRE_NAME_MAX    64 /* with the NUL */
 #define LB_WIRE_VERSION_MAX 16
