@@ -129,7 +129,7 @@ void member_hear(struct lb_membership *g, const struct lb_wire_update *u);
 void member_accuse(struct lb_membership *g, struct member *m);
 /* Suspects whose time is up, the gone that are to be forgotten. */
 void member_fates(struct lb_membership *g);
-/* To <sender>, who says it is in <incarnation>: what we believe of it, if that is something else. */
+/* To <sender>, who says it is in <incarnation>: what we believe of it, if it is something else. */
 void member_contradict(struct lb_membership *g, struct lb_wire_out *out, uint64_t sender,
 		       uint64_t incarnation);
 

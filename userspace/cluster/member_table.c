@@ -56,7 +56,7 @@ static void place(struct lb_membership *g, struct member *m, uint32_t at)
 	m->place = at;
 }
 
-/* At a place by chance, as SWIM wants it: when it is probed first must not depend on the joining. */
+/* At a place by chance, as SWIM wants it: the last to join must not be the last to be probed. */
 static void add_to_order(struct lb_membership *g, struct member *m)
 {
 	uint32_t at = (uint32_t)member_random(g, g->count);

@@ -50,7 +50,7 @@ static double death_of(struct sim *s, uint32_t index)
 static void a_death_is_known_to_all(void **state)
 {
 	uint32_t count = is_long() ? 1000 : 200, deaths = is_long() ? 100 : 20;
-	double took[100], suspicion;
+	double took[100] = {}, suspicion;
 	struct sim s;
 
 	sim_init(&s, count, 21);

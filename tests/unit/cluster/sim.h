@@ -64,8 +64,7 @@ struct sim {
 	uint64_t false_deaths, suspicions, joins, datagrams;
 	/* For tests that use sections. */
 	void (*on_shares)(struct sim_node *n, uint64_t sender, const uint8_t *bytes, size_t len);
-	uint64_t (*on_run)(
-		struct sim_node *n); /* returns when to run again, as the simulator counts */
+	void (*on_changed)(struct sim_node *n, uint64_t id, enum lb_member_event e);
 };
 
 static inline uint64_t sim_random(struct sim *s, uint64_t below)
@@ -158,6 +157,8 @@ static inline void sim_changed(void *arg, const struct lb_member_view *m, enum l
 	struct sim *s = n->sim;
 	const struct sim_node *of = &s->nodes[ntohl(m->addr->in4.sin_addr.s_addr) - 0x0a000001];
 
+	if (s->on_changed)
+		s->on_changed(n, m->id, e);
 	s->joins += e == LB_MEMBER_JOINED;
 	s->suspicions += e == LB_MEMBER_SUSPECTED;
 	if (e != LB_MEMBER_DIED)
@@ -179,11 +180,6 @@ static inline void sim_plan(struct sim_node *n)
 {
 	uint64_t due = lb_member_due(n->g) - sim_clock(n) + n->sim->now_us;
 
-	if (n->sim->on_run) {
-		uint64_t other = n->sim->on_run(n);
-
-		due = other < due ? other : due;
-	}
 	if (n->wake_us > n->sim->now_us && n->wake_us <= due)
 		return;
 	n->wake_us = due;

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One limit for many nodes. Of a limit of R tokens a second each of N nodes owns R / N, its safe
+ * share, and lends of it what it does not need to nodes that are short of it. A node spends what it
+ * has not lent and what it has been lent, so whatever is lost on the way, the sum is R at most:
+ * tokens are not counted together, they are never handed out twice.
+ *
+ *	A: "key k: you may have 150/s"  ----->  B spends 150/s more, until the loan runs out;
+ *	A spends 150/s less                     every message of A prolongs it
+ *	A: "key k: you may have 50/s"   ----->  B spends 50/s more, and says that it has heard it;
+ *	                                <-----  only then, or when the loan has run out for certain,
+ *	A takes back 100/s
+ *
+ * A loan runs from the time at which B sent what A had last heard of B, by B's clock, and for A from
+ * the time it sent it, by its own, and an eighth longer: no clock is compared with another. A node
+ * that is cut off gets nothing prolonged and prolongs nothing. So each side of a partition is at its
+ * safe shares after the time of a loan, and when it heals nobody has anything to pay back.
+ *
+ * Who is short says so, with its demand; who has plenty divides it by what the others are short of.
+ * Only keys that somebody is short of are exchanged, at most what one datagram holds, the heaviest
+ * first, with LB_SHARE_FANOUT nodes in LB_SHARE_TICK_MS. What that bounds is traffic; where there
+ * are many nodes shares move more slowly, and loans are longer.
+ *
+ * N is the number of nodes the cluster should have: those that are there and those that are silent
+ * but not forgotten, and size_min at least. What can be too much is what lb_share_bound() says, and
+ * then it is because some nodes have not yet heard of others. Two things it does not cover: nodes
+ * with different limits for a key, and a node that is restarted while it has lent, which for the
+ * rest of the loan spends what the borrower spends, too.
+ *
+ * Deterministic: time and the network are arguments. The clock is one that is never set. One
+ * thread. All memory is that of keys_max keys for nodes_max nodes.
+ */
+#ifndef LB_CLUSTER_SHARE_H
+#define LB_CLUSTER_SHARE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LB_SHARE_TICK_MS  100u
+#define LB_SHARE_FANOUT   8u
+#define LB_SHARE_LOAN_MS  1000u /* at least */
+#define LB_SHARE_KEYS_MAX 4096u
+/* A limit beyond is none. */
+#define LB_SHARE_LIMIT_MAX 1000000000u
+
+struct lb_share;
+
+struct lb_share_limit {
+	uint32_t per_second; /* of all nodes together; 1..LB_SHARE_LIMIT_MAX */
+	uint32_t burst;      /* of all nodes together, tokens */
+};
+
+struct lb_share_params {
+	uint64_t self;     /* id of this node */
+	uint32_t session;  /* random: another one in each life */
+	uint32_t size_min; /* nodes there are at least */
+	uint32_t nodes_max, keys_max;
+	/* <bytes> for <node>, at most <section_max>. Not to be called back from. */
+	void (*send)(void *arg, uint64_t node, const uint8_t *bytes, size_t len);
+	void *arg;
+	size_t section_max;
+};
+
+enum lb_share_verdict {
+	LB_SHARE_TAKEN,
+	LB_SHARE_REFUSED,
+	/* No room for the key: the caller is to judge it by lb_share_safe(). */
+	LB_SHARE_UNTRACKED,
+};
+
+struct lb_share_counts {
+	uint64_t sent, sent_bytes, received, malformed;
+	uint64_t stale;     /* dropped: overtaken, or from an earlier life */
+	uint64_t untracked; /* takes that found no room for their key */
+};
+
+struct lb_share_view {
+	uint64_t key;
+	struct lb_share_limit limit;
+	/* Of this node, in thousandths of a token per second. */
+	uint64_t demand, safe, lent, borrowed, share;
+};
+
+/* 0, -EINVAL or -ENOMEM. */
+int lb_share_new(struct lb_share **ret, const struct lb_share_params *params, uint64_t now_us);
+/* NULL inside is fine. */
+void lb_share_free(struct lb_share **s);
+
+/* A node is there (again), .. 0, or -ENOSPC beyond nodes_max: it is not counted. */
+int lb_share_join(struct lb_share *s, uint64_t node, uint64_t now_us);
+/* .. is silent: it keeps its safe share, .. */
+void lb_share_silent(struct lb_share *s, uint64_t node);
+/* .. or has left, or been forgotten. */
+void lb_share_leave(struct lb_share *s, uint64_t node, uint64_t now_us);
+
+/* Spends a token of <key>. */
+enum lb_share_verdict lb_share_take(struct lb_share *s, uint64_t key,
+				    const struct lb_share_limit *limit, uint64_t now_us);
+/* Every LB_SHARE_TICK_MS. */
+void lb_share_tick(struct lb_share *s, uint64_t now_us);
+/* From <node>, as another one's send() was given it. */
+void lb_share_receive(struct lb_share *s, uint64_t node, const uint8_t *bytes, size_t len,
+		      uint64_t now_us);
+
+/* What this node may spend of a limit without asking: thousandths of a token per second. */
+uint64_t lb_share_safe(const struct lb_share *s, const struct lb_share_limit *limit);
+/*
+ * The most that all nodes together let through in any <window_us>, tokens: the limit's rate and
+ * burst, times what the safe shares of all nodes come to with the numbers of nodes they count with,
+ * and a token for each node.
+ */
+uint64_t lb_share_bound(const struct lb_share *s, const struct lb_share_limit *limit,
+			uint64_t window_us);
+/* The number of nodes shares are counted with. */
+uint32_t lb_share_size(const struct lb_share *s);
+void lb_share_each(struct lb_share *s, uint64_t now_us,
+		   void (*fn)(void *arg, const struct lb_share_view *view), void *arg);
+const struct lb_share_counts *lb_share_counts(const struct lb_share *s);
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of share.h share; nobody else includes it. Rates are in thousandths of a token
+ * per second, tokens in billionths: a rate times microseconds is tokens.
+ */
+#ifndef LB_CLUSTER_SHARE_STATE_H
+#define LB_CLUSTER_SHARE_STATE_H
+
+#include "cluster/share.h"
+
+#define TOKEN 1000000000ull
+
+/* A key between this node and another one. */
+struct pair {
+	/* Lent. <feared> is what the other one may still spend, until <feared_us> at the latest. */
+	uint64_t lent, feared, feared_us;
+	uint64_t
+		lowered_us; /* stamp of the message that first said <lent>, when it was more before */
+	/* Borrowed. */
+	uint64_t borrowed, borrowed_us;
+	/* What it wants; believed until <wanted_us>. */
+	uint64_t demand, wanted_us;
+};
+
+struct key {
+	bool used;
+	uint64_t key;
+	struct lb_share_limit limit; /* burst 0: this node has had no use of it */
+	uint64_t tokens, refilled_us;
+	/* What it spends per second, right until <share_us>. */
+	uint64_t share, share_us;
+	uint64_t demand;
+	uint32_t asked;     /* since the last tick */
+	struct pair *pairs; /* by node */
+};
+
+struct node {
+	uint64_t id; /* 0: a free place */
+	bool there;
+	uint32_t session;
+	uint64_t stamp_us; /* of its last message, by its clock; 0: none yet */
+	uint64_t heard_us; /* of ours that it had heard, by ours */
+	uint32_t size;     /* it counts with; 0: has not said */
+};
+
+struct lb_share {
+	struct lb_share_params params;
+	struct node *nodes;
+	struct key *keys;
+	uint32_t known;   /* nodes, with this one and those that are leaving */
+	uint32_t leaving; /* have left, and count until <left_us> */
+	uint64_t left_us;
+	uint32_t next_node; /* to be told */
+	uint32_t next_key;  /* to be looked at for eviction */
+	uint64_t tick_us, stamp_us;
+	struct lb_share_counts counts;
+};
+
+/* --- share.c --- */
+uint64_t share_loan_us(const struct lb_share *s);
+uint64_t share_safe(const struct lb_share *s, const struct key *k);
+/* What it could do with: its demand and a tenth more. */
+uint64_t share_need(const struct lb_share *s, const struct key *k);
+struct key *share_find(const struct lb_share *s, uint64_t key);
+/* NULL: no room. */
+struct key *share_add(struct lb_share *s, uint64_t key, uint32_t per_second, uint64_t now_us);
+/* Tokens up to now, then the share anew. To be called before and after anything it depends on. */
+void share_refill(struct lb_share *s, struct key *k, uint64_t now_us);
+
+/* --- share_lend.c --- */
+/* Decides what is lent to each node; nothing is, before it is said in a message. */
+uint64_t share_offer(const struct lb_share *s, const struct key *k, uint32_t node, uint64_t now_us);
+/* It has been said to <node> in a message with <stamp_us>. */
+void share_lend(struct lb_share *s, struct key *k, uint32_t node, uint64_t amount,
+		uint64_t stamp_us, uint64_t now_us);
+/* <node> has heard what was said until <stamp_us>. */
+void share_heard(struct lb_share *s, uint32_t node, uint64_t stamp_us, uint64_t now_us);
+
+/* --- share_message.c --- */
+/* False: nothing to say. */
+bool share_tell(struct lb_share *s, uint32_t node, uint64_t now_us);
+
+#endif
