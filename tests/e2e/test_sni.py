@@ -137,6 +137,21 @@ def test_a_hello_arrives_whole_and_its_flow_is_carried_as_any_other(net, start, 
 
 
 @pytest.mark.parametrize("carrier", lanes.CARRIERS)
+def test_flows_of_a_route_are_listed_as_its_rules_too(net, start, carrier):
+    d = start(carrier)
+    with Talk(net, AT, (BACKEND_ADDR[4], EXACT), says=HELLO) as t:
+        hears(t.server, HELLO)
+        wait_carried(d, carrier)
+        for asked, count in {"r": 1, "r/a.example.org": 1, "r/wild": 0, "a.example.org": 0}.items():
+            found = d.living("--rule", asked)
+            assert [(f["rule"], f["of"]) for f in found] == [("r/a.example.org", "r")] * count
+        t.finish()
+    backend, = (b for b in d.ctl("backends")["backends"] if b["backend"] == addr(EXACT))
+    assert (backend["rule"], backend["of"]) == ("r/a.example.org", "r"), backend
+    d.stop()
+
+
+@pytest.mark.parametrize("carrier", lanes.CARRIERS)
 def test_proxy_headers_go_before_the_hello_on_either_side(net, start, carrier):
     d = start(carrier, accept_proxy_protocol=[CLIENT_ADDR[4]], proxy_protocol="v1")
     header = b"PROXY TCP4 192.0.2.77 198.51.100.5 55555 443\r\n"

@@ -77,7 +77,7 @@ static bool is_from(const struct lb_admin_request *r, const struct lb_addr *clie
 
 static bool is_named(const struct lb_admin_request *r, const struct lb_flow_snapshot *f)
 {
-	if (r->rule && strcmp(r->rule, f->rule) != 0)
+	if (r->rule && strcmp(r->rule, f->rule) != 0 && (!f->of || strcmp(r->rule, f->of) != 0))
 		return false;
 	if (r->backend && (!f->backend || strcmp(r->backend, f->backend) != 0))
 		return false;
@@ -112,14 +112,16 @@ static void keep(struct lb_collection *c, struct share *share, const struct lb_f
 {
 	struct lb_flow_snapshot *place = next_place(c, share);
 	const char *rule = keep_name(share, f->rule);
+	const char *of = f->of ? keep_name(share, f->of) : NULL;
 	const char *backend = f->backend ? keep_name(share, f->backend) : NULL;
 
-	if (!place || !rule || (f->backend && !backend)) {
+	if (!place || !rule || (f->of && !of) || (f->backend && !backend)) {
 		share->missing++;
 		return;
 	}
 	*place = *f;
 	place->rule = rule;
+	place->of = of;
 	place->backend = backend;
 	share->last->count++;
 }

@@ -134,11 +134,12 @@ static json_t *json_of(const struct line *line, uint64_t now_ns)
 
 	snprintf(id, sizeof(id), "%016llx", (unsigned long long)f->id);
 	return json_pack(
-		"{s:s,s:s,s:s,s:s?,s:s,s:s?,s:s?,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o,"
-		"s:o}",
-		"id", id, "client", lb_addr_format(&f->client, client), "rule", f->rule, "backend",
-		f->backend, "state", state_word(f), "carrier", f->carrier ? f->carrier->name : NULL,
-		"why", f->carrier ? lb_why_word(f->why) : NULL, "worker", (int)f->worker, "age_ms",
+		"{s:s,s:s,s:s,s:s?,s:s?,s:s,s:s?,s:s?,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o,"
+		"s:o,s:o}",
+		"id", id, "client", lb_addr_format(&f->client, client), "rule", f->rule, "of",
+		f->of, "backend", f->backend, "state", state_word(f), "carrier",
+		f->carrier ? f->carrier->name : NULL, "why",
+		f->carrier ? lb_why_word(f->why) : NULL, "worker", (int)f->worker, "age_ms",
 		(json_int_t)((now_ns - f->accept_ns) / 1000000), "idle_ms",
 		(json_int_t)((now_ns - f->last_ns) / 1000000), "bytes_up", (json_int_t)f->bytes[0],
 		"bytes_down", (json_int_t)f->bytes[1], "rate_up", (json_int_t)line->rate[0],

@@ -96,6 +96,7 @@ void lb_snapshot_take(const struct lb_session *s, struct lb_flow_snapshot *ret)
 	*ret = (struct lb_flow_snapshot){
 		.id = lb_snapshot_id(s),
 		.rule = s->route->config->name,
+		.of = s->route->of ? s->route->of->config->name : NULL,
 		.backend = s->backend ? s->backend->config->addr : NULL,
 		.client = s->client,
 		.state = state_of(s),
@@ -149,6 +150,7 @@ void lb_snapshot_take_graft(const struct lb_flow_env *env, uint32_t pair,
 	*ret = (struct lb_flow_snapshot){
 		.id = lb_snapshot_graft_id(env, pair),
 		.rule = owner->rule ? owner->rule->config->name : "-",
+		.of = owner->rule && owner->rule->of ? owner->rule->of->config->name : NULL,
 		.backend = owner->backend ? owner->backend->config->addr : NULL,
 		.state = LB_FLOW_CARRIED,
 		.carrier = &lb_graft,

@@ -259,6 +259,12 @@ static bool is(const json_t *row, const char *key, const char *wanted)
 	return !*wanted || !strcmp(string_of(row, key), wanted);
 }
 
+/* Of the rule, or of a route of it (sni). */
+static bool is_of_rule(const json_t *row, const char *rule)
+{
+	return is(row, "rule", rule) || is(row, "of", rule);
+}
+
 /* "10.0.0.1" of "10.0.0.1:80", "fd00::1" of "[fd00::1]:80". */
 static const char *host_of(const char *client, char host[LB_TOP_NAME_MAX])
 {
@@ -281,9 +287,9 @@ static bool belongs(const struct lb_top_place *here, const json_t *row)
 	switch (here->view) {
 	case LB_TOP_BACKENDS:
 	case LB_TOP_REFUSALS:
-		return is(row, "rule", here->rule);
+		return is_of_rule(row, here->rule);
 	case LB_TOP_FLOWS:
-		return is(row, "rule", here->rule) && is(row, "backend", here->backend) &&
+		return is_of_rule(row, here->rule) && is(row, "backend", here->backend) &&
 		       is(row, "carrier", here->carrier) &&
 		       (is(row, "client", here->client) ||
 			!strcmp(host_of(string_of(row, "client"), host), here->client));

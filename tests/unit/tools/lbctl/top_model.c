@@ -50,7 +50,10 @@ static json_t *overview(const struct numbers *n)
 		"s\","
 		"\"eligible\":true,\"flows\":2,\"connections\":0,\"bytes_up\":0,\"bytes_down\":0},"
 		"{\"rule\":\"mail\",\"backend\":\"a:80\",\"address\":\"10.0.1.1:80\","
-		"\"state\":\"up\",\"eligible\":true,\"flows\":0}],\"left_out\":0}",
+		"\"state\":\"up\",\"eligible\":true,\"flows\":0},"
+		"{\"rule\":\"mail/in\",\"of\":\"mail\",\"backend\":\"c:80\",\"address\":"
+		"\"10.0.1.3:80\",\"state\":\"up\",\"eligible\":true,\"flows\":1}],"
+		"\"left_out\":0}",
 		n->pid, n->pid, n->uptime_ms, n->connections, n->bytes_up, n->denied, n->bytes_up,
 		n->state ? 1 : 2, n->connections, n->bytes_up, n->denied, n->connections,
 		n->state ? n->state : "up");
@@ -210,6 +213,32 @@ static void one_goes_from_a_rule_to_one_flow_and_back(void **state)
 	assert_string_equal(seen(t, PLACE), "by DOWN/S");
 	lb_top_press(t, LB_TOP_KEY_BACK);
 	assert_int_equal(t->depth, 0);
+}
+
+static void a_rule_leads_to_its_routes(void **state)
+{
+	struct lb_top *t = *state;
+	json_t *row = flow("ee", "10.9.0.5:1005", "mail/in", "c:80", 9), *reply;
+
+	json_object_set_new(row, "of", json_string("mail"));
+	reply = json_pack("{s:b,s:i,s:i,s:[o,o]}", "ok", 1, "matched", 2, "shown", 2, "flows", row,
+			  flow("cc", "[fd00::1]:1003", "mail", "a:80", 7));
+	assert_int_equal(lb_top_take_flows(t, reply), 0);
+	lb_top_press(t, LB_TOP_KEY_ENTER); /* mail is first */
+	assert_non_null(strstr(seen(t, ROW), "a:80"));
+	assert_non_null(strstr(seen(t, ROW + 1), "c:80                  mail/in "));
+	assert_string_equal(seen(t, ROW + 2), "");
+	/* All flows of the rule .. */
+	lb_top_press(t, LB_TOP_KEY_VIEW + LB_TOP_FLOWS);
+	assert_non_null(strstr(seen(t, ROW), "10.9.0.5:1005"));
+	assert_non_null(strstr(seen(t, ROW + 1), "[fd00::1]:1003"));
+	/* .. or those of one route. */
+	lb_top_press(t, LB_TOP_KEY_VIEW + LB_TOP_BACKENDS);
+	lb_top_press(t, LB_TOP_KEY_DOWN);
+	lb_top_press(t, LB_TOP_KEY_ENTER);
+	assert_non_null(strstr(seen(t, PLACE), "rule mail/in; backend c:80"));
+	assert_non_null(strstr(seen(t, ROW), "10.9.0.5:1005"));
+	assert_string_equal(seen(t, ROW + 1), "");
 }
 
 static void flows_are_asked_for_where_one_is(void **state)
@@ -447,6 +476,7 @@ int main(void)
 		CASE(a_counter_that_went_back_has_no_rate),
 		CASE(what_is_shown_stays_when_the_daemon_goes),
 		CASE(one_goes_from_a_rule_to_one_flow_and_back),
+		CASE(a_rule_leads_to_its_routes),
 		CASE(flows_are_asked_for_where_one_is),
 		CASE(clients_are_the_sums_of_their_flows),
 		CASE(refusals_are_shown_by_reason_and_rule),
