@@ -59,12 +59,15 @@ struct options {
 	const char *instance;
 	const char *janitor;
 	bool takeover;
+	char *const *argv;
 };
 
 /* While draining: how often it is looked whether all flows have ended. */
 #define DRAIN_STEP_MS 50
 /* While something is to be looked at again. */
 #define TICK_MS 50
+/* While draining: lbctl gets its last answers until then. */
+#define ANSWERS_MS 2000
 /* While draining: how often the service manager hears of it. */
 #define TELL_MS 1000
 
@@ -238,6 +241,25 @@ static void tell_draining(struct server *s, uint64_t elapsed_ms, uint64_t *due_m
 			10u * TELL_MS * 1000u, (unsigned long long)lb_service_flows(service));
 }
 
+/* The daemon before us has something to say, or has ended. */
+static void look_before(struct server *s)
+{
+	bool lives = lb_takeover_look(s->before);
+
+	lb_service_take_state(s->service, s->before, true);
+	if (lives) {
+		lb_service_set_predecessor(s->service, s->before);
+		return;
+	}
+	lb_info("the daemon before this one has ended");
+	lb_service_inherit(s->service);
+	lb_service_set_predecessor(s->service, NULL);
+	lb_takeover_free(&s->before);
+	/* By now the service manager listens to us. */
+	if (!lb_takeover_offer_heir(s->offer))
+		tell_ready(s->service);
+}
+
 static void drain(struct server *s, const sigset_t *set)
 {
 	const struct timespec step = {.tv_nsec = DRAIN_STEP_MS * 1000000L};
@@ -251,6 +273,8 @@ static void drain(struct server *s, const sigset_t *set)
 		int sig;
 
 		tell_draining(s, lb_clock_ms() - begin, &tell_ms);
+		if (s->before)
+			look_before(s);
 		(void)lb_watchdog_look(&s->watchdog, service, lb_clock_ms());
 		sig = sigtimedwait(set, NULL, &step);
 
@@ -261,7 +285,8 @@ static void drain(struct server *s, const sigset_t *set)
 		}
 		if (sig == SIGUSR1)
 			lb_service_reopen_log(service);
-		if (!lb_service_drain_step(service, lb_clock_ms() - begin))
+		if (!lb_service_drain_step(service, lb_clock_ms() - begin) &&
+		    (!lb_service_is_answering(service) || lb_clock_ms() - begin > ANSWERS_MS))
 			return;
 	}
 }
@@ -278,6 +303,8 @@ static enum exit_code stop(struct server *s, const sigset_t *set)
 	else
 		lb_takeover_offer_close(&s->offer);
 	drain(s, set);
+	/* The last word on what was counted. */
+	lb_takeover_offer_tell(s->offer, UINT64_MAX);
 	lb_takeover_offer_close(&s->offer);
 	lb_service_halt(s->service);
 	after = lb_service_ends(s->service);
@@ -319,21 +346,6 @@ static int patience(const struct server *s, int watchdog_ms)
 	int ms = sooner(watchdog_ms, lb_takeover_offer_patience(s->offer));
 
 	return s->ticking || s->settled_ms ? sooner(ms, TICK_MS) : ms;
-}
-
-/* The daemon before us has something to say, or has ended. */
-static void look_before(struct server *s)
-{
-	if (lb_takeover_look(s->before)) {
-		lb_service_set_predecessor(s->service, s->before);
-		return;
-	}
-	lb_info("the daemon before this one has ended");
-	lb_service_inherit(s->service);
-	lb_service_set_predecessor(s->service, NULL);
-	lb_takeover_free(&s->before);
-	/* By now the service manager listens to us. */
-	tell_ready(s->service);
 }
 
 static void look_at_file(struct server *s, bool happened)
@@ -423,7 +435,7 @@ static enum exit_code run(const struct lb_config *config, const struct options *
 {
 	LB_AUTO(lb_listen_fds_free) struct lb_listen_fds *handed = NULL;
 	LB_AUTO(close_server) struct server s = {.path = o->config, .signals = -1};
-	struct lb_service_opts opts = {.instance = o->instance};
+	struct lb_service_opts opts = {.instance = o->instance, .argv = o->argv};
 	sigset_t set;
 
 	return_large_blocks();
@@ -516,7 +528,7 @@ static enum exit_code with_config(const struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.config = "lb.yaml"};
+	struct options o = {.config = "lb.yaml", .argv = argv};
 
 	if (parse_options(argc, argv, &o))
 		return EXIT_USAGE;

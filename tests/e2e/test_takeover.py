@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """A new daemon takes over from one that serves: nobody is cut, nobody refused, nothing is left."""
 import itertools
+import os
+import re
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -287,3 +290,80 @@ def test_one_takeover_at_a_time(served):
         assert first.take_offer()[-1] == takeover.OFFERED
         assert second.is_closed()
     wait_until(lambda: served.count_log("has failed"), 5, "it has been noticed")
+
+
+# --- lbctl upgrade --------------------------------------------------------------------------------
+
+
+class Upgraded:
+    """The daemon that `lbctl upgrade` has started, seen as <d> was."""
+
+    def __init__(self, d, pid):
+        self.d, self.pid = d, pid
+
+    def stop(self):
+        os.kill(self.pid, signal.SIGTERM)
+        wait_until(lambda: not Path(f"/proc/{self.pid}/exe").exists(), 10, "it has ended")
+
+
+def upgrade(d, *words, code=0):
+    return d.lbctl("upgrade", *words) if code is None else d.ctl("upgrade", *words, code=code)
+
+
+def test_lbctl_upgrade_starts_the_next_one(net, daemon, echo):
+    d = daemon(config(*all_carriers())).start()
+    skip_without_any(d)
+    flows = [Flow(net, n) for n in range(len(lanes.CARRIERS))]
+    for f in flows:
+        f.exchange()
+    wait_carried(d, "graft", 1)
+    reply = upgrade(d)
+    assert reply["before"] == d.pid and reply["pid"] != d.pid, reply
+    status = d.ctl("status")
+    assert status["pid"] == reply["pid"] and status["predecessor"]["pid"] == d.pid, status
+    wait_until(lambda: d.ctl("status")["predecessor"]["flows"] == 2, 5, "it tells what it has")
+    shown = d.lbctl("status").stdout
+    assert re.search(rf"2 flows drain in the daemon before, pid {d.pid}, version \S+: cut in",
+                     shown), shown
+    # It got nothing of ours but what it took itself, and nobody's message for the first one.
+    environment = Path(f"/proc/{reply['pid']}/environ").read_bytes().split(b"\0")
+    assert not [v for v in environment if v.startswith((b"WATCHDOG_PID", b"LISTEN_"))]
+    for f in flows:
+        f.exchange()
+        f.end()
+    wait_ended(d)
+    wait_until(lambda: "predecessor" not in d.ctl("status"), 5, "the first one is gone")
+    again = upgrade(d)
+    assert again["before"] == reply["pid"], (reply, again)
+    last = Upgraded(d, again["pid"])
+    last.stop()
+    d.check_gone()
+
+
+def test_an_upgrade_that_fails_says_why(served, folder):
+    refused = served.lbctl("upgrade", "--binary", "/nonexistent/layer4-lb")
+    assert refused.returncode == 1 and "No such file" in refused.stderr, refused
+    refused = served.lbctl("upgrade", "--binary", "layer4-lb")
+    assert refused.returncode == 1 and "expected an absolute path" in refused.stderr, refused
+    refused = served.lbctl("upgrade", "--binary", "/bin/false")
+    assert refused.returncode == 1 and "this one serves on" in refused.stderr, refused
+    slow = folder / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    refused = served.lbctl("upgrade", "--binary", str(slow), "--timeout", "300ms")
+    assert refused.returncode == 1 and "took too long; this one serves on" in refused.stderr
+    good = served.config.read_text()
+    served.configure(config(one(nonsense=1)))
+    refused = served.lbctl("upgrade")
+    assert refused.returncode == 1 and "refuses its configuration" in refused.stderr, refused
+    served.config.write_text(good)
+
+
+def test_an_upgrade_tells_what_the_new_one_could_not_do(net, served):
+    good = served.config.read_text()
+    with net.call(LB, socket.create_server, (LB_ADDR[4], LISTEN + 30)):
+        served.configure(config(*all_carriers(), one("more", 30)))
+        refused = served.lbctl("upgrade")
+    assert refused.returncode == 1, refused
+    assert f"rule more: cannot listen on {LB_ADDR[4]}:{LISTEN + 30}" in refused.stderr, refused
+    served.config.write_text(good)

@@ -548,6 +548,13 @@ int lb_pool_rows(struct lb_pool *pool, struct lb_pool_row **ret, uint32_t *count
 	return 0;
 }
 
+void lb_pool_add_counts(struct lb_pool_entry *entry, const struct lb_backend_counts *more)
+{
+	pthread_mutex_lock(&entry->pool->lock);
+	add_counts(&entry->gone, more);
+	pthread_mutex_unlock(&entry->pool->lock);
+}
+
 void lb_pool_rows_free(struct lb_pool_row **rows, uint32_t count)
 {
 	for (uint32_t i = 0; *rows && i < count; i++)

@@ -184,6 +184,8 @@ struct lb_pool_row {
 };
 /* One for each entry, in the order of lb.yaml, in an array of the caller's. 0 or -ENOMEM. */
 int lb_pool_rows(struct lb_pool *pool, struct lb_pool_row **ret, uint32_t *count);
+/* More of its kind, of an earlier daemon: as of backends that are gone. */
+void lb_pool_add_counts(struct lb_pool_entry *entry, const struct lb_backend_counts *more);
 void lb_pool_rows_free(struct lb_pool_row **rows, uint32_t count);
 
 static inline bool lb_backend_is_eligible(const struct lb_backend *b)

@@ -7,6 +7,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -130,6 +131,26 @@ static void put_json(enum lb_log_level level, const char *text)
 	put(line, len);
 }
 
+static pthread_mutex_t last_lock = PTHREAD_MUTEX_INITIALIZER;
+static char last[LB_LOG_LAST_MAX];
+
+static void remember(const char *text, size_t len)
+{
+	if (len >= sizeof(last))
+		len = sizeof(last) - 1;
+	pthread_mutex_lock(&last_lock);
+	memcpy(last, text, len);
+	last[len] = '\0';
+	pthread_mutex_unlock(&last_lock);
+}
+
+void lb_log_last_error(char ret[LB_LOG_LAST_MAX])
+{
+	pthread_mutex_lock(&last_lock);
+	memcpy(ret, last, sizeof(last));
+	pthread_mutex_unlock(&last_lock);
+}
+
 void lb_log(enum lb_log_level level, const char *fmt, ...)
 {
 	char line[LINE_BYTES];
@@ -156,6 +177,8 @@ void lb_log(enum lb_log_level level, const char *fmt, ...)
 	}
 	while (len && line[head + len - 1] == '\n')
 		len--;
+	if (level == LB_LOG_ERROR)
+		remember(line + head, len);
 	if (atomic_load_explicit(&format, memory_order_relaxed) == LB_LOG_JSON) {
 		line[head + len] = '\0';
 		put_json(level, line + head);

@@ -51,4 +51,8 @@ void lb_log(enum lb_log_level level, const char *fmt, ...) __attribute__((format
 			lb_log(LB_LOG_DEBUG, __VA_ARGS__); \
 	} while (0)
 
+/* The last line of level error, without its head; "" when there was none. Any thread. */
+#define LB_LOG_LAST_MAX 160
+void lb_log_last_error(char ret[LB_LOG_LAST_MAX]);
+
 #endif

@@ -56,7 +56,8 @@ struct lb_admin {
 	struct lb_watch watch;
 	struct lb_list clients, jobs;
 	uint32_t clients_count;
-	size_t replies; /* bytes that wait for clients */
+	size_t replies;     /* bytes that wait for clients */
+	uint32_t answering; /* atomic: clients that are not in READS */
 	pthread_t thread;
 	bool runs;
 	pthread_mutex_t lock;
@@ -78,6 +79,12 @@ static void drop_reply(struct lb_admin_client *c)
 	lb_admin_text_fini(&c->reply);
 }
 
+static void count_answering(const struct lb_admin_client *c, bool answers)
+{
+	__atomic_fetch_add(&c->admin->answering, (uint32_t)answers - (c->state != READS),
+			   __ATOMIC_RELAXED);
+}
+
 static void close_client(struct lb_admin_client *c)
 {
 	struct lb_admin *a = c->admin;
@@ -85,6 +92,7 @@ static void close_client(struct lb_admin_client *c)
 
 	if (c->job)
 		c->job->client = NULL;
+	count_answering(c, false);
 	drop_reply(c);
 	lb_timer_stop(a->loop, &c->timer);
 	lb_loop_again_cancel(a->loop, &c->again);
@@ -105,6 +113,7 @@ static void enter(struct lb_admin_client *c, enum state state)
 		  [BUSY] = {0, LOOK_MS},
 		  [WRITES] = {EPOLLOUT, WRITES_MS}};
 
+	count_answering(c, state != READS);
 	c->state = state;
 	c->since_ms = lb_loop_now_ms(c->admin->loop);
 	(void)lb_watch_modify(c->admin->loop, &c->watch, of[state].events);
@@ -482,6 +491,11 @@ void lb_admin_share(struct lb_admin *a, bool shared)
 bool lb_admin_is_shared(const struct lb_admin *a)
 {
 	return a->socket.shared;
+}
+
+bool lb_admin_is_answering(const struct lb_admin *a)
+{
+	return __atomic_load_n(&a->answering, __ATOMIC_RELAXED);
 }
 
 static void do_leave(void *arg)

@@ -37,6 +37,8 @@ void lb_admin_share(struct lb_admin *a, bool shared);
 bool lb_admin_is_shared(const struct lb_admin *a);
 /* No more new clients here; those that are there are served on. */
 void lb_admin_leave(struct lb_admin *a);
+/* Somebody waits for an answer, or has not fetched it. Any thread. */
+bool lb_admin_is_answering(const struct lb_admin *a);
 /* Before workers and health checks are stopped. NULL inside is fine. */
 void lb_admin_close(struct lb_admin **a);
 

@@ -192,6 +192,7 @@ void lb_admin_answer(struct lb_admin_job *job)
 		[LB_ADMIN_KILL] = lb_admin_answer_kill,
 		[LB_ADMIN_LOG] = answer_log,
 		[LB_ADMIN_RELOAD] = lb_admin_answer_reload,
+		[LB_ADMIN_UPGRADE] = lb_admin_answer_upgrade,
 		[LB_ADMIN_METRICS] = answer_metrics,
 		[LB_ADMIN_OVERVIEW] = answer_overview,
 		[LB_ADMIN_VERSION] = answer_version,

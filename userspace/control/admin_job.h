@@ -57,5 +57,7 @@ void lb_admin_answer_flows(struct lb_admin_job *job);
 void lb_admin_answer_kill(struct lb_admin_job *job);
 /* `reload`: control/admin_reload.c. */
 void lb_admin_answer_reload(struct lb_admin_job *job);
+/* `upgrade`: control/admin_upgrade.c. */
+void lb_admin_answer_upgrade(struct lb_admin_job *job);
 
 #endif

@@ -18,6 +18,7 @@
 #define WORDS_MAX        16
 #define FLOWS_BY_DEFAULT 100u
 #define OVER_MAX_MS      10000u
+#define TIMEOUT_MAX_MS   25000u
 #define WEIGHT_MAX       256u
 #define DEADLINE_MAX_MS  (7ull * 24 * 3600 * 1000)
 
@@ -35,6 +36,8 @@ enum word {
 	FLOW,
 	LEVEL,
 	DRY_RUN,
+	BINARY,
+	TIMEOUT_MS,
 	WORD_MAX_
 };
 
@@ -59,6 +62,7 @@ static const struct {
 	[LB_ADMIN_KILL] = {"kill", {FLOW}, 1},
 	[LB_ADMIN_LOG] = {"log", {LEVEL}, 1},
 	[LB_ADMIN_RELOAD] = {"reload", .options = BIT(DRY_RUN)},
+	[LB_ADMIN_UPGRADE] = {"upgrade", .options = BIT(BINARY) | BIT(TIMEOUT_MS)},
 	[LB_ADMIN_METRICS] = {"metrics"},
 	[LB_ADMIN_OVERVIEW] = {"overview"},
 	[LB_ADMIN_VERSION] = {"version"},
@@ -207,6 +211,18 @@ static int read_dry_run(struct lb_admin_request *r, const char *text)
 	return r->dry_run || !strcmp(text, "no") ? 0 : -EINVAL;
 }
 
+/* Where we are may be another place than where lbctl is. */
+static int read_binary(struct lb_admin_request *r, const char *text)
+{
+	r->binary = text;
+	return *text == '/' ? 0 : -EINVAL;
+}
+
+static int read_timeout(struct lb_admin_request *r, const char *text)
+{
+	return read_number(text, 1, TIMEOUT_MAX_MS, &r->timeout_ms);
+}
+
 static const struct {
 	const char *key;
 	int (*read)(struct lb_admin_request *r, const char *text);
@@ -224,6 +240,8 @@ static const struct {
 	[FLOW] = {"flow", read_flow, "the 16 digits that `flows` shows"},
 	[LEVEL] = {"level", read_level, "error, warn, info or debug"},
 	[DRY_RUN] = {"dry_run", read_dry_run, "yes or no"},
+	[BINARY] = {"binary", read_binary, "an absolute path"},
+	[TIMEOUT_MS] = {"timeout_ms", read_timeout, "1 to 25000"},
 };
 _Static_assert(LB_ARRAY_SIZE(words) == WORD_MAX_, "every word has its row");
 

@@ -37,6 +37,7 @@ enum lb_admin_verb {
 	LB_ADMIN_KILL,
 	LB_ADMIN_LOG,
 	LB_ADMIN_RELOAD,
+	LB_ADMIN_UPGRADE,
 	LB_ADMIN_METRICS,
 	LB_ADMIN_OVERVIEW,
 	LB_ADMIN_VERSION,
@@ -73,7 +74,9 @@ struct lb_admin_request {
 	uint32_t weight;
 	uint64_t flow;
 	enum lb_log_level level;
-	bool dry_run; /* reload: only what would change */
+	bool dry_run;        /* reload: only what would change */
+	const char *binary;  /* upgrade: what to start; NULL: what was started last */
+	uint64_t timeout_ms; /* upgrade: 0: as long as the socket waits */
 	char text[LB_ADMIN_LINE_MAX + 1];
 };
 

@@ -23,6 +23,7 @@
 #include "control/instance.h"
 #include "control/same_host.h"
 #include "control/takeover.h"
+#include "control/takeover_state.h"
 #include "control/tls.h"
 #include "flow/bandwidth_limit.h"
 #include "flow/client_connection_limit.h"
@@ -97,6 +98,8 @@ void lb_service_free_rule(struct lb_service *s, struct lb_rule *rule)
 	lb_sni_free(&rule->sni);
 	lb_config_ref_put(&s->states[rule->index].source);
 	s->states[rule->index] = (struct lb_rule_state){0};
+	if (s->before_counters)
+		s->before_counters[rule->index] = (struct lb_counters){0};
 	*rule = (struct lb_rule){.index = rule->index};
 }
 
@@ -419,7 +422,7 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 		lb_err("access_log: cannot start its thread: %s", strerror(-err));
 		return err;
 	}
-	err = lb_service_open_exporter(s);
+	err = lb_service_prepare_exporter(s);
 	if (err)
 		return err;
 	err = lb_admission_start(s->admission);
@@ -447,6 +450,8 @@ int lb_service_start(struct lb_service **ret, const struct lb_config *config,
 	s->start_ms = lb_clock_ms();
 	s->name = opts->instance;
 	s->takeover = opts->takeover;
+	s->metrics_fd = -1;
+	lb_service_look_at_self(s, opts->argv);
 	s->workers_count = config->workers ? config->workers : count_cores();
 	if (s->workers_count > LB_WORKERS_MAX)
 		s->workers_count = LB_WORKERS_MAX;
@@ -519,6 +524,8 @@ void lb_service_stop(struct lb_service **ps)
 	lb_ports_shelf_free(&s->ports);
 	lb_instance_unlock(&s->instance);
 	lb_config_ref_put(&s->source);
+	lb_takeover_state_fini(s);
+	lb_cleanup_close(&s->metrics_fd);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 }

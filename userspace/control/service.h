@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "config/config.h"
 #include "flow/account.h"
@@ -27,6 +28,7 @@ struct lb_service_opts {
 	struct lb_listen_fds *listen_fds; /* NULL: none are */
 	/* The daemon that serves until we do; borrowed likewise, its listeners are among those. */
 	struct lb_takeover *takeover; /* NULL: there is none */
+	char *const *argv;            /* as main() got it, for the next one; for ever */
 };
 
 /*
@@ -84,6 +86,20 @@ struct lb_ends lb_service_ends(const struct lb_service *s);
 bool lb_service_tell_ends(const struct lb_ends *before, const struct lb_ends *after, char *text,
 			  size_t size);
 
+/* How the next one is started: any thread. */
+struct lb_service_self {
+	char binary[4096]; /* what we were started from, as it was called then; "": not known */
+	char *const *argv;
+};
+const struct lb_service_self *lb_service_self(const struct lb_service *s);
+/* Who has taken over; 0: nobody. Any thread. */
+pid_t lb_service_heir(const struct lb_service *s);
+/* Why nobody has, the last time; "": nobody has tried. Any thread, for as long as <s>. */
+const char *lb_service_takeover_failure(const struct lb_service *s);
+void lb_service_set_takeover_failure(struct lb_service *s, const char *why);
+/* lbctl still waits for answers. Any thread. */
+bool lb_service_is_answering(const struct lb_service *s);
+
 /* --- another daemon takes over: control/takeover_offer.c --- */
 
 /* NULL, or why nobody may: what it would break. */
@@ -105,13 +121,15 @@ struct lb_takeover_taken;
  * Frozen: the other one serves. Listeners it <keeps> are closed here, others once their backlogs
  * are empty; what it shares with us goes on without us. Flows go on: lb_service_drain_step().
  */
-void lb_service_leave(struct lb_service *s, const struct lb_takeover_taken *taken,
+void lb_service_leave(struct lb_service *s, pid_t heir, const struct lb_takeover_taken *taken,
 		      const struct lb_addr *keeps, size_t keeps_count);
 /* When the last flow is cut, if lb_service_leave() or _drain() was <elapsed_ms> ago: in so long. */
 uint64_t lb_service_cut_in_ms(const struct lb_service *s, uint64_t elapsed_ms);
 
 /* --- the daemon before us --- */
 
+/* What it has said of its state, if anything; with <counters> only those. */
+void lb_service_take_state(struct lb_service *s, struct lb_takeover *before, bool counters);
 /* What is known of it; NULL: it is gone. */
 void lb_service_set_predecessor(struct lb_service *s, const struct lb_takeover *before);
 /* It is gone, and what it still had of the grafts with it. */

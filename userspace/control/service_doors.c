@@ -42,18 +42,26 @@ int lb_service_open_exporter(struct lb_service *s)
 		.ready = is_ready,
 		.overview = s->config->admin.page ? lb_overview_render : NULL,
 		.arg = s,
-		.fd = take_metrics(s),
+		.fd = s->metrics_fd,
 	};
 	char addr[LB_ADDR_STR_MAX];
 	int err;
 
 	if (!s->config->metrics_enabled)
 		return 0;
+	s->metrics_fd = -1;
 	err = lb_exporter_open(&s->exporter, &opts);
 	if (err)
 		lb_err("admin.metrics: cannot listen on %s: %s (`metrics: off` does without)",
 		       lb_addr_format(&s->config->metrics_addr, addr), strerror(-err));
 	return err;
+}
+
+/* Not yet: that one still answers there. */
+int lb_service_prepare_exporter(struct lb_service *s)
+{
+	s->metrics_fd = take_metrics(s);
+	return s->metrics_fd < 0 ? lb_service_open_exporter(s) : 0;
 }
 
 int lb_service_open_admin(struct lb_service *s)

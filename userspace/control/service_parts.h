@@ -83,11 +83,19 @@ struct lb_service {
 	struct lb_takeover *takeover;  /* borrowed, while we come up; NULL: from nobody */
 	struct lb_held_listener *held; /* that do not accept yet */
 	size_t held_count;
+	/* Under <lock>: by rule, what those before us have counted; NULL: there were none .. */
+	struct lb_counters *before_counters;
+	struct json_t *before_rules;      /* .. as the last one has said it */
 	struct lb_takeover_report before; /* under <lock> */
-	bool frozen;                      /* grafts, pins and links are put down */
-	bool left;                        /* another daemon serves */
-	bool draining;                    /* atomic */
-	bool up;                          /* atomic: it has come up */
+	struct lb_service_self self;
+	pid_t heir;        /* atomic */
+	char failure[160]; /* written by the main thread before .. */
+	uint32_t failures; /* .. atomic */
+	int metrics_fd;    /* listens, for the exporter to come; -1 */
+	bool frozen;       /* grafts, pins and links are put down */
+	bool left;         /* another daemon serves */
+	bool draining;     /* atomic */
+	bool up;           /* atomic: it has come up */
 };
 
 /* Of apply.c, too. 0 or -errno after a message. */
@@ -114,7 +122,10 @@ int lb_service_accept(struct lb_service *s);
 void lb_service_close_held(struct lb_service *s);
 /* control/service_doors.c. 0 or -errno, logged. */
 int lb_service_open_exporter(struct lb_service *s);
+int lb_service_prepare_exporter(struct lb_service *s);
 int lb_service_open_admin(struct lb_service *s);
+/* Before anything can be replaced. */
+void lb_service_look_at_self(struct lb_service *s, char *const *argv);
 /* The instance is ours, or shared with the daemon that hands it over. 0 or -errno, logged. */
 int lb_service_lock(struct lb_service *s);
 /* That one has stopped serving, and we begin. 0, or -errno after a message: we do not. */

@@ -147,6 +147,8 @@ uint64_t lb_service_log_dropped(const struct lb_service *s)
 
 int lb_service_collect(struct lb_service *s, struct lb_counters *sums)
 {
+	for (size_t i = 0; s->before_counters && i < s->rules_count; i++)
+		lb_account_add(&sums[i], &s->before_counters[i]);
 	for (uint32_t i = 0; i < s->workers_count; i++) {
 		int err = lb_worker_collect(s->workers[i], sums);
 

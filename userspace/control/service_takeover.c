@@ -18,6 +18,7 @@
 #include "control/instance.h"
 #include "control/service_parts.h"
 #include "control/takeover.h"
+#include "control/takeover_state.h"
 #include "flow/grafts.h"
 #include "worker.h"
 
@@ -154,12 +155,13 @@ static void leave(struct lb_worker *w, uint32_t index, void *arg)
 	lb_worker_leave_listeners(w, is_kept, arg);
 }
 
-void lb_service_leave(struct lb_service *s, const struct lb_takeover_taken *taken,
+void lb_service_leave(struct lb_service *s, pid_t heir, const struct lb_takeover_taken *taken,
 		      const struct lb_addr *keeps, size_t keeps_count)
 {
 	struct leaving l = {keeps, keeps_count};
 
 	s->left = true;
+	__atomic_store_n(&s->heir, heir, __ATOMIC_RELEASE);
 	__atomic_store_n(&s->draining, true, __ATOMIC_RELAXED);
 	lb_workers_do(s->workers, s->workers_count, leave, &l);
 	if (s->exporter)
@@ -182,6 +184,42 @@ uint64_t lb_service_cut_in_ms(const struct lb_service *s, uint64_t elapsed_ms)
 		if (s->rules[r].config && s->rules[r].config->timeouts.drain_ms > most)
 			most = s->rules[r].config->timeouts.drain_ms;
 	return most > elapsed_ms ? most - elapsed_ms : 0;
+}
+
+/* --- how it is told --------------------------------------------------------------------------- */
+
+void lb_service_look_at_self(struct lb_service *s, char *const *argv)
+{
+	ssize_t n = readlink("/proc/self/exe", s->self.binary, sizeof(s->self.binary) - 1);
+
+	s->self.binary[n > 0 ? n : 0] = '\0';
+	s->self.argv = argv;
+}
+
+const struct lb_service_self *lb_service_self(const struct lb_service *s)
+{
+	return &s->self;
+}
+
+pid_t lb_service_heir(const struct lb_service *s)
+{
+	return __atomic_load_n(&s->heir, __ATOMIC_ACQUIRE);
+}
+
+void lb_service_set_takeover_failure(struct lb_service *s, const char *why)
+{
+	(void)snprintf(s->failure, sizeof(s->failure), "%s", why);
+	__atomic_fetch_add(&s->failures, 1, __ATOMIC_RELEASE);
+}
+
+const char *lb_service_takeover_failure(const struct lb_service *s)
+{
+	return __atomic_load_n(&s->failures, __ATOMIC_ACQUIRE) ? s->failure : "";
+}
+
+bool lb_service_is_answering(const struct lb_service *s)
+{
+	return s->admin && lb_admin_is_answering(s->admin);
 }
 
 /* --- the next one ----------------------------------------------------------------------------- */
@@ -209,6 +247,10 @@ int lb_service_commit(struct lb_service *s)
 
 	if (err)
 		return err;
+	lb_service_take_state(s, s->takeover, false);
+	/* Now that nothing counts less than it did before. */
+	if (s->metrics_fd >= 0)
+		(void)lb_service_open_exporter(s);
 	/* Who has come meanwhile waits in the backlogs. */
 	(void)lb_service_accept(s);
 	lb_instance_share(s->instance, false);
@@ -217,7 +259,18 @@ int lb_service_commit(struct lb_service *s)
 	return 0;
 }
 
+void lb_service_take_state(struct lb_service *s, struct lb_takeover *before, bool counters)
+{
+	LB_AUTO_CLOSE int fd = lb_takeover_take_state(before);
+	int err = fd < 0 ? 0 : lb_takeover_state_read(s, fd, counters);
+
+	if (err)
+		lb_warn("takeover: what the daemon before knew is not taken over: %s",
+			strerror(-err));
+}
+
 void lb_service_inherit(struct lb_service *s)
 {
+	lb_takeover_state_end(s);
 	lb_workers_do(s->workers, 1, inherit, NULL);
 }

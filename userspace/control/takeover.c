@@ -31,7 +31,8 @@ struct lb_takeover {
 	struct lb_takeover_taken taken;
 	struct lb_addr *keeps;
 	size_t keeps_count;
-	bool frozen;
+	bool ours; /* committed */
+	int state; /* owned; -1: nothing new */
 	struct lb_takeover_drains drains;
 	uint64_t told_ms; /* when that was said */
 	struct lb_takeover_message message;
@@ -181,7 +182,7 @@ int lb_takeover_begin(struct lb_takeover **ret, const char *instance,
 
 	if (!t)
 		return -ENOMEM;
-	t->fd = -1;
+	t->fd = t->state = -1;
 	for (int i = 0; i < LB_TAKEOVER_WHAT_MAX_; i++)
 		t->own[i] = -1;
 	err = dial(t, instance);
@@ -218,7 +219,6 @@ int lb_takeover_freeze(struct lb_takeover *t)
 	err = expect(t, LB_TAKEOVER_FROZEN, "waiting for it to stand still");
 	if (err)
 		return err;
-	t->frozen = true;
 	lb_takeover_message_fini(&t->message);
 	return 0;
 }
@@ -253,6 +253,18 @@ static int send_keeps(struct lb_takeover *t)
 	return err;
 }
 
+static void take_state(struct lb_takeover *t)
+{
+	lb_cleanup_close(&t->state);
+	t->state = LB_TAKE_FD(t->message.fds[0]);
+	lb_takeover_message_fini(&t->message);
+}
+
+int lb_takeover_take_state(struct lb_takeover *t)
+{
+	return LB_TAKE_FD(t->state);
+}
+
 int lb_takeover_commit(struct lb_takeover *t)
 {
 	int err = send_keeps(t);
@@ -263,9 +275,12 @@ int lb_takeover_commit(struct lb_takeover *t)
 	if (err)
 		return complain(err, "committing");
 	err = expect(t, LB_TAKEOVER_YOURS, "committing");
-	if (!err)
-		t->told_ms = lb_clock_ms();
-	return err ? err : lb_takeover_patience(t->fd, 1);
+	if (err)
+		return err;
+	t->ours = true;
+	take_state(t);
+	t->told_ms = lb_clock_ms();
+	return lb_takeover_patience(t->fd, 1);
 }
 
 /* --- afterwards ------------------------------------------------------------------------------- */
@@ -277,6 +292,8 @@ int lb_takeover_fd(const struct lb_takeover *t)
 
 static void take_news(struct lb_takeover *t)
 {
+	if (t->message.kind == LB_TAKEOVER_STATE)
+		take_state(t);
 	if (t->message.kind != LB_TAKEOVER_DRAINS)
 		return;
 	memcpy(&t->drains, t->message.body, sizeof(t->drains));
@@ -310,6 +327,15 @@ struct lb_takeover_report lb_takeover_report(const struct lb_takeover *t)
 	return r;
 }
 
+static void tell_why(struct lb_takeover *t)
+{
+	char text[LB_TAKEOVER_TEXT_MAX] = {0};
+
+	_Static_assert(LB_LOG_LAST_MAX <= LB_TAKEOVER_TEXT_MAX, "it fits");
+	lb_log_last_error(text);
+	(void)lb_takeover_send(t->fd, LB_TAKEOVER_REFUSE, text, sizeof(text), NULL, 0);
+}
+
 void lb_takeover_free(struct lb_takeover **pt)
 {
 	struct lb_takeover *t = *pt;
@@ -317,10 +343,13 @@ void lb_takeover_free(struct lb_takeover **pt)
 	if (!t)
 		return;
 	*pt = NULL;
+	if (!t->ours && t->fd >= 0)
+		tell_why(t);
 	for (int i = 0; i < LB_TAKEOVER_WHAT_MAX_; i++)
 		if (t->own[i] >= 0)
 			close(t->own[i]);
 	lb_takeover_message_fini(&t->message);
+	lb_cleanup_close(&t->state);
 	if (t->fd >= 0)
 		close(t->fd);
 	free(t->keeps);

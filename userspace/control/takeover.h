@@ -43,6 +43,9 @@ void lb_takeover_keep_own(struct lb_takeover *t, enum lb_takeover_what what);
 /* From here on we serve, and nothing may fail any more. 0, or -errno after a message: not we. */
 int lb_takeover_commit(struct lb_takeover *t);
 
+/* What it has said of its state, now the caller's; -1: nothing new. */
+int lb_takeover_take_state(struct lb_takeover *t);
+
 /* --- afterwards: the one that drains ---------------------------------------------------------- */
 
 struct lb_takeover_report {
@@ -57,7 +60,7 @@ int lb_takeover_fd(const struct lb_takeover *t);
 bool lb_takeover_look(struct lb_takeover *t);
 struct lb_takeover_report lb_takeover_report(const struct lb_takeover *t);
 
-/* Before the commit the other one goes on. NULL inside is fine. */
+/* Before the commit the other one goes on, and hears why. NULL inside is fine. */
 void lb_takeover_free(struct lb_takeover **t);
 
 #endif

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +22,7 @@
 #include "control/admin_socket.h"
 #include "control/instance.h"
 #include "control/service.h"
+#include "control/takeover_state.h"
 #include "control/takeover_wire.h"
 
 #define HELLO_MS 2000u
@@ -74,6 +74,7 @@ static void give_up(struct lb_takeover_offer *o, const char *why)
 
 	part(o);
 	lb_service_thaw(o->service);
+	lb_service_set_takeover_failure(o->service, why);
 	o->state = ALONE;
 	if (known)
 		lb_warn("takeover by process %d has failed: %s; this one serves on", o->them.pid,
@@ -89,6 +90,7 @@ static void refuse(struct lb_takeover_offer *o, const char *why)
 	(void)snprintf(text, sizeof(text), "%s", why);
 	(void)lb_takeover_send(o->peer, LB_TAKEOVER_REFUSE, text, sizeof(text), NULL, 0);
 	lb_warn("takeover by process %d is refused: %s", o->them.pid, why);
+	lb_service_set_takeover_failure(o->service, why);
 	part(o);
 	o->state = ALONE;
 }
@@ -192,14 +194,11 @@ static void on_hello(struct lb_takeover_offer *o)
 
 static void on_ready(struct lb_takeover_offer *o)
 {
-	LB_AUTO_CLOSE int state = memfd_create("l4lb-takeover", MFD_CLOEXEC);
-	int err = state < 0 ? -errno : 0;
+	int err;
 
-	if (!err) {
-		lb_service_freeze(o->service);
-		enter(o, FROZEN);
-		err = lb_takeover_send(o->peer, LB_TAKEOVER_FROZEN, NULL, 0, &state, 1);
-	}
+	lb_service_freeze(o->service);
+	enter(o, FROZEN);
+	err = lb_takeover_send(o->peer, LB_TAKEOVER_FROZEN, NULL, 0, NULL, 0);
 	if (err)
 		give_up(o, strerror(-err));
 }
@@ -225,17 +224,19 @@ static void on_keeps(struct lb_takeover_offer *o)
 
 static void on_taken(struct lb_takeover_offer *o)
 {
+	LB_AUTO_CLOSE int state = lb_takeover_state_write(o->service, false);
 	struct lb_takeover_taken taken;
-	int err;
+	int err = state < 0 ? state : 0;
 
 	memcpy(&taken, o->message.body, sizeof(taken));
 	/* If it is gone by now nothing has happened. */
-	err = lb_takeover_send(o->peer, LB_TAKEOVER_YOURS, NULL, 0, NULL, 0);
+	if (!err)
+		err = lb_takeover_send(o->peer, LB_TAKEOVER_YOURS, NULL, 0, &state, 1);
 	if (err) {
 		give_up(o, strerror(-err));
 		return;
 	}
-	lb_service_leave(o->service, &taken, o->keeps, o->keeps_count);
+	lb_service_leave(o->service, o->them.pid, &taken, o->keeps, o->keeps_count);
 	o->door.shared = taken.has[LB_TAKEOVER_DOOR];
 	lb_admin_socket_close(&o->door);
 	enter(o, LEFT);
@@ -276,6 +277,8 @@ static void on_message(struct lb_takeover_offer *o)
 		on_keeps(o);
 	else if (o->state == FROZEN && o->message.kind == LB_TAKEOVER_TAKEN)
 		on_taken(o);
+	else if (o->state > GREETED && o->message.kind == LB_TAKEOVER_REFUSE)
+		give_up(o, lb_takeover_text(&o->message));
 	else
 		give_up(o, "it says what does not belong there");
 }
@@ -328,12 +331,16 @@ bool lb_takeover_offer_look(struct lb_takeover_offer *o, const struct pollfd fds
 void lb_takeover_offer_tell(struct lb_takeover_offer *o, uint64_t elapsed_ms)
 {
 	struct lb_takeover_drains drains;
+	LB_AUTO_CLOSE int state = -1;
 
 	if (!o || o->state != LEFT || o->peer < 0)
 		return;
 	drains.flows = lb_service_flows(o->service);
 	drains.cut_in_ms = lb_service_cut_in_ms(o->service, elapsed_ms);
 	(void)lb_takeover_send(o->peer, LB_TAKEOVER_DRAINS, &drains, sizeof(drains), NULL, 0);
+	state = lb_takeover_state_write(o->service, true);
+	if (state >= 0)
+		(void)lb_takeover_send(o->peer, LB_TAKEOVER_STATE, NULL, 0, &state, 1);
 }
 
 pid_t lb_takeover_offer_heir(const struct lb_takeover_offer *o)

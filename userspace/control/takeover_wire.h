@@ -8,10 +8,10 @@
  *          <--- WELCOME, or REFUSE -------------
  *          <--- LISTENERS.., OWN.., OFFERED ----
  *          ---- READY ------------------------->  grafts, pins and links are put down
- *          <--- FROZEN, with the state ---------
+ *          <--- FROZEN -------------------------
  *          ---- KEEPS.., TAKEN ---------------->  the commit: from here on the new one serves
- *          <--- YOURS --------------------------
- *          <--- DRAINS.. -----------------------  its flows end
+ *          <--- YOURS, with the state ----------
+ *          <--- DRAINS, STATE .. ---------------  its flows end
  *
  * Until TAKEN has arrived either side may vanish, or say something else: the connection is closed,
  * and the one that serves goes on as if nothing had happened. Nobody believes a length, a kind or a
@@ -39,16 +39,17 @@
 enum lb_takeover_kind {
 	LB_TAKEOVER_HELLO = 1,
 	LB_TAKEOVER_WELCOME,
-	LB_TAKEOVER_REFUSE,    /* a text, ends the conversation */
+	LB_TAKEOVER_REFUSE,    /* of either: a text, ends the conversation */
 	LB_TAKEOVER_LISTENERS, /* struct lb_takeover_address, one for each descriptor */
 	LB_TAKEOVER_OWN,       /* struct lb_takeover_own and one descriptor */
 	LB_TAKEOVER_OFFERED,   /* that was all */
 	LB_TAKEOVER_READY,
-	LB_TAKEOVER_FROZEN, /* with sealed memory: takeover_state.h */
+	LB_TAKEOVER_FROZEN,
 	LB_TAKEOVER_KEEPS,  /* struct lb_takeover_address: it listens there from now on */
 	LB_TAKEOVER_TAKEN,  /* struct lb_takeover_taken */
-	LB_TAKEOVER_YOURS,
+	LB_TAKEOVER_YOURS,  /* with all that is known, in sealed memory: takeover_state.h */
 	LB_TAKEOVER_DRAINS, /* struct lb_takeover_drains */
+	LB_TAKEOVER_STATE,  /* with what has been counted, likewise */
 	LB_TAKEOVER_KIND_MAX_
 };
 

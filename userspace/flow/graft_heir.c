@@ -181,7 +181,9 @@ void lb_graft_keeper_take(struct lb_graft_keeper *k)
 
 void lb_graft_keeper_inherit(struct lb_graft_keeper *k)
 {
-	for (uint32_t i = 0; k->foreign && i < lb_graft_table_pairs(k->grafts->table); i++)
+	/* They are lent: whoever has them inherits them from us. */
+	for (uint32_t i = 0; k->foreign && !k->lent && i < lb_graft_table_pairs(k->grafts->table);
+	     i++)
 		if (k->foreign[i])
 			lb_graft_keeper_look_at_foreign(k, i, true);
 }

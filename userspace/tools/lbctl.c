@@ -37,6 +37,8 @@ enum {
 	OPT_OVER,
 	OPT_DEADLINE,
 	OPT_DRY_RUN,
+	OPT_BINARY,
+	OPT_TIMEOUT,
 	/* .. and those that do not. */
 	OPT_EVERY,
 	OPT_ONCE,
@@ -63,6 +65,8 @@ static const struct option options[] = {
 	{"over", required_argument, NULL, OPT_OVER},
 	{"deadline", required_argument, NULL, OPT_DEADLINE},
 	{"dry-run", no_argument, NULL, OPT_DRY_RUN},
+	{"binary", required_argument, NULL, OPT_BINARY},
+	{"timeout", required_argument, NULL, OPT_TIMEOUT},
 	{"every", required_argument, NULL, OPT_EVERY},
 	{"once", no_argument, NULL, OPT_ONCE},
 	{NULL, 0, NULL, 0},
@@ -73,8 +77,10 @@ static const struct {
 	const char *key;
 	bool time;
 } words[] = {
-	{"rule"},          {"backend"},           {"client"},  {"carrier"}, {"sort"}, {"limit"},
-	{"over_ms", true}, {"deadline_ms", true}, {"dry_run"}, {NULL},      {NULL},
+	{"rule"},    {"backend"}, {"client"},           {"carrier"},
+	{"sort"},    {"limit"},   {"over_ms", true},    {"deadline_ms", true},
+	{"dry_run"}, {"binary"},  {"timeout_ms", true}, {NULL},
+	{NULL},
 };
 _Static_assert(LB_ARRAY_SIZE(words) == OPT_MAX_ - OPT_RULE, "in the order of the options");
 
@@ -103,6 +109,8 @@ static const struct command {
 	{"log", "LEVEL", 1, 0, lb_show_log, "error, warn, info or debug, until the next start"},
 	{"reload", "", 0, BIT(OPT_DRY_RUN), lb_show_reload,
 	 "reads the configuration again: all of it comes into force, or nothing"},
+	{"upgrade", "", 0, BIT(OPT_BINARY) | BIT(OPT_TIMEOUT), lb_show_upgrade,
+	 "a new daemon takes over; nobody is cut, nobody refused"},
 	{"top", "", 0, BIT(OPT_RULE) | BIT(OPT_LIMIT) | BIT(OPT_EVERY) | BIT(OPT_ONCE),
 	 lb_show_nothing, "all of it, live: what moves, who is refused, who is slow"},
 	{"metrics", "", 0, 0, lb_show_metrics, "what Prometheus gets"},
@@ -130,6 +138,10 @@ static const char usage_options[] =
 	"\n"
 	"reload:\n"
 	"  --dry-run          only tell what would change\n"
+	"\n"
+	"upgrade:\n"
+	"  --binary PATH      start this one (default: where the daemon was started from)\n"
+	"  --timeout TIME     kill it when it has not taken over by then, up to 25s (default)\n"
 	"\n"
 	"top:\n"
 	"  --every TIME       from look to look, 500ms to 10s (default 2s; h shows the keys)\n"

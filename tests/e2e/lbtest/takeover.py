@@ -8,8 +8,8 @@ from . import machine
 from .daemon import Daemon
 from .process import wait_until
 
-HELLO, WELCOME, REFUSE, LISTENERS, OWN, OFFERED, READY, FROZEN, KEEPS, TAKEN, YOURS, DRAINS = \
-    range(1, 13)
+HELLO, WELCOME, REFUSE, LISTENERS, OWN, OFFERED, READY, FROZEN, KEEPS, TAKEN, YOURS, DRAINS, \
+    STATE = range(1, 14)
 MAGIC, PROTOCOL, TEXT_MAX = 0x6b34626c, 1, 256
 
 

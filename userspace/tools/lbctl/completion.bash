@@ -11,7 +11,7 @@ _lbctl_names()
 _lbctl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local commands="status backends flows drain undrain weight disable enable kill log reload
+	local commands="status backends flows drain undrain weight disable enable kill log reload upgrade
 		metrics top version"
 	local -a connection=() words=()
 	local i word IFS=$' \t\n'
@@ -24,18 +24,18 @@ _lbctl()
 		case $word in
 		--socket | --instance) connection+=("$word" "${words[++i]}") ;;
 		--rule | --backend | --client | --carrier | --sort | --limit | --over | --deadline | \
-			--every) ((i++)) ;;
+			--every | --binary | --timeout) ((i++)) ;;
 		-*) ;;
 		*) said+=("$word") ;;
 		esac
 	done
 	case $prev in
-	--socket) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+	--socket | --binary) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
 	--carrier) mapfile -t COMPREPLY < <(compgen -W "relay sockmap graft" -- "$cur"); return ;;
 	--sort) mapfile -t COMPREPLY < <(compgen -W "age idle bytes rate rtt backlog" -- "$cur"); return ;;
 	--deadline) mapfile -t COMPREPLY < <(compgen -W "30s 5min 1h never" -- "$cur"); return ;;
 	--every) mapfile -t COMPREPLY < <(compgen -W "500ms 1s 2s 5s 10s" -- "$cur"); return ;;
-	--instance | --client | --limit | --over) return ;;
+	--instance | --client | --limit | --over | --timeout) return ;;
 	esac
 	IFS=$'\n'
 	case $prev:$cur in
@@ -44,7 +44,7 @@ _lbctl()
 	*:-*)
 		IFS=$' \t\n'
 		mapfile -t COMPREPLY < <(compgen -W "--socket --instance --json --help --rule --backend
-			--client --carrier --sort --limit --over --deadline --dry-run --every --once" -- "$cur")
+			--client --carrier --sort --limit --over --deadline --dry-run --binary --timeout --every --once" -- "$cur")
 		;;
 	*)
 		case ${#said[@]}:${said[0]-} in

@@ -144,6 +144,19 @@ static void print_carrier(const json_t *reply, const char *name, FILE *out)
 		fprintf(out, "%s: in service\n", name);
 }
 
+static void print_predecessor(const json_t *before, FILE *out)
+{
+	char left[LB_NUMBER_MAX];
+
+	if (before)
+		fprintf(out,
+			"%" PRIu64 " flows drain in the daemon before, pid %" PRIu64
+			", version %s: cut in %s\n",
+			number_of(before, "flows"), number_of(before, "pid"),
+			string_of(before, "version"),
+			lb_number_ms(number_of(before, "cut_in_ms"), left));
+}
+
 int lb_show_status(const json_t *reply, FILE *out)
 {
 	char uptime[LB_NUMBER_MAX];
@@ -154,6 +167,7 @@ int lb_show_status(const json_t *reply, FILE *out)
 	fprintf(out, "%" PRIu64 " flows, %" PRIu64 " workers, log level %s\n",
 		number_of(reply, "flows"), number_of(reply, "workers"),
 		string_of(reply, "log_level"));
+	print_predecessor(json_object_get(reply, "predecessor"), out);
 	print_carrier(reply, "graft", out);
 	print_carrier(reply, "sockmap", out);
 	if (number_of(reply, "access_log_dropped"))
@@ -330,6 +344,13 @@ int lb_show_reload(const json_t *reply, FILE *out)
 	if (json_is_true(json_object_get(reply, "applied")))
 		fprintf(out, "in force: generation %" JSON_INTEGER_FORMAT "\n",
 			json_integer_value(json_object_get(reply, "generation")));
+	return 0;
+}
+
+int lb_show_upgrade(const json_t *reply, FILE *out)
+{
+	fprintf(out, "process %" PRIu64 " has taken over from %" PRIu64 " within %" PRIu64 " ms\n",
+		number_of(reply, "pid"), number_of(reply, "before"), number_of(reply, "took_ms"));
 	return 0;
 }
 

@@ -13,6 +13,7 @@ int lb_show_flows(const json_t *reply, FILE *out);
 int lb_show_drain(const json_t *reply, FILE *out);
 int lb_show_weight(const json_t *reply, FILE *out);
 int lb_show_log(const json_t *reply, FILE *out);
+int lb_show_upgrade(const json_t *reply, FILE *out);
 int lb_show_reload(const json_t *reply, FILE *out);
 int lb_show_metrics(const json_t *reply, FILE *out);
 int lb_show_version(const json_t *reply, FILE *out);
