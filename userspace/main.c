@@ -62,6 +62,8 @@ struct options {
 	char *const *argv;
 };
 
+/* Of the daemon before, at a time. */
+#define MESSAGES_MAX 64
 /* While draining: how often it is looked whether all flows have ended. */
 #define DRAIN_STEP_MS 50
 /* While something is to be looked at again. */
@@ -244,9 +246,13 @@ static void tell_draining(struct server *s, uint64_t elapsed_ms, uint64_t *due_m
 /* The daemon before us has something to say, or has ended. */
 static void look_before(struct server *s)
 {
-	bool lives = lb_takeover_look(s->before);
+	struct pollfd fd = {.fd = lb_takeover_fd(s->before), .events = POLLIN};
+	bool lives = true;
 
-	lb_service_take_state(s->service, s->before, true);
+	for (int i = 0; i < MESSAGES_MAX && lives && poll(&fd, 1, 0) > 0; i++) {
+		lives = lb_takeover_look(s->before, s->service);
+		lb_service_take_state(s->service, s->before, true);
+	}
 	if (lives) {
 		lb_service_set_predecessor(s->service, s->before);
 		return;
@@ -275,6 +281,7 @@ static void drain(struct server *s, const sigset_t *set)
 		tell_draining(s, lb_clock_ms() - begin, &tell_ms);
 		if (s->before)
 			look_before(s);
+		lb_takeover_offer_move(s->offer);
 		(void)lb_watchdog_look(&s->watchdog, service, lb_clock_ms());
 		sig = sigtimedwait(set, NULL, &step);
 

@@ -86,7 +86,7 @@ def test_five_takeovers_cut_and_refuse_nobody(net, daemon, family, echo, busy):
     """Eight flows on each carrier, and new ones all the time, on the same rules."""
     d = daemon(config(*all_carriers(), one("web", 10, (3,), timeouts=DRAIN))).start()
     skip_without_any(d)
-    before, rss, first, old = takeover.footprint(d), machine.process_rss(d.pid), d, []
+    before, rss, first = takeover.footprint(d), machine.process_rss(d.pid), d
     flows = {c: [Flow(net, n) for _ in range(FLOWS)] for n, c in enumerate(lanes.CARRIERS)}
     for f in itertools.chain(*flows.values()):
         f.exchange()
@@ -94,17 +94,17 @@ def test_five_takeovers_cut_and_refuse_nobody(net, daemon, family, echo, busy):
     wait_carried(d, "sockmap", FLOWS)
     clients = [busy(10) for _ in range(2)]
     for _ in range(TAKEOVERS):
-        old.append(d)
-        d = family(take_over(d))
+        old, d = d, family(take_over(d))
         assert d.grafted() == FLOWS
         for f in itertools.chain(*flows.values()):
             f.exchange(3000)
+        # It has nothing left to wait for, although all of its flows live.
+        wait_ended(old)
+        wait_carried(d, "sockmap", FLOWS)
     assert sum(b.stop() for b in clients) > 100
     for f in itertools.chain(*flows.values()):
         f.exchange()
         f.end()
-    for o in old:
-        wait_ended(o)
     wait_until(lambda: takeover.footprint(d) == before, 5,
                lambda: f"{before}, now {takeover.footprint(d)}: {d.fd_names()}")
     if not SAN:
@@ -114,6 +114,80 @@ def test_five_takeovers_cut_and_refuse_nobody(net, daemon, family, echo, busy):
         assert {(f["reason"], f["carrier"]) for f in ended} == {("done", c)}, ended
     assert {f["reason"] for f in d.flows("web")} == {"done"}
     d.held.update(first.held)
+    d.stop()
+
+
+def test_flows_that_stay_drain_in_the_old_one(net, daemon, family, echo):
+    """Of a rule that the new one has not: their counters, too, go on until they have ended."""
+    both = config(one("stays", 0, (0,)), one("goes", 1, (1,), timeouts={"drain_ms": 60000}))
+    d = daemon(both).start()
+    stays, goes = Flow(net, 0), Flow(net, 1)
+    for f in (stays, goes):
+        f.exchange(1000)
+    new = family(take_over(d, config(*both["rules"][:1])))
+    wait_until(lambda: new.ctl("status").get("predecessor", {}).get("flows") == 1, 5,
+               "one of them has gone over")
+    shown = new.lbctl("status").stdout
+    assert re.search(rf"1 flows drain in the daemon before, pid {d.pid}, version \S+: cut in \d",
+                     shown), shown
+    assert d.process.alive()
+    for f in (stays, goes):
+        f.exchange(1000)
+    goes.end()
+    wait_ended(d)
+    assert "predecessor" not in new.ctl("status")
+    stays.end()
+    ended = {f["rule"]: f for f in new.wait_flows(2)}
+    assert ended["goes"]["reason"] == ended["stays"]["reason"] == "done", ended
+    assert ended["goes"]["up"] == ended["stays"]["up"] == "2000", ended
+    new.stop()
+
+
+def test_the_deadline_of_the_old_one_holds(net, daemon, family, echo):
+    both = config(one("stays", 0, (0,)), one("goes", 1, (1,), timeouts={"drain_ms": 700}))
+    d = daemon(both).start()
+    goes = Flow(net, 1)
+    new = family(take_over(d, config(*both["rules"][:1])))
+    with pytest.raises(ConnectionResetError):
+        goes.exchange(10)
+        goes.socket.recv(1)
+    wait_ended(d)
+    assert [f["reason"] for f in new.wait_flows(1, "goes")] == ["drained"]
+    new.stop()
+
+
+def counters(d):
+    return {key: value for key, value in d.metrics().items()
+            if key[0].endswith(("_total", "_count", "_sum", "_bucket")) and
+            not key[0].startswith(("l4lb_log", "process_"))}
+
+
+def test_no_counter_falls(net, daemon, family, echo, busy):
+    """Looked at all the time, through takeovers: of rules, of backends, of reloads."""
+    d = daemon(config(*all_carriers())).start()
+    skip_without_any(d)
+    clients = [busy(n) for n in range(len(lanes.CARRIERS))]
+    d.process.signal(signal.SIGHUP)
+    wait_until(lambda: d.metric("l4lb_reloads_total", result="applied") == 1, 5, "one reload")
+    last, fallen = counters(d), []
+    for _ in range(3):
+        new = family(successor(d).spawn())
+        while not d.count_log("has taken over"):
+            now = counters(d)
+            fallen += [(k, last[k], now.get(k)) for k in last if now.get(k, 0) < last[k]]
+            last = now
+        new.wait_ready()
+        wait_ended(d)
+        new.held = machine.bpf_held(new.pid)
+        d = new
+    sum(b.stop() for b in clients)
+    now = counters(d)
+    fallen += [(k, last[k], now.get(k)) for k in last if now.get(k, 0) < last[k]]
+    assert not fallen, fallen[:10]
+    assert d.metric("l4lb_connections_total") == sum(b.count for b in clients)
+    assert d.metric("l4lb_ends_total", reason="done") == sum(b.count for b in clients)
+    assert d.metric("l4lb_config_generation") == 5
+    assert d.metric("l4lb_active_connections") == 0
     d.stop()
 
 
@@ -320,19 +394,15 @@ def test_lbctl_upgrade_starts_the_next_one(net, daemon, echo):
     reply = upgrade(d)
     assert reply["before"] == d.pid and reply["pid"] != d.pid, reply
     status = d.ctl("status")
-    assert status["pid"] == reply["pid"] and status["predecessor"]["pid"] == d.pid, status
-    wait_until(lambda: d.ctl("status")["predecessor"]["flows"] == 2, 5, "it tells what it has")
-    shown = d.lbctl("status").stdout
-    assert re.search(rf"2 flows drain in the daemon before, pid {d.pid}, version \S+: cut in",
-                     shown), shown
+    assert status["pid"] == reply["pid"], status
     # It got nothing of ours but what it took itself, and nobody's message for the first one.
     environment = Path(f"/proc/{reply['pid']}/environ").read_bytes().split(b"\0")
     assert not [v for v in environment if v.startswith((b"WATCHDOG_PID", b"LISTEN_"))]
+    wait_ended(d)
+    wait_until(lambda: "predecessor" not in d.ctl("status"), 5, "the first one is gone")
     for f in flows:
         f.exchange()
         f.end()
-    wait_ended(d)
-    wait_until(lambda: "predecessor" not in d.ctl("status"), 5, "the first one is gone")
     again = upgrade(d)
     assert again["before"] == reply["pid"], (reply, again)
     last = Upgraded(d, again["pid"])

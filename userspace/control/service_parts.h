@@ -92,6 +92,7 @@ struct lb_service {
 	char failure[160]; /* written by the main thread before .. */
 	uint32_t failures; /* .. atomic */
 	int metrics_fd;    /* listens, for the exporter to come; -1 */
+	uint32_t guests;   /* flows that came from the daemon before; whose turn it is */
 	bool frozen;       /* grafts, pins and links are put down */
 	bool left;         /* another daemon serves */
 	bool draining;     /* atomic */

@@ -18,6 +18,7 @@
 #include "base/listen_fds.h"
 #include "base/log.h"
 #include "control/instance.h"
+#include "control/takeover_flows.h"
 
 /* For what the other one does in one turn of its main thread; a reload may be under way there. */
 #define PATIENCE_MS 30000u
@@ -290,8 +291,18 @@ int lb_takeover_fd(const struct lb_takeover *t)
 	return t->fd;
 }
 
-static void take_news(struct lb_takeover *t)
+static void take_flow(struct lb_takeover *t, struct lb_service *s)
 {
+	const struct lb_takeover_took took = {.taken = lb_takeover_flow_take(s, &t->message)};
+
+	/* If it is gone by now it does not miss the answer. */
+	(void)lb_takeover_send(t->fd, LB_TAKEOVER_TOOK, &took, sizeof(took), NULL, 0);
+}
+
+static void take_news(struct lb_takeover *t, struct lb_service *s)
+{
+	if (t->message.kind == LB_TAKEOVER_FLOW)
+		take_flow(t, s);
 	if (t->message.kind == LB_TAKEOVER_STATE)
 		take_state(t);
 	if (t->message.kind != LB_TAKEOVER_DRAINS)
@@ -300,12 +311,12 @@ static void take_news(struct lb_takeover *t)
 	t->told_ms = lb_clock_ms();
 }
 
-bool lb_takeover_look(struct lb_takeover *t)
+bool lb_takeover_look(struct lb_takeover *t, struct lb_service *s)
 {
 	int err = lb_takeover_recv(t->fd, &t->message);
 
 	if (!err)
-		take_news(t);
+		take_news(t, s);
 	lb_takeover_message_fini(&t->message);
 	if (!err || err == -ETIMEDOUT)
 		return true;

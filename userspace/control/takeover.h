@@ -15,6 +15,7 @@
 #include "control/takeover_wire.h"
 
 struct lb_listen_fds;
+struct lb_service;
 struct lb_takeover;
 
 /*
@@ -56,8 +57,8 @@ struct lb_takeover_report {
 };
 /* Pollable; -1: it has ended. */
 int lb_takeover_fd(const struct lb_takeover *t);
-/* Reads what it says. False: it has ended, just now. */
-bool lb_takeover_look(struct lb_takeover *t);
+/* Reads what it says, and takes the flows it sends into <s>. False: it has ended, just now. */
+bool lb_takeover_look(struct lb_takeover *t, struct lb_service *s);
 struct lb_takeover_report lb_takeover_report(const struct lb_takeover *t);
 
 /* Before the commit the other one goes on, and hears why. NULL inside is fine. */

@@ -22,6 +22,7 @@
 #include "control/admin_socket.h"
 #include "control/instance.h"
 #include "control/service.h"
+#include "control/takeover_flows.h"
 #include "control/takeover_state.h"
 #include "control/takeover_wire.h"
 
@@ -33,6 +34,9 @@
 /* For all descriptors: it does nothing else than to take them. */
 #define SEND_MS   2000u
 #define KEEPS_MAX 8192u
+/* For the answer to a flow; a reload may be under way there. */
+#define FLOWS_MS 20000u
+#define MOVE_MS  100u
 
 enum state { ALONE, GREETED, OFFERED, FROZEN, LEFT };
 
@@ -46,6 +50,7 @@ struct lb_takeover_offer {
 	struct lb_takeover_hello them;
 	struct lb_addr *keeps;
 	size_t keeps_count;
+	struct lb_takeover_flows *flows;
 	struct lb_takeover_message message;
 };
 
@@ -240,7 +245,9 @@ static void on_taken(struct lb_takeover_offer *o)
 	o->door.shared = taken.has[LB_TAKEOVER_DOOR];
 	lb_admin_socket_close(&o->door);
 	enter(o, LEFT);
-	(void)lb_takeover_patience(o->peer, 1);
+	(void)lb_takeover_patience(o->peer, FLOWS_MS);
+	/* Without memory for it they end here. */
+	(void)lb_takeover_flows_new(&o->flows, o->service, o->peer);
 	lb_info("process %d, version %s, has taken over", o->them.pid, o->them.version);
 }
 
@@ -328,6 +335,12 @@ bool lb_takeover_offer_look(struct lb_takeover_offer *o, const struct pollfd fds
 	return o->state == LEFT;
 }
 
+void lb_takeover_offer_move(struct lb_takeover_offer *o)
+{
+	if (o && o->flows)
+		lb_takeover_flows_step(o->flows, MOVE_MS);
+}
+
 void lb_takeover_offer_tell(struct lb_takeover_offer *o, uint64_t elapsed_ms)
 {
 	struct lb_takeover_drains drains;
@@ -396,6 +409,7 @@ void lb_takeover_offer_close(struct lb_takeover_offer **po)
 	*po = NULL;
 	if (o->state != ALONE && o->state != LEFT)
 		give_up(o, "this one ends");
+	lb_takeover_flows_free(&o->flows);
 	part(o);
 	lb_admin_socket_close(&o->door);
 	free(o);

@@ -33,6 +33,7 @@ static const struct {
 	[LB_TAKEOVER_OWN] = {sizeof(struct lb_takeover_own), false, 1},
 	[LB_TAKEOVER_YOURS] = {0, false, 1},
 	[LB_TAKEOVER_STATE] = {0, false, 1},
+	[LB_TAKEOVER_TOOK] = {sizeof(struct lb_takeover_took)},
 	[LB_TAKEOVER_KEEPS] = {sizeof(struct lb_takeover_address), true, 0},
 	[LB_TAKEOVER_TAKEN] = {sizeof(struct lb_takeover_taken)},
 	[LB_TAKEOVER_DRAINS] = {sizeof(struct lb_takeover_drains)},
@@ -42,6 +43,8 @@ static bool is_shaped(uint32_t kind, uint32_t bytes, uint32_t fds)
 {
 	if (!kind || kind >= LB_TAKEOVER_KIND_MAX_)
 		return false;
+	if (kind == LB_TAKEOVER_FLOW)
+		return fds == (bytes ? 2 : 3);
 	if (!shapes[kind].each)
 		return bytes == shapes[kind].bytes && fds == shapes[kind].fds;
 	return bytes && bytes % shapes[kind].bytes == 0 &&

@@ -11,7 +11,9 @@
  *          <--- FROZEN -------------------------
  *          ---- KEEPS.., TAKEN ---------------->  the commit: from here on the new one serves
  *          <--- YOURS, with the state ----------
- *          <--- DRAINS, STATE .. ---------------  its flows end
+ *          <--- FLOW .. ------------------------  its flows go over ..
+ *          ---- TOOK .. ----------------------->
+ *          <--- DRAINS, STATE .. ---------------  .. or end
  *
  * Until TAKEN has arrived either side may vanish, or say something else: the connection is closed,
  * and the one that serves goes on as if nothing had happened. Nobody believes a length, a kind or a
@@ -50,6 +52,10 @@ enum lb_takeover_kind {
 	LB_TAKEOVER_YOURS,  /* with all that is known, in sealed memory: takeover_state.h */
 	LB_TAKEOVER_DRAINS, /* struct lb_takeover_drains */
 	LB_TAKEOVER_STATE,  /* with what has been counted, likewise */
+	/* A flow, flow/handover.h: its record and two descriptors, or three: the last one is sealed
+	 * memory with the record. */
+	LB_TAKEOVER_FLOW,
+	LB_TAKEOVER_TOOK, /* struct lb_takeover_took: the answer to each */
 	LB_TAKEOVER_KIND_MAX_
 };
 
@@ -85,6 +91,11 @@ struct lb_takeover_taken {
 struct lb_takeover_drains {
 	uint64_t flows;
 	uint64_t cut_in_ms; /* when the last of them is cut */
+};
+
+struct lb_takeover_took {
+	uint32_t taken; /* 0: it goes on where it is */
+	uint32_t pad;
 };
 
 struct lb_takeover_message {
