@@ -274,6 +274,20 @@ int lb_health_checks_renew(struct lb_health_check *c, const struct lb_rule_confi
 	return build_request(c, rule->proxy_protocol);
 }
 
+bool lb_health_check_known(const struct lb_health_check *c, bool *up)
+{
+	*up = c->health.up;
+	return c->health.asked;
+}
+
+bool lb_health_check_restore(struct lb_health_check *c, bool up)
+{
+	if (c->health.asked)
+		return false;
+	c->health = (struct lb_health){.up = up, .asked = true};
+	return true;
+}
+
 void lb_health_checks_remove(struct lb_health_check **pc)
 {
 	struct lb_health_check *c = *pc;

@@ -54,6 +54,10 @@ int lb_health_checks_add(struct lb_health_checks *h, const struct lb_rule_config
  */
 int lb_health_checks_renew(struct lb_health_check *c, const struct lb_rule_config *rule,
 			   struct lb_backend_tls *tls, bool changed);
+/* Whether it has been answered, and then what that says. The loop's thread. */
+bool lb_health_check_known(const struct lb_health_check *c, bool *up);
+/* Another daemon has found it <up> or not. False: it has been answered here. The loop's thread. */
+bool lb_health_check_restore(struct lb_health_check *c, bool up);
 /* Ends it: no callback comes any more. NULL inside is fine. */
 void lb_health_checks_remove(struct lb_health_check **pc);
 /* Ends all. NULL is fine. The loop must not run any more. */

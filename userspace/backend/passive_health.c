@@ -63,6 +63,13 @@ uint64_t lb_passive_eject(struct lb_passive *p, const struct lb_passive_health_c
 	return time_out(p, config);
 }
 
+void lb_passive_restore(struct lb_passive *p, uint32_t times, uint64_t until_ms)
+{
+	p->out = true;
+	p->times = times ? times : 1;
+	p->until_ms = until_ms;
+}
+
 void lb_passive_return(struct lb_passive *p, const struct lb_passive_health_config *config,
 		       uint64_t now_ms)
 {

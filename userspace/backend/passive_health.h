@@ -32,6 +32,8 @@ bool lb_passive_note(struct lb_passive *p, const struct lb_passive_health_config
 /* It goes out. Returns for how long, ms. */
 uint64_t lb_passive_eject(struct lb_passive *p, const struct lb_passive_health_config *config,
 			  uint64_t now_ms);
+/* It is out until then, for the <times>th time in a row: as another daemon has decided. */
+void lb_passive_restore(struct lb_passive *p, uint32_t times, uint64_t until_ms);
 /* It is in again; what was before is forgotten, but for how often. */
 void lb_passive_return(struct lb_passive *p, const struct lb_passive_health_config *config,
 		       uint64_t now_ms);

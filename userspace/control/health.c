@@ -395,6 +395,56 @@ void lb_health_unwatch(struct lb_backend *b)
 	lb_timer_stop(w->health->opts.loop, &w->slow);
 }
 
+struct lb_health_known lb_health_known(const struct lb_backend *b)
+{
+	const struct watched *w = b->watch;
+	struct lb_health_known known = {0};
+	uint64_t now;
+
+	if (!w || w->away)
+		return known;
+	now = lb_loop_now_ms(w->health->opts.loop);
+	if (w->check)
+		known.asked = lb_health_check_known(w->check, &known.up);
+	if (w->passive.out && w->passive.until_ms > now)
+		known.ejected_ms = w->passive.until_ms - now;
+	known.ejected_times = w->passive.times;
+	/* 0 is none. */
+	if (w->slow.armed)
+		known.slow_ms = now - w->slow_from_ms + 1;
+	return known;
+}
+
+static void restore_passive(struct watched *w, const struct lb_health_known *known)
+{
+	uint64_t now = lb_loop_now_ms(w->health->opts.loop);
+	uint64_t most = w->passive_config.eject_ms * 64;
+
+	if (!known->ejected_ms || !w->passive.at_ms || w->passive.out)
+		return;
+	lb_passive_restore(&w->passive, known->ejected_times,
+			   now + (known->ejected_ms < most ? known->ejected_ms : most));
+	mark(w, LB_BACKEND_EJECTED, true);
+	lb_timer_start(w->health->opts.loop, &w->back, w->passive.until_ms - now);
+}
+
+void lb_health_restore(struct lb_backend *b, const struct lb_health_known *known)
+{
+	struct watched *w = b->watch;
+	uint64_t now;
+
+	if (!w || w->away)
+		return;
+	if (known->asked && w->check && lb_health_check_restore(w->check, known->up))
+		mark(w, LB_BACKEND_DOWN, !known->up);
+	now = lb_loop_now_ms(w->health->opts.loop);
+	if (known->slow_ms && known->slow_ms < now && w->rule->config->health_check.slow_start_ms) {
+		w->slow_from_ms = now - known->slow_ms;
+		step(w);
+	}
+	restore_passive(w, known);
+}
+
 int lb_health_new(struct lb_health_service **ret, const struct lb_health_opts *opts)
 {
 	LB_AUTO(lb_health_free) struct lb_health_service *h = calloc(1, sizeof(*h));

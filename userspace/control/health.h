@@ -49,6 +49,20 @@ void lb_health_unwatch(struct lb_backend *b);
  * loop's thread.
  */
 void lb_health_reweigh(const struct lb_rule *rule, struct lb_backend *b);
+/* What is known of a backend. */
+struct lb_health_known {
+	bool asked, up;         /* its checks have been answered, and what they say */
+	uint64_t ejected_ms;    /* it is out for so long still; 0: it is not .. */
+	uint32_t ejected_times; /* .. and has been so often in a row */
+	uint64_t slow_ms;       /* it has come up so long ago, and does not have its share yet */
+};
+/* The loop's thread. */
+struct lb_health_known lb_health_known(const struct lb_backend *b);
+/*
+ * Another daemon has known that of <b>, which is watched; answers that came here stay. The loop's
+ * thread.
+ */
+void lb_health_restore(struct lb_backend *b, const struct lb_health_known *known);
 /* For lb_rule.failed: a flow has shown <b> failing. Any worker that holds it. */
 void lb_health_failed(const struct lb_rule *rule, struct lb_backend *b);
 

@@ -16,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "control/service_parts.h"
+#include "control/takeover_backends.h"
 #include "control/takeover_wire.h"
 #include "flow/account.h"
 
@@ -340,6 +341,8 @@ int lb_takeover_state_write(struct lb_service *s, bool counters)
 	if (!counters)
 		json_object_set_new(root, "reloads", write_reloads(&s->reloads));
 	lb_service_let_go(s);
+	if (!counters)
+		json_object_set_new(root, "watched", lb_takeover_backends_write(s->backends));
 	return put(root);
 }
 
@@ -358,6 +361,8 @@ int lb_takeover_state_read(struct lb_service *s, int fd, bool counters)
 	json_decref(s->before_rules);
 	s->before_rules = json_incref(rules);
 	lb_service_let_go(s);
+	if (!counters)
+		lb_takeover_backends_read(s->backends, json_object_get(root, "watched"));
 	return err;
 }
 

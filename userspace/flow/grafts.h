@@ -53,7 +53,10 @@ static inline bool lb_grafts_are_lent(const struct lb_grafts *g)
 }
 /* One more is free: a daemon before us has put it back. Any thread. */
 void lb_grafts_add_free(struct lb_grafts *g, uint32_t pair);
-/* Any thread. -ENOSPC when all are taken, -EBUSY when they are lent. The pair is zeroed before it can be taken again. */
+/*
+ * Any thread. -ENOSPC when all are taken, -EBUSY when they are lent. The pair is zeroed before it
+ * can be taken again.
+ */
 int lb_grafts_get(struct lb_grafts *g, uint32_t *ret);
 void lb_grafts_put(struct lb_grafts *g, uint32_t pair);
 
