@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Takes the file system away from a thread: landlock(7), Linux 5.13. A guard against code that is
- * talked into opening a file, a key for example; whoever can run code of his own in a thread reaches
- * the memory of all of them.
+ * talked into opening a file, a key for example; whoever can run code of his own in a thread
+ * reaches the memory of all of them.
  */
 #ifndef LB_BASE_LANDLOCK_H
 #define LB_BASE_LANDLOCK_H
