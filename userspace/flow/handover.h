@@ -39,7 +39,7 @@ struct lb_session;
 /* Of the encoded form: one that does not say the same is refused. */
 #define LB_HANDOVER_VERSION 1u
 /* Held bytes of one direction. A flow that holds more is asked again later. */
-#define LB_HANDOVER_HELD_MAX (1u << 20)
+#define LB_HANDOVER_HELD_MAX (4u << 20)
 /* Without the held bytes. */
 #define LB_HANDOVER_HEAD_BYTES 896u
 /* Encoded, at most. */
@@ -98,7 +98,7 @@ struct lb_handover {
  * goes on as before:
  *   -EOPNOTSUPP  it cannot be handed over, and never will
  *   -EAGAIN      not now: it is on its way to another carrier or holds too much. To be asked again
- *                (one on sockmap needs two times as a rule, a few ms apart)
+ *                (one on sockmap that is busy may need some, less than 100 ms apart)
  *   -ENOMEM
  * but for -ECONNABORTED: it could not be kept whole on its way back from sockmap, and has ended.
  * The worker's thread.

@@ -152,8 +152,8 @@ static int sockmap_start(struct lb_pair *p)
 		p->why = err == -EOPNOTSUPP ? LB_WHY_NOT_ESTABLISHED : LB_WHY_REFUSED;
 		return err;
 	}
-	/* From here on there is no easy way back (S5). A second leg that is refused, because its FIN has
-	 * just come, leaves the first one passing everything: the daemon carries both ways. */
+	/* From here on the way back is not easy (S5). A second leg that is refused, because its FIN
+	 * has just come, leaves the first one passing everything: the daemon carries both ways. */
 	err = lb_table_insert(k, p->sockmap_index + 1, p->leg[1].watch.fd, p->leg[1].cookie);
 	p->tethered = err != 0;
 	for (unsigned int d = 0; d < 2; d++) {
@@ -237,16 +237,16 @@ static void note_read(struct lb_pair *p, unsigned int d, size_t n)
 	lb_throttle_charge(p, d, n);
 }
 
-bool lb_sockmap_has_unread(const struct lb_pair *p, unsigned int d)
+uint64_t lb_sockmap_unread(const struct lb_pair *p, unsigned int d)
 {
-	return p->dir[d].read_bytes != load64(&gate_of(p, d)->passed);
+	return load64(&gate_of(p, d)->passed) - p->dir[d].read_bytes;
 }
 
-int lb_sockmap_take_in(struct lb_pair *p, unsigned int d, uint32_t most)
+int lb_sockmap_take_in(struct lb_pair *p, unsigned int d, uint32_t most, uint32_t rest)
 {
 	struct lb_direction *dir = &p->dir[d];
 
-	while (!dir->eof && dir->held_end - dir->held_at < most && lb_sockmap_has_unread(p, d)) {
+	while (!dir->eof && dir->held_end - dir->held_at < most && lb_sockmap_unread(p, d) > rest) {
 		ssize_t n = read_source(p, d, SIZE_MAX);
 
 		if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -269,7 +269,7 @@ static enum carried absorb(struct lb_pair *p, unsigned int d)
 	int err = 0;
 
 	if (p->dir[d].held)
-		err = lb_sockmap_take_in(p, d, shut ? ABSORBED_MAX : p->leg[d].window);
+		err = lb_sockmap_take_in(p, d, shut ? ABSORBED_MAX : p->leg[d].window, 0);
 	if (!err)
 		return RESTS;
 	return err == -ENOMEM ? OUT_OF_MEMORY : SOURCE_FAILED;
@@ -338,7 +338,7 @@ static enum carried source_end(struct lb_pair *p, unsigned int d)
 	/* The FIN is announced before the last verdict has run, both under the socket's lock;
 	 * TCP_INFO takes that lock. */
 	(void)read_info(p->leg[d].watch.fd, &info);
-	if (!(p->tethered && d == LB_LEG_BACKEND) && lb_sockmap_has_unread(p, d))
+	if (!(p->tethered && d == LB_LEG_BACKEND) && lb_sockmap_unread(p, d))
 		return POLLS;
 	dir->eof = true;
 	return RESTS;
@@ -378,7 +378,7 @@ static enum carried carry(struct lb_pair *p, unsigned int d)
 		if (carried != RESTS)
 			return carried;
 		/* Turns are short because others want theirs. */
-		if (lb_throttle_is_short(p, d) && lb_sockmap_has_unread(p, d))
+		if (lb_throttle_is_short(p, d) && lb_sockmap_unread(p, d))
 			return AGAIN;
 	}
 	return AGAIN;

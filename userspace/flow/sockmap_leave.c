@@ -25,19 +25,22 @@
 #include <limits.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "flow/graft_socket.h"
+#include "flow/handover.h"
 #include "flow/sockmap_memory.h"
 #include "flow/sockmap_parts.h"
 #include "flow/sockmap_slots.h"
 
 #define LEAVE_NS (LB_SOCKMAP_LEAVE_MS * 1000000ull)
-/* Read into our own memory, of each direction: what a record of handover.h has room for. */
-#define TAKE_IN_MAX (1u << 20)
+/* Read into our own memory, of each direction: with one more read a record has room for it. */
+#define TAKE_IN_MAX (LB_HANDOVER_HELD_MAX - LB_SCRATCH_BYTES)
 /* Bytes may come between two looks, but not each time. */
-#define LOOKS 1000
+#define LOOKS      1000
+#define REST_LOOKS 32
 
 static void set_lowat(const struct lb_pair *p, int bytes)
 {
@@ -51,6 +54,11 @@ static bool is_in_map(const struct lb_pair *p, unsigned int i)
 	return !(p->tethered && i == LB_LEG_BACKEND);
 }
 
+static uint64_t unread(const struct lb_pair *p, unsigned int d)
+{
+	return is_in_map(p, d) ? lb_sockmap_unread(p, d) : 0;
+}
+
 /* L2 of one direction. Where only the first leg is in the map nothing is ever redirected. */
 static bool is_at_rest(struct lb_pair *p, unsigned int d)
 {
@@ -58,7 +66,7 @@ static bool is_at_rest(struct lb_pair *p, unsigned int d)
 
 	if (dir->eof && !dir->shut)
 		return false;
-	return (!is_in_map(p, d) || !lb_sockmap_has_unread(p, d)) && lb_sockmap_is_drained(p, d);
+	return !unread(p, d) && lb_sockmap_is_drained(p, d);
 }
 
 /* L3. Payload bytes that leg <i> has received. Of a source that has ended all have been read. */
@@ -83,15 +91,51 @@ static bool is_whole(const struct lb_pair *p, unsigned int i)
 	return dir->eof;
 }
 
-/* Takes in what is passed and stuck, so that it does not have to wait for a slow sink. */
-static int take_in(struct lb_pair *p)
+/* 0 or -errno. */
+static int take_in(struct lb_pair *p, uint32_t rest)
 {
 	int err = 0;
 
 	for (unsigned int d = 0; d < 2 && !err; d++)
-		if (is_in_map(p, d))
-			err = lb_sockmap_take_in(p, d, TAKE_IN_MAX);
+		if (unread(p, d) > rest)
+			err = lb_sockmap_take_in(p, d, TAKE_IN_MAX, rest);
 	return err;
+}
+
+/*
+ * Begins L1. What is passed and stuck behind a slow sink is taken in. A passed byte cannot be read
+ * while another one waits for a verdict (tcp_bpf_recvmsg_parser), and to read makes the peer send:
+ * so all but what one read takes is read behind a window that is shut.
+ */
+static int begin(struct lb_pair *p)
+{
+	int err;
+
+	for (unsigned int i = 0; i < 2; i++)
+		if (unread(p, i) > LB_SCRATCH_BYTES)
+			lb_sockmap_memory_shut(p, i);
+	err = take_in(p, LB_SCRATCH_BYTES);
+	for (unsigned int i = 0; i < 2; i++)
+		(void)lb_sockmap_memory_steer(p, i);
+	p->leave_ns = lb_loop_now_ns(p->env->loop);
+	set_lowat(p, INT_MAX);
+	return err ? err : take_in(p, 0);
+}
+
+/*
+ * What is redirected already is with its sink within microseconds, once the kernel's worker has had
+ * a processor. True when L2 has come.
+ */
+static bool comes_to_rest(struct lb_pair *p)
+{
+	for (int look = 0; look < REST_LOOKS; look++) {
+		if (is_at_rest(p, 0) && is_at_rest(p, 1))
+			return true;
+		if (unread(p, 0) || unread(p, 1))
+			break;
+		(void)sched_yield();
+	}
+	return false;
 }
 
 static void stay(struct lb_pair *p)
@@ -109,19 +153,11 @@ bool lb_sockmap_is_leaving(struct lb_pair *p)
 
 int lb_sockmap_leave(struct lb_pair *p)
 {
-	int err = 0;
+	int err = p->leave_ns ? 0 : begin(p);
 
-	/* What is passed can be read only while nothing waits in front of a verdict. */
-	if (!p->leave_ns)
-		err = take_in(p);
-	if (!p->leave_ns && !err) {
-		p->leave_ns = lb_loop_now_ns(p->env->loop);
-		set_lowat(p, INT_MAX);
-		err = take_in(p);
-	}
-	if (err || !is_at_rest(p, 0) || !is_at_rest(p, 1)) {
+	if (err || !comes_to_rest(p)) {
 		/* An error of a socket makes an event of its own. */
-		if (err || lb_sockmap_has_unread(p, 0) || lb_sockmap_has_unread(p, 1))
+		if (err || unread(p, 0) || unread(p, 1))
 			stay(p);
 		lb_carrier_again(p);
 		return -EAGAIN;

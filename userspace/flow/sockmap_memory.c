@@ -162,6 +162,11 @@ void lb_sockmap_memory_begin(struct lb_pair *p)
 	p->looked_ns = lb_loop_now_ns(p->env->loop);
 }
 
+void lb_sockmap_memory_shut(struct lb_pair *p, unsigned int i)
+{
+	set_window(&p->leg[i], LB_WINDOW_SHUT);
+}
+
 void lb_sockmap_memory_end(struct lb_pair *p)
 {
 	const int free_window = WINDOW_FREE, unlocked = 0;

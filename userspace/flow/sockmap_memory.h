@@ -13,6 +13,8 @@
 /* Sets the buffers of leg <i>, which is about to enter the map. 0 or -errno. */
 int lb_sockmap_memory_prepare(struct lb_pair *p, unsigned int i, const struct tcp_info *info);
 void lb_sockmap_memory_begin(struct lb_pair *p);
+/* Shuts the window of leg <i>, which lb_sockmap_memory_steer() opens again. */
+void lb_sockmap_memory_shut(struct lb_pair *p, unsigned int i);
 /* The kernel decides again, as for any socket. */
 void lb_sockmap_memory_end(struct lb_pair *p);
 /*

@@ -11,12 +11,13 @@
  * also S4's answer.
  */
 bool lb_sockmap_is_drained(struct lb_pair *p, unsigned int d);
-/* More was passed than has been read. */
-bool lb_sockmap_has_unread(const struct lb_pair *p, unsigned int d);
+/* So much more was passed than has been read. */
+uint64_t lb_sockmap_unread(const struct lb_pair *p, unsigned int d);
 /*
  * Reads what direction <d> was passed into what is held, whether its sink takes it or not, as long
- * as less than <most> bytes are held. 0 or -errno, p->error set unless it is -ENOMEM.
+ * as less than <most> bytes are held and more than <rest> are unread. 0 or -errno, p->error set
+ * unless it is -ENOMEM.
  */
-int lb_sockmap_take_in(struct lb_pair *p, unsigned int d, uint32_t most);
+int lb_sockmap_take_in(struct lb_pair *p, unsigned int d, uint32_t most, uint32_t rest);
 
 #endif

@@ -335,7 +335,8 @@ static inline bool is_stalled(struct daemon *d)
 {
 	static uint64_t last = UINT64_MAX;
 	static int same;
-	uint64_t moved = session_of(d)->pair.dir[0].bytes;
+	const struct lb_pair *p = &session_of(d)->pair;
+	uint64_t moved = p->carrier->bytes(p, 0);
 
 	(void)all_arrived(d);
 	same = last == moved ? same + 1 : 0;
