@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,30 @@ def test_what_is_known_of_backends_goes_on(net, daemon, family, echo):
     assert [state(last, "r", n) for n in names] == ["up", "up", "disabled", "up"]
     assert {b["backend"]: b["weight"] for b in backends(last, "r")}[names[3]] == 3
     last.stop()
+
+
+def served_of(net, count, listen=0):
+    """How many of so many clients get a backend."""
+    served = 0
+    for _ in range(count):
+        try:
+            Flow(net, listen).end()
+            served += 1
+        except (OSError, AssertionError):
+            pass
+    return served
+
+
+def test_a_client_lacks_its_tokens_at_the_next_one_too(net, daemon, family, echo):
+    limit = {"enabled": True, "requests_per_second": 1, "burst": 100}
+    d = daemon(config(one("r", 0, rate_limit=limit), admission="off")).start()
+    begin = time.monotonic()
+    assert served_of(net, 100) == 100
+    new = family(take_over(d))
+    wait_ended(d)
+    served = served_of(net, 50)
+    assert served <= time.monotonic() - begin + 1, served
+    new.stop()
 
 
 def backends(d, name):

@@ -243,7 +243,7 @@ int lb_service_lock(struct lb_service *s)
 
 int lb_service_commit(struct lb_service *s)
 {
-	int err = lb_takeover_commit(s->takeover);
+	int err = lb_takeover_commit(s->takeover, s);
 
 	if (err)
 		return err;

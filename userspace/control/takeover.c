@@ -19,11 +19,14 @@
 #include "base/log.h"
 #include "control/instance.h"
 #include "control/takeover_flows.h"
+#include "control/takeover_rates.h"
 
 /* For what the other one does in one turn of its main thread; a reload may be under way there. */
 #define PATIENCE_MS 30000u
 /* Sockets of all rules and workers: more are no offer. */
 #define LISTENERS_MAX (8192u * 256u)
+
+#define RULES_MAX 8193u
 
 struct lb_takeover {
 	int fd;
@@ -254,6 +257,23 @@ static int send_keeps(struct lb_takeover *t)
 	return err;
 }
 
+/* Until something else comes, which is in t->message then. */
+static int take_rates(struct lb_takeover *t, struct lb_service *s)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < RULES_MAX && !err; i++) {
+		err = lb_takeover_recv(t->fd, &t->message);
+		if (err)
+			return complain(err, "committing");
+		if (t->message.kind != LB_TAKEOVER_RATES)
+			break;
+		lb_takeover_rates_take(s, &t->message);
+		lb_takeover_message_fini(&t->message);
+	}
+	return err;
+}
+
 static void take_state(struct lb_takeover *t)
 {
 	lb_cleanup_close(&t->state);
@@ -266,7 +286,7 @@ int lb_takeover_take_state(struct lb_takeover *t)
 	return LB_TAKE_FD(t->state);
 }
 
-int lb_takeover_commit(struct lb_takeover *t)
+int lb_takeover_commit(struct lb_takeover *t, struct lb_service *s)
 {
 	int err = send_keeps(t);
 
@@ -275,7 +295,9 @@ int lb_takeover_commit(struct lb_takeover *t)
 				       0);
 	if (err)
 		return complain(err, "committing");
-	err = expect(t, LB_TAKEOVER_YOURS, "committing");
+	err = take_rates(t, s);
+	if (!err && t->message.kind != LB_TAKEOVER_YOURS)
+		err = complain(-EPROTO, "committing");
 	if (err)
 		return err;
 	t->ours = true;

@@ -41,8 +41,11 @@ int lb_takeover_freeze(struct lb_takeover *t);
 int lb_takeover_keep(struct lb_takeover *t, const struct lb_addr *addr);
 /* .. and with <what>. */
 void lb_takeover_keep_own(struct lb_takeover *t, enum lb_takeover_what what);
-/* From here on we serve, and nothing may fail any more. 0, or -errno after a message: not we. */
-int lb_takeover_commit(struct lb_takeover *t);
+/*
+ * From here on we serve, and nothing may fail any more; what clients lack of their tokens is in <s>.
+ * 0, or -errno after a message: not we.
+ */
+int lb_takeover_commit(struct lb_takeover *t, struct lb_service *s);
 
 /* What it has said of its state, now the caller's; -1: nothing new. */
 int lb_takeover_take_state(struct lb_takeover *t);

@@ -23,6 +23,7 @@
 #include "control/instance.h"
 #include "control/service.h"
 #include "control/takeover_flows.h"
+#include "control/takeover_rates.h"
 #include "control/takeover_state.h"
 #include "control/takeover_wire.h"
 
@@ -235,6 +236,8 @@ static void on_taken(struct lb_takeover_offer *o)
 
 	memcpy(&taken, o->message.body, sizeof(taken));
 	/* If it is gone by now nothing has happened. */
+	if (!err)
+		err = lb_takeover_rates_send(o->service, o->peer);
 	if (!err)
 		err = lb_takeover_send(o->peer, LB_TAKEOVER_YOURS, NULL, 0, &state, 1);
 	if (err) {

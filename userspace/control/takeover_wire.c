@@ -31,6 +31,7 @@ static const struct {
 	[LB_TAKEOVER_REFUSE] = {LB_TAKEOVER_TEXT_MAX},
 	[LB_TAKEOVER_LISTENERS] = {sizeof(struct lb_takeover_address), true, 1},
 	[LB_TAKEOVER_OWN] = {sizeof(struct lb_takeover_own), false, 1},
+	[LB_TAKEOVER_RATES] = {sizeof(struct lb_takeover_rule), false, 1},
 	[LB_TAKEOVER_YOURS] = {0, false, 1},
 	[LB_TAKEOVER_STATE] = {0, false, 1},
 	[LB_TAKEOVER_TOOK] = {sizeof(struct lb_takeover_took)},

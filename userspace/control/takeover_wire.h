@@ -10,7 +10,7 @@
  *          ---- READY ------------------------->  grafts, pins and links are put down
  *          <--- FROZEN -------------------------
  *          ---- KEEPS.., TAKEN ---------------->  the commit: from here on the new one serves
- *          <--- YOURS, with the state ----------
+ *          <--- RATES.., YOURS, with the state -
  *          <--- FLOW .. ------------------------  its flows go over ..
  *          ---- TOOK .. ----------------------->
  *          <--- DRAINS, STATE .. ---------------  .. or end
@@ -47,8 +47,9 @@ enum lb_takeover_kind {
 	LB_TAKEOVER_OFFERED,   /* that was all */
 	LB_TAKEOVER_READY,
 	LB_TAKEOVER_FROZEN,
-	LB_TAKEOVER_KEEPS,  /* struct lb_takeover_address: it listens there from now on */
-	LB_TAKEOVER_TAKEN,  /* struct lb_takeover_taken */
+	LB_TAKEOVER_KEEPS, /* struct lb_takeover_address: it listens there from now on */
+	LB_TAKEOVER_TAKEN, /* struct lb_takeover_taken */
+	LB_TAKEOVER_RATES, /* struct lb_takeover_rule; struct lb_rate_limit_record in sealed memory */
 	LB_TAKEOVER_YOURS,  /* with all that is known, in sealed memory: takeover_state.h */
 	LB_TAKEOVER_DRAINS, /* struct lb_takeover_drains */
 	LB_TAKEOVER_STATE,  /* with what has been counted, likewise */
@@ -69,6 +70,11 @@ struct lb_takeover_hello {
 
 struct lb_takeover_address {
 	struct lb_addr addr;
+};
+
+#define LB_TAKEOVER_RULE_MAX 384u
+struct lb_takeover_rule {
+	char name[LB_TAKEOVER_RULE_MAX];
 };
 
 enum lb_takeover_what {

@@ -239,6 +239,77 @@ void lb_rate_limit_free(struct lb_rate_limit **l)
 	*l = NULL;
 }
 
+/* Under the lock: those that are not full go to <to>, NULL: are counted. */
+static size_t save(const struct lb_rate_limit *l, uint64_t now_ns, struct lb_rate_limit_record *to)
+{
+	size_t n = 0;
+
+	for (uint32_t g = 0; g < SETS / GROUP; g++) {
+		const struct client *c = &l->clients[(size_t)g * GROUP * WAYS];
+
+		for (uint32_t i = 0; l->used[g] && i < GROUP * WAYS; i++) {
+			if (c[i].full_ns <= now_ns)
+				continue;
+			if (to) {
+				memcpy(to[n].key, c[i].key.bytes, sizeof(to[n].key));
+				to[n].full_ns = c[i].full_ns;
+			}
+			n++;
+		}
+	}
+	return n;
+}
+
+int lb_rate_limit_save(struct lb_rate_limit *l, uint64_t now_ns, struct lb_rate_limit_record **ret,
+		       size_t *count)
+{
+	struct lb_rate_limit_record *all;
+	size_t n;
+
+	pthread_mutex_lock(&l->lock);
+	n = save(l, now_ns, NULL);
+	all = calloc(n + 1, sizeof(*all));
+	if (all) {
+		(void)save(l, now_ns, all);
+		if (l->rule_full_ns > now_ns)
+			all[n++].full_ns = l->rule_full_ns;
+	}
+	pthread_mutex_unlock(&l->lock);
+	if (!all)
+		return -ENOMEM;
+	*ret = all;
+	*count = n;
+	return 0;
+}
+
+/* Nobody lacks more than there is. */
+static uint64_t bounded(const struct rate *r, uint64_t full_ns, uint64_t now_ns)
+{
+	return full_ns > now_ns + r->burst_ns ? now_ns + r->burst_ns : full_ns;
+}
+
+void lb_rate_limit_restore(struct lb_rate_limit *l, const struct lb_rate_limit_record *record,
+			   uint64_t now_ns)
+{
+	static const struct key all = {{0}};
+	struct client *c;
+	struct key key;
+	uint64_t full;
+
+	memcpy(key.bytes, record->key, sizeof(key.bytes));
+	pthread_mutex_lock(&l->lock);
+	if (!memcmp(&key, &all, sizeof(all))) {
+		full = l->rule_rate.token_ns ? bounded(&l->rule_rate, record->full_ns, now_ns) : 0;
+		l->rule_full_ns = later(l->rule_full_ns, full);
+	} else if (l->client_rate.token_ns) {
+		c = find(l, &key);
+		full = bounded(&l->client_rate, record->full_ns, now_ns);
+		if (full > now_ns && (memcmp(&c->key, &key, sizeof(key)) || full > c->full_ns))
+			keep(l, c, &key, full, now_ns);
+	}
+	pthread_mutex_unlock(&l->lock);
+}
+
 uint32_t lb_rate_limit_clients(const struct lb_rate_limit *l, uint64_t now_ns)
 {
 	uint32_t n = 0;

@@ -15,6 +15,7 @@
 #define LB_FLOW_RATE_LIMIT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/addr.h"
@@ -43,6 +44,21 @@ void lb_rate_limit_set(struct lb_rate_limit *l, const struct lb_rate_limit_confi
  */
 enum lb_rate_limit_verdict lb_rate_limit_take(struct lb_rate_limit *l, const struct lb_addr *client,
 					      uint64_t now_ns, uint64_t *until_ns);
+
+/* A bucket that is not full, for another daemon; <key> all zero: that of all clients together. */
+struct lb_rate_limit_record {
+	uint8_t key[16];
+	uint64_t full_ns; /* CLOCK_MONOTONIC */
+};
+/*
+ * All of them at <now_ns>, in an array of the caller's; *count of them. What is taken meanwhile may
+ * be missing. 0 or -ENOMEM.
+ */
+int lb_rate_limit_save(struct lb_rate_limit *l, uint64_t now_ns, struct lb_rate_limit_record **ret,
+		       size_t *count);
+/* <record> was true at another daemon: here that client, or all, lack so much at least. */
+void lb_rate_limit_restore(struct lb_rate_limit *l, const struct lb_rate_limit_record *record,
+			   uint64_t now_ns);
 
 /* Clients that are not full at <now_ns>, and the places there are. Looks at all places in use. */
 uint32_t lb_rate_limit_clients(const struct lb_rate_limit *l, uint64_t now_ns);

@@ -197,6 +197,54 @@ static void more_clients_than_places_are_counted(void **state)
 			 clients);
 }
 
+static void what_is_lacked_is_lacked_at_the_next_daemon(void **state)
+{
+	struct lb_rate_limit_record *all = NULL;
+	size_t count = 0;
+
+	setup(10, 10, 0, 0);
+	assert_int_equal(ask("10.0.0.1:1", START, 1, 20), 10);
+	assert_int_equal(ask("10.0.0.2:1", START, 1, 4), 4);
+	assert_int_equal(take("[2001:db8::1]:1", START - 60 * SECOND), LB_RATE_LIMIT_TAKEN);
+	assert_int_equal(lb_rate_limit_save(limit, START, &all, &count), 0);
+	assert_int_equal(count, 2);
+	lb_rate_limit_free(&limit);
+	/* Half the burst: nobody lacks more than there is. */
+	setup(10, 5, 0, 0);
+	for (size_t i = 0; i < count; i++)
+		lb_rate_limit_restore(limit, &all[i], START);
+	assert_int_equal(ask("10.0.0.1:1", START, 1, 20), 0);
+	assert_int_equal(ask("10.0.0.1:1", START + SECOND / 5, 1, 20), 2);
+	assert_int_equal(ask("10.0.0.2:1", START, 1, 20), 1);
+	assert_int_equal(ask("10.0.0.3:1", START, 1, 20), 5);
+	/* What was spent here is not given back. */
+	for (size_t i = 0; i < count; i++)
+		lb_rate_limit_restore(limit, &all[i], START);
+	assert_int_equal(ask("10.0.0.2:1", START, 1, 20), 0);
+	free(all);
+}
+
+static void what_all_lack_together_goes_on_too(void **state)
+{
+	struct lb_rate_limit_record *all = NULL;
+	size_t count = 0;
+
+	setup(0, 0, 10, 10);
+	assert_int_equal(ask("10.0.0.1:1", START, 1, 7), 7);
+	assert_int_equal(lb_rate_limit_save(limit, START, &all, &count), 0);
+	assert_int_equal(count, 1);
+	lb_rate_limit_free(&limit);
+	setup(0, 0, 10, 10);
+	lb_rate_limit_restore(limit, &all[0], START);
+	assert_int_equal(ask("10.0.0.9:1", START, 1, 20), 3);
+	lb_rate_limit_free(&limit);
+	/* A rule without that limit has nothing to do with it. */
+	setup(10, 10, 0, 0);
+	lb_rate_limit_restore(limit, &all[0], START);
+	assert_int_equal(ask("10.0.0.9:1", START, 1, 20), 10);
+	free(all);
+}
+
 static void *hammer(void *arg)
 {
 	uint32_t *taken = arg;
@@ -234,6 +282,8 @@ int main(void)
 		cmocka_unit_test_teardown(new_rates_hold_for_living_buckets, teardown),
 		cmocka_unit_test_teardown(idle_clients_are_forgotten_and_others_are_not, teardown),
 		cmocka_unit_test_teardown(more_clients_than_places_are_counted, teardown),
+		cmocka_unit_test_teardown(what_is_lacked_is_lacked_at_the_next_daemon, teardown),
+		cmocka_unit_test_teardown(what_all_lack_together_goes_on_too, teardown),
 		cmocka_unit_test_teardown(threads_share_a_bucket, teardown),
 	};
 
