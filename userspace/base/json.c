@@ -7,6 +7,8 @@
 #include <string.h>
 
 #define REPLACEMENT "\\ufffd"
+/* For what does not fit. */
+#define DOTS "..."
 
 /*
  * How many bytes the character at <s> has; 0: it is none of UTF-8's. Overlong forms, surrogates and
@@ -57,15 +59,22 @@ static size_t escape(char to[8], const unsigned char *s, size_t *taken)
 size_t lb_json_string(char *to, size_t size, const char *text)
 {
 	const unsigned char *s = (const unsigned char *)text;
-	size_t at = 0, taken;
+	size_t at = 0, dots_at = 0, taken;
 
 	to[at++] = '"';
 	for (; *s; s += taken) {
 		char one[8];
 		size_t len = escape(one, s, &taken);
 
-		if (at + len + 2 > size)
+		if (at + len + 2 > size) {
+			if (dots_at) {
+				memcpy(to + dots_at, DOTS, strlen(DOTS));
+				at = dots_at + strlen(DOTS);
+			}
 			break;
+		}
+		if (at + strlen(DOTS) + 2 <= size)
+			dots_at = at;
 		memcpy(to + at, one, len);
 		at += len;
 	}

@@ -91,6 +91,20 @@ static void what_does_not_fit_is_left_away_whole(void **state)
 	}
 }
 
+static void dots_stand_for_what_does_not_fit(void **state)
+{
+	static const char *const cut[] = {"\"\"",     "\"a\"",     "\"ab\"",     "\"...\"",
+					  "\"a...\"", "\"ab...\"", "\"abc...\"", "\"abcdefg\""};
+	char to[16];
+
+	for (size_t size = 3; size <= 10; size++) {
+		(void)lb_json_string(to, size, "abcdefg");
+		assert_string_equal(to, cut[size - 3]);
+	}
+	(void)lb_json_string(to, 9, "\x01\x02");
+	assert_string_equal(to, "\"...\"");
+}
+
 static void the_longest_form_fits_the_bound(void **state)
 {
 	char text[33] = {0}, to[LB_JSON_STRING_MAX(sizeof(text) - 1)];
@@ -107,6 +121,7 @@ int main(void)
 		cmocka_unit_test(bytes_that_are_not_utf8_are_replaced_one_by_one),
 		cmocka_unit_test(whatever_it_is_a_parser_takes_it),
 		cmocka_unit_test(what_does_not_fit_is_left_away_whole),
+		cmocka_unit_test(dots_stand_for_what_does_not_fit),
 		cmocka_unit_test(the_longest_form_fits_the_bound),
 	};
 
