@@ -16,6 +16,8 @@ static inline uint64_t lb_hash_mix(uint64_t v)
 }
 
 uint64_t lb_hash(const void *bytes, size_t len);
+/* Of a name, plain FNV-1a: stands in tables and handles that outlive the daemon. */
+uint32_t lb_hash_name(const char *name);
 
 /* xorshift: the next of a series that nobody gains from guessing. *state is not 0. */
 static inline uint64_t lb_random_next(uint64_t *state)

@@ -20,6 +20,7 @@
 #include "backend/ports.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "flow/acl.h"
 #include "flow/client_connection_limit.h"
 #include "flow/graft_keeper_parts.h"
@@ -31,11 +32,7 @@
 
 uint32_t lb_graft_keeper_hash(const char *name)
 {
-	uint32_t hash = 2166136261u; /* FNV-1a */
-
-	for (; *name; name++)
-		hash = (hash ^ (uint8_t)*name) * 16777619u;
-	return hash;
+	return lb_hash_name(name);
 }
 
 /* --- counting --------------------------------------------------------------------------------- */

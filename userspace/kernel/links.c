@@ -15,6 +15,7 @@
 #include <libmnl/libmnl.h>
 
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "base/log.h"
 
 /* One that was asked for by name. */
@@ -37,11 +38,7 @@ struct lb_links {
 
 uint32_t lb_links_handle(const char *pin_name, uint32_t abi)
 {
-	uint32_t hash = 2166136261u; /* FNV-1a */
-
-	for (const unsigned char *p = (const unsigned char *)pin_name; *p; p++)
-		hash = (hash ^ *p) * 16777619u;
-	return (hash << 8 & 0x7fffff00u) | (abi & 0xffu);
+	return (lb_hash_name(pin_name) << 8 & 0x7fffff00u) | (abi & 0xffu);
 }
 
 static struct lb_link *find(struct lb_links *l, uint32_t ifindex)
