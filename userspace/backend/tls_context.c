@@ -6,11 +6,9 @@
 #include "backend/tls_context.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <openssl/err.h>
@@ -18,6 +16,7 @@
 #include <openssl/x509v3.h>
 
 #include "base/cleanup.h"
+#include "base/regular_file.h"
 
 /* A bundle of all the world's authorities has some 250 KiB. */
 #define FILE_BYTES_MAX (16u << 20)
@@ -86,19 +85,6 @@ static const char *openssl_reason(void)
 	return text ? text : "unknown reason";
 }
 
-/* Regular files only: nobody waits for a pipe's other end, and what was read is there once more. */
-static int open_file(const char *path)
-{
-	LB_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
-	return LB_TAKE_FD(fd);
-}
-
 static int read_all(int fd, struct pem *p)
 {
 	while (p->size < FILE_BYTES_MAX) {
@@ -118,7 +104,7 @@ static int read_all(int fd, struct pem *p)
 static int pem_open(struct pem *p, const char *key, const char *path,
 		    struct lb_tls_problem *problem)
 {
-	LB_AUTO_CLOSE int fd = open_file(path);
+	LB_AUTO_CLOSE int fd = lb_regular_file_open(path);
 	int err = fd < 0 ? fd : 0;
 
 	p->data = malloc(FILE_BYTES_MAX);
@@ -128,7 +114,7 @@ static int pem_open(struct pem *p, const char *key, const char *path,
 		err = read_all(fd, p);
 	if (err)
 		return complain(problem, key, "%s: cannot be read: %s", path,
-				err == -EINVAL ? "not a regular file" : strerror(-err));
+				err == -ENOTSUP ? "not a regular file" : strerror(-err));
 	p->bio = BIO_new_mem_buf(p->data, (int)p->size);
 	return p->bio ? 0 : -ENOMEM;
 }
@@ -151,7 +137,7 @@ int lb_tls_context_read(const char *key, const char *path, unsigned char **data,
 
 static bool digest_file(EVP_MD_CTX *md, const char *path)
 {
-	LB_AUTO_CLOSE int fd = path ? open_file(path) : -ENOENT;
+	LB_AUTO_CLOSE int fd = path ? lb_regular_file_open(path) : -ENOENT;
 	char buf[16384];
 	ssize_t n = fd < 0 ? fd : 1;
 	uint64_t size = 0;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/regular_file.h"
 #include "config/config_check.h"
 #include "config/config_routes.h"
 #include "config/schema.h"
@@ -178,16 +179,12 @@ static void close_file(FILE **f)
 		fclose(*f);
 }
 
-/* Regular files only: a reload reads them again, and must not wait for somebody who writes. */
 static int open_list(FILE **ret, const char *path)
 {
-	LB_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct stat st;
+	LB_AUTO_CLOSE int fd = lb_regular_file_open(path);
 
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return S_ISDIR(st.st_mode) ? -EISDIR : -ENOTSUP;
+	if (fd < 0)
+		return fd;
 	*ret = fdopen(fd, "r");
 	if (!*ret)
 		return -errno;
