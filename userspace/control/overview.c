@@ -26,16 +26,11 @@ static const char *const admit_verdicts[] = {
 #undef LB_ADMIT_VERDICT
 };
 
-/*
- * Ends of clients who were turned away, or whom no backend served; of TLS and `full` also those
- * that came to it while they were carried.
- */
 static const enum lb_reason refusals[] = {
-	LB_REASON_ACL_DENIED,      LB_REASON_RATE_LIMITED,       LB_REASON_CLIENT_LIMIT,
-	LB_REASON_PROXY_UNTRUSTED, LB_REASON_PROXY_HEADER,       LB_REASON_HANDSHAKE_TIMEOUT,
-	LB_REASON_TLS_FAILED,      LB_REASON_NO_BACKEND,         LB_REASON_CONNECT_FAILED,
-	LB_REASON_CONNECT_TIMEOUT, LB_REASON_BACKEND_LIMIT,      LB_REASON_QUEUE_FULL,
-	LB_REASON_QUEUE_TIMEOUT,   LB_REASON_BACKEND_TLS_FAILED, LB_REASON_FULL,
+#define LB_REASON(symbol, word, help)
+#define LB_REFUSAL(symbol, word, help) LB_REASON_##symbol,
+#include <lb/reasons.def>
+#undef LB_REASON
 };
 
 struct view {
