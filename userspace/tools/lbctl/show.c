@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "tools/lbctl/table.h"
+#include "tools/lbctl/word.h"
 
 #define CELL_MAX 512
 
@@ -18,13 +19,6 @@ struct column {
 };
 
 /* --- values ----------------------------------------------------------------------------------- */
-
-static const char *string_of(const json_t *o, const char *key)
-{
-	const char *text = json_string_value(json_object_get(o, key));
-
-	return text ? text : "-";
-}
 
 static uint64_t number_of(const json_t *o, const char *key)
 {
@@ -40,7 +34,7 @@ static bool has(const json_t *o, const char *key)
 
 static void put_string(const json_t *row, const char *key, char *text)
 {
-	(void)snprintf(text, CELL_MAX, "%s", string_of(row, key));
+	(void)snprintf(text, CELL_MAX, "%s", lb_word_or_dash(row, key));
 }
 
 typedef const char *(*format_fn)(uint64_t n, char buf[LB_NUMBER_MAX]);
@@ -136,7 +130,7 @@ static void print_carrier(const json_t *reply, const char *name, FILE *out)
 	const json_t *c = json_object_get(json_object_get(reply, "carriers"), name);
 
 	if (!json_is_true(json_object_get(c, "in_service")))
-		fprintf(out, "%s: not in service (%s)\n", name, string_of(c, "why"));
+		fprintf(out, "%s: not in service (%s)\n", name, lb_word_or_dash(c, "why"));
 	else if (has(c, "flows_max"))
 		fprintf(out, "%s: in service, %" PRIu64 " of %" PRIu64 " flows\n", name,
 			number_of(c, "flows"), number_of(c, "flows_max"));
@@ -153,7 +147,7 @@ static void print_predecessor(const json_t *before, FILE *out)
 			"%" PRIu64 " flows drain in the daemon before, pid %" PRIu64
 			", version %s: cut in %s\n",
 			number_of(before, "flows"), number_of(before, "pid"),
-			string_of(before, "version"),
+			lb_word_or_dash(before, "version"),
 			lb_number_ms(number_of(before, "cut_in_ms"), left));
 }
 
@@ -161,12 +155,13 @@ int lb_show_status(const json_t *reply, FILE *out)
 {
 	char uptime[LB_NUMBER_MAX];
 
-	fprintf(out, "layer4-lb %s, pid %" PRIu64 ", %s for %s\n", string_of(reply, "version"),
-		number_of(reply, "pid"), string_of(reply, "state"),
+	fprintf(out, "layer4-lb %s, pid %" PRIu64 ", %s for %s\n",
+		lb_word_or_dash(reply, "version"), number_of(reply, "pid"),
+		lb_word_or_dash(reply, "state"),
 		lb_number_ms(number_of(reply, "uptime_ms"), uptime));
 	fprintf(out, "%" PRIu64 " flows, %" PRIu64 " workers, log level %s\n",
 		number_of(reply, "flows"), number_of(reply, "workers"),
-		string_of(reply, "log_level"));
+		lb_word_or_dash(reply, "log_level"));
 	print_predecessor(json_object_get(reply, "predecessor"), out);
 	print_carrier(reply, "graft", out);
 	print_carrier(reply, "sockmap", out);
@@ -313,8 +308,8 @@ int lb_show_drain(const json_t *reply, FILE *out)
 {
 	char deadline[LB_NUMBER_MAX];
 
-	fprintf(out, "%s of rule %s drains: %" PRIu64 " flows", string_of(reply, "backend"),
-		string_of(reply, "rule"), number_of(reply, "flows"));
+	fprintf(out, "%s of rule %s drains: %" PRIu64 " flows", lb_word_or_dash(reply, "backend"),
+		lb_word_or_dash(reply, "rule"), number_of(reply, "flows"));
 	if (has(reply, "deadline_ms"))
 		fprintf(out, ", cut in %s\n",
 			lb_number_ms(number_of(reply, "deadline_ms"), deadline));
@@ -326,21 +321,21 @@ int lb_show_drain(const json_t *reply, FILE *out)
 int lb_show_weight(const json_t *reply, FILE *out)
 {
 	fprintf(out, "%s of rule %s: weight %" PRIu64 " instead of %" PRIu64 "\n",
-		string_of(reply, "backend"), string_of(reply, "rule"), number_of(reply, "weight"),
-		number_of(reply, "before"));
+		lb_word_or_dash(reply, "backend"), lb_word_or_dash(reply, "rule"),
+		number_of(reply, "weight"), number_of(reply, "before"));
 	return 0;
 }
 
 int lb_show_log(const json_t *reply, FILE *out)
 {
-	fprintf(out, "log level %s instead of %s\n", string_of(reply, "level"),
-		string_of(reply, "before"));
+	fprintf(out, "log level %s instead of %s\n", lb_word_or_dash(reply, "level"),
+		lb_word_or_dash(reply, "before"));
 	return 0;
 }
 
 int lb_show_reload(const json_t *reply, FILE *out)
 {
-	fputs(string_of(reply, "changes"), out);
+	fputs(lb_word_or_dash(reply, "changes"), out);
 	if (json_is_true(json_object_get(reply, "applied")))
 		fprintf(out, "in force: generation %" JSON_INTEGER_FORMAT "\n",
 			json_integer_value(json_object_get(reply, "generation")));
@@ -356,13 +351,13 @@ int lb_show_upgrade(const json_t *reply, FILE *out)
 
 int lb_show_metrics(const json_t *reply, FILE *out)
 {
-	fputs(string_of(reply, "metrics"), out);
+	fputs(lb_word_or_dash(reply, "metrics"), out);
 	return 0;
 }
 
 int lb_show_version(const json_t *reply, FILE *out)
 {
-	fprintf(out, "lbctl %s\nlayer4-lb %s\n", LB_VERSION, string_of(reply, "version"));
+	fprintf(out, "lbctl %s\nlayer4-lb %s\n", LB_VERSION, lb_word_or_dash(reply, "version"));
 	return 0;
 }
 

@@ -11,19 +11,13 @@
 #include "tools/lbctl/top_rows.h"
 #include "tools/lbctl/top_table.h"
 #include "tools/lbctl/top_text.h"
+#include "tools/lbctl/word.h"
 
 static const char *const titles[] = {
 	[LB_TOP_RULES] = "Rules",       [LB_TOP_BACKENDS] = "Backends",
 	[LB_TOP_FLOWS] = "Flows",       [LB_TOP_CLIENTS] = "Clients",
 	[LB_TOP_CARRIERS] = "Carriers", [LB_TOP_REFUSALS] = "Refusals",
 };
-
-static const char *string_of(const json_t *o, const char *key)
-{
-	const char *text = json_string_value(json_object_get(o, key));
-
-	return text ? text : "-";
-}
 
 /* --- lines ------------------------------------------------------------------------------------ */
 
@@ -110,11 +104,11 @@ static void append_daemon(struct lb_top_frame *f, const struct lb_top *t)
 	bool bad = reload && !json_is_true(json_object_get(reload, "last_applied"));
 
 	lb_top_text_begin(&text, f->width);
-	lb_top_text_printf(&text, "layer4-lb %s", string_of(t->now, "version"));
+	lb_top_text_printf(&text, "layer4-lb %s", lb_word_or_dash(t->now, "version"));
 	if (json_is_string(json_object_get(t->now, "instance")))
-		lb_top_text_printf(&text, " %s", string_of(t->now, "instance"));
+		lb_top_text_printf(&text, " %s", lb_word_or_dash(t->now, "instance"));
 	lb_top_text_printf(
-		&text, ", %s for %s, generation %.0f", string_of(t->now, "state"),
+		&text, ", %s for %s, generation %.0f", lb_word_or_dash(t->now, "state"),
 		lb_top_table_known(lb_number_ms, lb_top_number(t->now, "uptime_ms"), buf),
 		lb_top_number(reload, "generation"));
 	if (bad)
@@ -153,12 +147,12 @@ static void append_carriers(struct lb_top_frame *f, const struct lb_top *t)
 	json_array_foreach(json_object_get(t->now, "carriers"), i, c)
 	{
 		lb_top_row_key(LB_TOP_CARRIERS, c, key);
-		lb_top_text_printf(&text, "%s %s", i ? "," : "", string_of(c, "carrier"));
+		lb_top_text_printf(&text, "%s %s", i ? "," : "", lb_word_or_dash(c, "carrier"));
 		if (json_is_true(json_object_get(c, "in_service")))
 			lb_top_text_printf(&text, " %s/s",
 					   lb_top_table_rate(lb_top_rate(t, key, c, "bytes"), buf));
 		else
-			lb_top_text_printf(&text, " off (%s)", string_of(c, "why"));
+			lb_top_text_printf(&text, " off (%s)", lb_word_or_dash(c, "why"));
 	}
 	append(f, &text, LB_TOP_PLAIN);
 }
@@ -280,7 +274,7 @@ static void append_flow(struct lb_top_frame *f, const struct lb_top *t)
 	}
 	for (size_t i = 0; i < LB_ARRAY_SIZE(lines); i++) {
 		const struct lb_top_cell c = {
-			.text = string_of(flow, lines[i].a),
+			.text = lb_word_or_dash(flow, lines[i].a),
 			.n = lb_top_number(flow, lines[i].a),
 			.m = lines[i].b ? lb_top_number(flow, lines[i].b) : 0,
 		};

@@ -8,13 +8,7 @@
 
 #include "base/cleanup.h"
 #include "tools/lbctl/top_rows.h"
-
-static const char *string_of(const json_t *o, const char *key)
-{
-	const char *text = json_string_value(json_object_get(o, key));
-
-	return text ? text : "";
-}
+#include "tools/lbctl/word.h"
 
 void lb_top_init(struct lb_top *t)
 {
@@ -249,7 +243,7 @@ static void move(struct lb_top *t, ptrdiff_t by)
 /* False: the name is longer than any daemon's. */
 static bool narrow(char *name, size_t size, const json_t *row, const char *key)
 {
-	const char *text = string_of(row, key);
+	const char *text = lb_word(row, key);
 
 	if (strlen(text) >= size)
 		return false;

@@ -8,17 +8,11 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-
-static const char *string_of(const json_t *o, const char *key)
-{
-	const char *text = json_string_value(json_object_get(o, key));
-
-	return text ? text : "";
-}
+#include "tools/lbctl/word.h"
 
 static struct lb_top_cell text(const json_t *row, const char *key)
 {
-	return (struct lb_top_cell){.text = string_of(row, key)};
+	return (struct lb_top_cell){.text = lb_word(row, key)};
 }
 
 static struct lb_top_cell number(double n)
@@ -46,7 +40,7 @@ const char *lb_top_row_key(enum lb_top_view view, const json_t *row, char *key)
 	at += (size_t)snprintf(key, LB_TOP_KEY_BYTES, "%d", (int)view);
 	for (size_t i = 0; i < 4 && of[view][i] && at < LB_TOP_KEY_BYTES; i++)
 		at += (size_t)snprintf(key + at, LB_TOP_KEY_BYTES - at, "\n%s",
-				       string_of(row, of[view][i]));
+				       lb_word(row, of[view][i]));
 	return key;
 }
 
@@ -126,8 +120,8 @@ static const struct lb_top_column flows_columns[] = {
 static void flows_cells(const struct lb_top *t, const json_t *row, const char *key,
 			struct lb_top_cell *cells)
 {
-	const char *why = string_of(row, "why");
-	bool carried = *string_of(row, "carrier");
+	const char *why = lb_word(row, "why");
+	bool carried = *lb_word(row, "carrier");
 
 	cells[0] = text(row, "client");
 	cells[1] = text(row, "backend");
@@ -193,7 +187,7 @@ static void carriers_cells(const struct lb_top *t, const json_t *row, const char
 	}
 	cells[0] = text(row, "carrier");
 	cells[1].text =
-		json_is_true(json_object_get(row, "in_service")) ? "yes" : string_of(row, "why");
+		json_is_true(json_object_get(row, "in_service")) ? "yes" : lb_word(row, "why");
 	cells[2] = number(lb_top_number(row, "flows"));
 	cells[3] = number(lb_top_number(row, "flows_max"));
 	cells[4] = number(lb_top_rate(t, key, row, "bytes"));
@@ -256,7 +250,7 @@ uint8_t lb_top_next_sort(enum lb_top_view view, uint8_t sort, int by)
 
 static bool is(const json_t *row, const char *key, const char *wanted)
 {
-	return !*wanted || !strcmp(string_of(row, key), wanted);
+	return !*wanted || !strcmp(lb_word(row, key), wanted);
 }
 
 /* Of the rule, or of a route of it (sni). */
@@ -292,7 +286,7 @@ static bool belongs(const struct lb_top_place *here, const json_t *row)
 		return is_of_rule(row, here->rule) && is(row, "backend", here->backend) &&
 		       is(row, "carrier", here->carrier) &&
 		       (is(row, "client", here->client) ||
-			!strcmp(host_of(string_of(row, "client"), host), here->client));
+			!strcmp(host_of(lb_word(row, "client"), host), here->client));
 	default:
 		return true;
 	}
@@ -387,7 +381,7 @@ const json_t *lb_top_flow(const struct lb_top *t)
 
 	json_array_foreach(json_object_get(t->flows, "flows"), i, row)
 	{
-		if (!strcmp(string_of(row, "id"), lb_top_here(t)->flow))
+		if (!strcmp(lb_word(row, "id"), lb_top_here(t)->flow))
 			return row;
 	}
 	return NULL;
@@ -433,7 +427,7 @@ json_t *lb_top_clients_of(const json_t *flows)
 		json_t *client;
 
 		flow = json_array_get(flows, i);
-		host_of(string_of(flow, "client"), host);
+		host_of(lb_word(flow, "client"), host);
 		client = json_object_get(by_host, host);
 		if (!client) {
 			client = json_pack("{s:s}", "client", host);
@@ -463,7 +457,7 @@ json_t *lb_top_refusals_of(const json_t *overview)
 		{
 			if (json_array_append_new(list,
 						  json_pack("{s:s,s:s,s:O,s:O}", "rule",
-							    string_of(rule, "rule"), "reason", word,
+							    lb_word(rule, "rule"), "reason", word,
 							    "count", count, "of", rule))) {
 				json_decref(list);
 				return NULL;
