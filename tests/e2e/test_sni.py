@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from lbtest import graft, lane as lanes, machine, tls
+from lbtest import graft, hello, lane as lanes, machine, tls
 from lbtest.backends import Backend
 from lbtest.daemon import rule
 from lbtest.net import BACKEND_ADDR, CLIENT, CLIENT_ADDR, LB_ADDR
@@ -56,41 +56,19 @@ def start(daemon):
 # --- hellos -------------------------------------------------------------------------------------
 
 
-def message(name, padding=0):
-    """What OpenSSL says first when it asks for <name>, without its record, and <padding> more."""
-    context, out = tls.client_context(verify=False), ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name).do_handshake()
-    body = bytearray(out.read()[5 + 4:])
-    at = 2 + 32
-    at += 1 + body[at]
-    at += 2 + int.from_bytes(body[at:at + 2], "big")
-    at += 1 + body[at]
-    # An extension that nobody knows, in front of all others.
-    more = struct.pack("!HH", 0xfafa, padding) + bytes(padding)
-    size = int.from_bytes(body[at:at + 2], "big") + len(more)
-    body[at:at + 2] = size.to_bytes(2, "big") + more
-    return b"\x01" + len(body).to_bytes(3, "big") + bytes(body)
-
-
-def records(text, size=16384):
-    return b"".join(b"\x16\x03\x01" + struct.pack("!H", len(piece)) + piece
-                    for piece in (text[i:i + size] for i in range(0, len(text), size)))
-
-
 def bytewise(data):
     return [data[i:i + 1] for i in range(len(data))]
 
 
 NAME = "a.example.org"
-MESSAGE = message(NAME)
-HELLO = records(MESSAGE)
+MESSAGE = hello.message(NAME)
+HELLO = hello.records(MESSAGE)
 SAID = {
     "in one piece": [HELLO],
     "byte by byte": bytewise(HELLO),
-    "in records of one byte, one by one": [records(byte) for byte in bytewise(MESSAGE)],
-    "of 60 KB in records of 16 KiB": [records(message(NAME, 60000))],
-    "of 40 KB in records of 1000 bytes": [records(message(NAME, 40000), 1000)],
+    "in records of one byte, one by one": [hello.records(byte) for byte in bytewise(MESSAGE)],
+    "of 60 KB in records of 16 KiB": [hello.records(hello.message(NAME, 60000))],
+    "of 40 KB in records of 1000 bytes": [hello.records(hello.message(NAME, 40000), 1000)],
 }
 
 
@@ -233,7 +211,7 @@ def test_each_route_has_health_of_its_own(net, start, servers, ca):
 
 GARBAGE = {
     **tls.NO_HELLO,
-    "a hello that is too long": records(b"\x01\x01\x00\x00" + bytes(40)),
+    "a hello that is too long": hello.records(b"\x01\x01\x00\x00" + bytes(40)),
     "a length that lies": HELLO[:43] + b"\xff" + HELLO[44:],
     "half a hello, and a FIN": HELLO[:100],
     "nothing, and a FIN": b"",
@@ -268,7 +246,7 @@ def test_who_speaks_no_tls_is_closed_at_once_and_reaches_nobody(net, start, serv
 
 def test_a_hello_that_stops_in_the_middle_is_closed_on_time(net, start, servers):
     d = start(timeouts={"handshake_ms": 700})
-    large = records(message(NAME, 60000))
+    large = hello.records(hello.message(NAME, 60000))
     said = [b"", HELLO[:1], HELLO[:6], HELLO[:-1], large[:40000], large[:-1]]
     before = machine.process_cpu(d.pid)
     for s in [say(net, text) for text in said]:
