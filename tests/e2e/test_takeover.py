@@ -13,7 +13,7 @@ import pytest
 
 from lbtest import lane as lanes, machine, takeover
 from lbtest.net import LB, LB_ADDR
-from lbtest.process import SAN, wait_until
+from lbtest.process import PATIENCE, SAN, wait_until
 from lbtest.reloading import (  # echo is a fixture
     LISTEN, Flow, addr, config, echo, one, wait_carried)
 from lbtest.takeover import Peer, successor, take_over, wait_ended
@@ -173,7 +173,9 @@ def test_no_counter_falls(net, daemon, family, echo, busy):
     last, fallen = counters(d), []
     for _ in range(3):
         new = family(successor(d).spawn())
+        end = time.monotonic() + 60 * PATIENCE
         while not d.count_log("has taken over"):
+            assert time.monotonic() < end, d.log + new.log
             now = counters(d)
             fallen += [(k, last[k], now.get(k)) for k in last if now.get(k, 0) < last[k]]
             last = now

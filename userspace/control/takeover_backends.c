@@ -211,8 +211,9 @@ static void run(struct work *w)
 {
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->ended, NULL);
-	/* Without memory it begins anew, as at any start. */
-	w->over = lb_backends_post(w->backends, do_work, w) != 0;
+	/* Without memory it begins anew, as at any start. Once it is posted <w> is shared. */
+	if (lb_backends_post(w->backends, do_work, w))
+		w->over = true;
 	pthread_mutex_lock(&w->lock);
 	while (!w->over)
 		pthread_cond_wait(&w->ended, &w->lock);
