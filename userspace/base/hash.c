@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* See hash.h. lb_hash() is FNV-1a, whose last bytes hardly move the high bits, and a finish that does. */
+/*
+ * See hash.h. lb_hash() is FNV-1a, whose last bytes hardly move the high bits, and a finish that
+ * does.
+ */
 #include "base/hash.h"
 
 uint64_t lb_hash(const void *bytes, size_t len)

@@ -14,7 +14,8 @@
 /*
  * Writes <text> as a JSON string, quotes included, into <to>, and a NUL behind it. Returns the
  * length without the NUL. What does not fit into <size> (3 at least) is left away, never a part of
- * a character, and dots stand for it, if they fit. Controls are escaped; a byte that is not UTF-8 becomes U+FFFD.
+ * a character, and dots stand for it, if they fit. Controls are escaped; a byte that is not UTF-8
+ * becomes U+FFFD.
  */
 size_t lb_json_string(char *to, size_t size, const char *text);
 

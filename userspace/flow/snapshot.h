@@ -30,7 +30,7 @@ struct lb_flow_leg_snapshot {
 
 struct lb_flow_snapshot {
 	uint64_t id; /* the same on every carrier, for all its life */
-	/* Borrowed, as long as the flow. <of>: the rule whose route <rule> is, NULL when it is none. */
+	/* Borrowed, as long as the flow. <of>: whose route <rule> is, NULL when it is none. */
 	const char *rule, *of, *backend; /* backend NULL: none yet */
 	struct lb_addr client;
 	enum lb_flow_state state;
