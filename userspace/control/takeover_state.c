@@ -52,43 +52,55 @@ static const char *reason_word(uint32_t i)
 	return lb_reason_word((enum lb_reason)i);
 }
 
-#define FIELD(name, word)                                                                \
-	{                                                                                \
-#name, offsetof(struct lb_counters, name),                               \
-			sizeof(((struct lb_counters *)0)->name) / sizeof(uint64_t), word \
+#define FIELD(type, name, word)                                                   \
+	{                                                                         \
+#name, offsetof(struct type, name),                               \
+			sizeof(((struct type *)0)->name) / sizeof(uint64_t), word \
 	}
 
-static const struct field {
+struct field {
 	const char *name;
 	size_t at;
 	uint32_t count;
 	const char *(*word)(uint32_t i); /* NULL: by their order */
-} fields[] = {
-	FIELD(connections, NULL),
-	FIELD(active, NULL),
-	FIELD(bytes, NULL),
-	FIELD(carrier_bytes, carrier_word),
-	FIELD(flows, carrier_word),
-	FIELD(whys, why_word),
-	FIELD(ends, reason_word),
-	FIELD(promotions, carrier_word),
-	FIELD(connect_failures, NULL),
-	FIELD(unlogged, NULL),
-	FIELD(handshakes, NULL),
-	FIELD(durations, NULL),
-	FIELD(duration_sum_ms, NULL),
-	FIELD(connects, NULL),
-	FIELD(connect_sum_us, NULL),
-	FIELD(first_bytes, NULL),
-	FIELD(first_byte_sum_us, NULL),
-	FIELD(bandwidth_waits, NULL),
-	FIELD(bandwidth_wait_ns, NULL),
 };
 
-static uint64_t *field_of(struct lb_counters *c, const struct field *f)
-{
-	return (uint64_t *)((char *)c + f->at);
-}
+#define RULE(name, word) FIELD(lb_counters, name, word)
+static const struct field rule_fields[] = {
+	RULE(connections, NULL),
+	RULE(active, NULL),
+	RULE(bytes, NULL),
+	RULE(carrier_bytes, carrier_word),
+	RULE(flows, carrier_word),
+	RULE(whys, why_word),
+	RULE(ends, reason_word),
+	RULE(promotions, carrier_word),
+	RULE(connect_failures, NULL),
+	RULE(unlogged, NULL),
+	RULE(handshakes, NULL),
+	RULE(ktls, NULL),
+	RULE(durations, NULL),
+	RULE(duration_sum_ms, NULL),
+	RULE(connects, NULL),
+	RULE(connect_sum_us, NULL),
+	RULE(first_bytes, NULL),
+	RULE(first_byte_sum_us, NULL),
+	RULE(bandwidth_waits, NULL),
+	RULE(bandwidth_wait_ns, NULL),
+};
+
+#define BACKEND(name) FIELD(lb_backend_counts, name, NULL)
+static const struct field backend_fields[] = {
+	BACKEND(connections),
+	BACKEND(connect_failures),
+	BACKEND(checks),
+	BACKEND(check_failures),
+	BACKEND(bytes),
+	BACKEND(connects),
+	BACKEND(connect_sum_us),
+	BACKEND(first_bytes),
+	BACKEND(first_byte_sum_us),
+};
 
 /* Those that are not 0. */
 static json_t *write_words(const struct field *f, const uint64_t *values)
@@ -101,17 +113,17 @@ static json_t *write_words(const struct field *f, const uint64_t *values)
 	return j;
 }
 
-static json_t *write_counters(struct lb_counters *c)
+static json_t *write_fields(const struct field *fields, size_t count, const void *from)
 {
 	json_t *j = json_object();
 
-	for (size_t i = 0; i < LB_ARRAY_SIZE(fields); i++) {
-		const uint64_t *values = field_of(c, &fields[i]);
-		json_t *list = fields[i].word ? write_words(&fields[i], values) : json_array();
+	for (const struct field *f = fields; f < fields + count; f++) {
+		const uint64_t *values = (const uint64_t *)((const char *)from + f->at);
+		json_t *list = f->word ? write_words(f, values) : json_array();
 
-		for (uint32_t n = 0; !fields[i].word && n < fields[i].count; n++)
+		for (uint32_t n = 0; !f->word && n < f->count; n++)
 			json_array_append_new(list, json_integer((json_int_t)values[n]));
-		json_object_set_new(j, fields[i].name, list);
+		json_object_set_new(j, f->name, list);
 	}
 	return j;
 }
@@ -123,18 +135,28 @@ static uint64_t number(const json_t *j)
 	return n > 0 ? (uint64_t)n : 0;
 }
 
-/* Lists of another length are of other bounds. */
-static void read_counters(const json_t *j, struct lb_counters *c)
+/* One of <f>, or 0. Lists of another length are of other bounds. */
+static uint64_t read_value(const json_t *j, const struct field *f, uint32_t i)
 {
-	for (size_t i = 0; i < LB_ARRAY_SIZE(fields); i++) {
-		const json_t *list = json_object_get(j, fields[i].name);
-		uint64_t *values = field_of(c, &fields[i]);
+	const json_t *list = json_object_get(j, f->name);
 
-		if (!fields[i].word && json_array_size(list) != fields[i].count)
-			continue;
-		for (uint32_t n = 0; n < fields[i].count; n++)
-			values[n] = number(fields[i].word ? json_object_get(list, fields[i].word(n))
-							  : json_array_get(list, n));
+	if (f->word)
+		return number(json_object_get(list, f->word(i)));
+	return json_array_size(list) == f->count ? number(json_array_get(list, i)) : 0;
+}
+
+/* What has been counted since <was>; NULL: since ever. */
+static void read_fields(const struct field *fields, size_t count, const json_t *is,
+			const json_t *was, void *to)
+{
+	for (const struct field *f = fields; f < fields + count; f++) {
+		uint64_t *values = (uint64_t *)((char *)to + f->at);
+
+		for (uint32_t i = 0; i < f->count; i++) {
+			uint64_t now = read_value(is, f, i), before = read_value(was, f, i);
+
+			values[i] = now > before ? now - before : 0;
+		}
 	}
 }
 
@@ -156,26 +178,14 @@ static json_t *write_backends(const struct lb_pool_row *rows, uint32_t count)
 	json_t *j = json_object();
 
 	for (uint32_t i = 0; i < count; i++) {
-		const struct lb_backend_counts *c = &rows[i].counts;
 		char key[KEY_MAX];
 
 		key_of(j, rows[i].entry->config.addr, key);
-		json_object_set_new(
-			j, key,
-			json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "connections",
-				  (json_int_t)c->connections, "connect_failures",
-				  (json_int_t)c->connect_failures, "checks", (json_int_t)c->checks,
-				  "check_failures", (json_int_t)c->check_failures, "up",
-				  (json_int_t)c->bytes[0], "down", (json_int_t)c->bytes[1]));
+		json_object_set_new(j, key,
+				    write_fields(backend_fields, LB_ARRAY_SIZE(backend_fields),
+						 &rows[i].counts));
 	}
 	return j;
-}
-
-static uint64_t grown(const json_t *is, const json_t *was, const char *key)
-{
-	uint64_t now = number(json_object_get(is, key)), before = number(json_object_get(was, key));
-
-	return now > before ? now - before : 0;
 }
 
 /* Adds what has been counted since <was>, NULL: since ever. 0 or -ENOMEM. */
@@ -187,22 +197,14 @@ static int read_backends(const json_t *is, const json_t *was, struct lb_pool *po
 	int err = lb_pool_rows(pool, &rows, &count);
 
 	for (uint32_t i = 0; i < count && !err; i++) {
-		const json_t *row, *old;
+		struct lb_backend_counts more;
 		char key[KEY_MAX];
 
 		key_of(used, rows[i].entry->config.addr, key);
 		json_object_set_new(used, key, json_true());
-		row = json_object_get(is, key);
-		old = json_object_get(was, key);
-		lb_pool_add_counts(
-			rows[i].entry,
-			&(struct lb_backend_counts){
-				.connections = grown(row, old, "connections"),
-				.connect_failures = grown(row, old, "connect_failures"),
-				.checks = grown(row, old, "checks"),
-				.check_failures = grown(row, old, "check_failures"),
-				.bytes = {grown(row, old, "up"), grown(row, old, "down")},
-			});
+		read_fields(backend_fields, LB_ARRAY_SIZE(backend_fields), json_object_get(is, key),
+			    json_object_get(was, key), &more);
+		lb_pool_add_counts(rows[i].entry, &more);
 	}
 	lb_pool_rows_free(&rows, count);
 	return err;
@@ -223,7 +225,8 @@ static json_t *write_rule(const struct lb_rule *rule, struct lb_counters *c)
 	json_t *j = json_object();
 	uint32_t count = 0;
 
-	json_object_set_new(j, "counters", write_counters(c));
+	json_object_set_new(j, "counters",
+			    write_fields(rule_fields, LB_ARRAY_SIZE(rule_fields), c));
 	if (!lb_pool_rows(rule->pool, &rows, &count))
 		json_object_set_new(j, "backends", write_backends(rows, count));
 	lb_pool_rows_free(&rows, count);
@@ -265,7 +268,8 @@ static int read_rules(struct lb_service *s, const json_t *is, const json_t *was)
 		j = json_object_get(is, name_of(rule, name));
 		if (!j)
 			continue;
-		read_counters(json_object_get(j, "counters"), &s->before_counters[i]);
+		read_fields(rule_fields, LB_ARRAY_SIZE(rule_fields), json_object_get(j, "counters"),
+			    NULL, &s->before_counters[i]);
 		err = read_backends(json_object_get(j, "backends"),
 				    json_object_get(json_object_get(was, name), "backends"),
 				    rule->pool);
