@@ -206,19 +206,6 @@ static void talk_goes_on_through_many_moves(void **state)
 	assert_totals(up.to_send, down.to_send);
 }
 
-static void a_sink_that_does_not_read_holds_nobody_up(void **state)
-{
-	room_required();
-	open_on_sockmap();
-	stall(&old);
-	up.reads = false;
-	move_over(&old, &new);
-	up.reads = true;
-	run(&new, all_arrived);
-	end_well(&new);
-	assert_totals(up.to_send, down.to_send + 7000);
-}
-
 static void who_has_closed_one_way_stays_so(void **state)
 {
 	for (int leg = 0; leg < 2; leg++) {
@@ -304,7 +291,6 @@ int main(void)
 		TEST(an_idle_flow_is_on_sockmap_again_elsewhere),
 		TEST(bytes_under_way_both_ways_arrive_once_however_often_it_moves),
 		TEST(talk_goes_on_through_many_moves),
-		TEST(a_sink_that_does_not_read_holds_nobody_up),
 		TEST(who_has_closed_one_way_stays_so),
 		TEST(an_end_that_came_just_before_is_seen),
 		TEST(one_that_is_not_asked_again_goes_on_as_before),
