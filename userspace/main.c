@@ -327,6 +327,8 @@ static void reload(struct server *s)
 	if (s->watch)
 		(void)lb_file_watch_is_new(s->watch);
 	s->settled_ms = 0;
+	/* It has been offered the listeners of the rules that there are now. */
+	lb_takeover_offer_cancel(s->offer, "the configuration is read again");
 	(void)lb_notify("RELOADING=1\nMONOTONIC_USEC=%llu",
 			(unsigned long long)(lb_clock_ns() / 1000));
 	(void)lb_apply_file(s->service, s->path);

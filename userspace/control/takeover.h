@@ -42,8 +42,8 @@ int lb_takeover_keep(struct lb_takeover *t, const struct lb_addr *addr);
 /* .. and with <what>. */
 void lb_takeover_keep_own(struct lb_takeover *t, enum lb_takeover_what what);
 /*
- * From here on we serve, and nothing may fail any more; what clients lack of their tokens is in <s>.
- * 0, or -errno after a message: not we.
+ * From here on we serve, and nothing may fail any more; what clients lack of their tokens is in
+ * <s>. 0, or -errno after a message: not we.
  */
 int lb_takeover_commit(struct lb_takeover *t, struct lb_service *s);
 

@@ -209,13 +209,14 @@ static void do_work(void *arg)
 
 static void run(struct work *w)
 {
+	bool posted;
+
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->ended, NULL);
-	/* Without memory it begins anew, as at any start. Once it is posted <w> is shared. */
-	if (lb_backends_post(w->backends, do_work, w))
-		w->over = true;
+	/* Without memory it begins anew, as at any start. */
+	posted = !lb_backends_post(w->backends, do_work, w);
 	pthread_mutex_lock(&w->lock);
-	while (!w->over)
+	while (posted && !w->over)
 		pthread_cond_wait(&w->ended, &w->lock);
 	pthread_mutex_unlock(&w->lock);
 	pthread_cond_destroy(&w->ended);

@@ -256,6 +256,12 @@ static void on_taken(struct lb_takeover_offer *o)
 
 /* --- who comes -------------------------------------------------------------------------------- */
 
+void lb_takeover_offer_cancel(struct lb_takeover_offer *o, const char *why)
+{
+	if (o && o->state != ALONE && o->state != LEFT)
+		give_up(o, why);
+}
+
 static bool is_ours(int fd)
 {
 	struct ucred peer;
@@ -410,8 +416,7 @@ void lb_takeover_offer_close(struct lb_takeover_offer **po)
 	if (!o)
 		return;
 	*po = NULL;
-	if (o->state != ALONE && o->state != LEFT)
-		give_up(o, "this one ends");
+	lb_takeover_offer_cancel(o, "this one ends");
 	lb_takeover_flows_free(&o->flows);
 	part(o);
 	lb_admin_socket_close(&o->door);

@@ -31,6 +31,8 @@ int lb_takeover_offer_patience(const struct lb_takeover_offer *o);
 /* After poll(2). True: another daemon serves from now on, and this one has to drain. */
 bool lb_takeover_offer_look(struct lb_takeover_offer *o, const struct pollfd fds[2]);
 
+/* Whoever is at it is told <why>, and everything is as it was. Harmless when nobody is. */
+void lb_takeover_offer_cancel(struct lb_takeover_offer *o, const char *why);
 /* While it drains: flows go over that can. */
 void lb_takeover_offer_move(struct lb_takeover_offer *o);
 /* While it drains: tells the other one how many flows are left, and until when. */

@@ -49,7 +49,8 @@ enum lb_takeover_kind {
 	LB_TAKEOVER_FROZEN,
 	LB_TAKEOVER_KEEPS, /* struct lb_takeover_address: it listens there from now on */
 	LB_TAKEOVER_TAKEN, /* struct lb_takeover_taken */
-	LB_TAKEOVER_RATES, /* struct lb_takeover_rule; struct lb_rate_limit_record in sealed memory */
+	/* struct lb_takeover_rule; many struct lb_rate_limit_record in sealed memory */
+	LB_TAKEOVER_RATES,
 	LB_TAKEOVER_YOURS,  /* with all that is known, in sealed memory: takeover_state.h */
 	LB_TAKEOVER_DRAINS, /* struct lb_takeover_drains */
 	LB_TAKEOVER_STATE,  /* with what has been counted, likewise */
