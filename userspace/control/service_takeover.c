@@ -26,6 +26,8 @@
 
 const char *lb_service_refuses_takeover(const struct lb_service *s)
 {
+	if (lb_service_heir(s))
+		return "another daemon has just taken over: ask again";
 	if (getpid() == 1)
 		return "it is process 1: whatever it runs in would end with it";
 	if (!s->instance)
@@ -163,13 +165,14 @@ void lb_service_leave(struct lb_service *s, pid_t heir, const struct lb_takeover
 	s->left = true;
 	__atomic_store_n(&s->heir, heir, __ATOMIC_RELEASE);
 	__atomic_store_n(&s->draining, true, __ATOMIC_RELAXED);
-	lb_workers_do(s->workers, s->workers_count, leave, &l);
-	if (s->exporter)
-		lb_exporter_leave(s->exporter);
+	/* First: who comes to ask is to ask the other one. */
 	if (s->admin) {
 		lb_admin_share(s->admin, taken->has[LB_TAKEOVER_ADMIN]);
 		lb_admin_leave(s->admin);
 	}
+	lb_workers_do(s->workers, s->workers_count, leave, &l);
+	if (s->exporter)
+		lb_exporter_leave(s->exporter);
 	lb_instance_share(s->instance, true);
 	/* Should the next daemon die, another one is not to wait for our flows. */
 	lb_instance_unlock(&s->instance);
