@@ -13,8 +13,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "control/page.h"
 
 #define CONNECTIONS_MAX 16u
@@ -26,9 +29,15 @@
 #define TYPE_PAGE    "text/html; charset=utf-8"
 #define TYPE_JSON    "application/json"
 
+/* How long lb_exporter_pause() waits for those that ask, and how often it looks. */
+#define PAUSE_LOOKS   500
+#define PAUSE_LOOK_NS 2000000L
+
 struct lb_exporter {
-	struct MHD_Daemon *daemon;
-	int fd; /* the library's */
+	struct MHD_Daemon *daemon; /* NULL: it did not start again */
+	int fd;                    /* the library's; paused: ours */
+	uint32_t asking;           /* atomic: connections from which a request is expected .. */
+	bool paused;               /* .. atomic: and none is taken any more from others */
 	struct lb_addr addr;
 	lb_exporter_render_fn render;
 	lb_exporter_ready_fn ready;
@@ -151,12 +160,76 @@ static enum MHD_Result answer_dashboard(struct MHD_Connection *c, const struct l
 	return strcmp(url, "/") ? answer_overview(c, e) : answer_page(c, e);
 }
 
+/* --- connections ------------------------------------------------------------------------------ */
+
+/* On its own heap memory: whether a request is expected, or under way. NULL: nobody waits for it. */
+static bool *asks_of(struct MHD_Connection *c)
+{
+	return MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+static void set_asks(struct lb_exporter *e, bool *asks, bool to)
+{
+	if (*asks == to)
+		return;
+	*asks = to;
+	__atomic_fetch_add(&e->asking, to ? 1 : -1, __ATOMIC_SEQ_CST);
+}
+
+/* False: it is too late, and nothing was asked before. */
+static bool expect(struct lb_exporter *e, struct MHD_Connection *c)
+{
+	bool *asks = asks_of(c);
+	bool fresh = asks && *asks;
+
+	if (asks)
+		set_asks(e, asks, true);
+	if (fresh || !__atomic_load_n(&e->paused, __ATOMIC_SEQ_CST))
+		return true;
+	if (asks)
+		set_asks(e, asks, false);
+	return false;
+}
+
+static void on_connection(void *cls, struct MHD_Connection *c, void **context,
+			  enum MHD_ConnectionNotificationCode code)
+{
+	bool *asks = *context;
+
+	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+		asks = calloc(1, sizeof(*asks));
+		if (asks)
+			set_asks(cls, asks, true);
+		*context = asks;
+		return;
+	}
+	if (asks)
+		set_asks(cls, asks, false);
+	free(asks);
+	*context = NULL;
+}
+
+static void on_completed(void *cls, struct MHD_Connection *c, void **request,
+			 enum MHD_RequestTerminationCode code)
+{
+	bool *asks = asks_of(c);
+
+	if (asks)
+		set_asks(cls, asks, false);
+}
+
+/* --- requests --------------------------------------------------------------------------------- */
+
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url,
 				  const char *method, const char *version, const char *upload,
 				  size_t *upload_len, void **request)
 {
-	const struct lb_exporter *e = cls;
+	struct lb_exporter *e = cls;
 
+	/* Whoever is told nothing on a connection that was answered before asks anew (RFC 9110,
+	 * 9.2.2), and then the other one. */
+	if (!*request && !expect(e, c))
+		return MHD_NO;
 	/* Answered before the body is read, which therefore is not. */
 	if (strcmp(method, MHD_HTTP_METHOD_GET) && strcmp(method, MHD_HTTP_METHOD_HEAD))
 		return answer_text(c, e, MHD_HTTP_METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
@@ -210,6 +283,8 @@ static struct MHD_Daemon *start_daemon(struct lb_exporter *e, int fd)
 	daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC, 0,
 				  NULL, NULL, on_request, e, MHD_OPTION_LISTEN_SOCKET, fd,
 				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
+				  MHD_OPTION_NOTIFY_CONNECTION, on_connection, e,
+				  MHD_OPTION_NOTIFY_COMPLETED, on_completed, e,
 				  MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_END);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return daemon;
@@ -264,12 +339,38 @@ int lb_exporter_fd(const struct lb_exporter *e)
 	return e->fd;
 }
 
+void lb_exporter_pause(struct lb_exporter *e)
+{
+	const struct timespec look = {.tv_nsec = PAUSE_LOOK_NS};
+
+	if (!e->daemon || e->paused)
+		return;
+	(void)MHD_quiesce_daemon(e->daemon);
+	__atomic_store_n(&e->paused, true, __ATOMIC_SEQ_CST);
+	/* One that it was just accepting is known at the second look. */
+	for (int i = 0; i < PAUSE_LOOKS; i++) {
+		nanosleep(&look, NULL);
+		if (i && !__atomic_load_n(&e->asking, __ATOMIC_SEQ_CST))
+			return;
+	}
+}
+
+void lb_exporter_resume(struct lb_exporter *e)
+{
+	if (!e->paused)
+		return;
+	MHD_stop_daemon(e->daemon);
+	e->paused = false;
+	e->daemon = start_daemon(e, e->fd);
+	if (!e->daemon)
+		lb_warn("the metrics address is not in service any more: out of memory");
+}
+
 void lb_exporter_leave(struct lb_exporter *e)
 {
-	MHD_socket fd = e->fd >= 0 ? MHD_quiesce_daemon(e->daemon) : MHD_INVALID_SOCKET;
-
-	if (fd != MHD_INVALID_SOCKET)
-		close(fd);
+	if (!e->paused)
+		return;
+	close(e->fd);
 	e->fd = -1;
 }
 
@@ -277,7 +378,11 @@ void lb_exporter_close(struct lb_exporter **e)
 {
 	if (!*e)
 		return;
-	MHD_stop_daemon((*e)->daemon);
+	if ((*e)->daemon)
+		MHD_stop_daemon((*e)->daemon);
+	/* A quiet library leaves it to us. */
+	if ((*e)->paused && (*e)->fd >= 0)
+		close((*e)->fd);
 	free(*e);
 	*e = NULL;
 }

@@ -44,7 +44,13 @@ const struct lb_addr *lb_exporter_addr(const struct lb_exporter *e);
 
 /* The listening socket, to be shared. */
 int lb_exporter_fd(const struct lb_exporter *e);
-/* Another daemon has it too: no more new clients here. */
+/*
+ * Another daemon is to have it: no more new clients here, and those that ask are answered, or a
+ * second is over, when this returns. And the way back.
+ */
+void lb_exporter_pause(struct lb_exporter *e);
+void lb_exporter_resume(struct lb_exporter *e);
+/* After lb_exporter_pause(): the other one has it. */
 void lb_exporter_leave(struct lb_exporter *e);
 
 /* <render> is not called any more when this returns. Sets *e to NULL; NULL is fine. */

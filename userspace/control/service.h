@@ -115,6 +115,8 @@ int lb_service_own_fd(const struct lb_service *s, unsigned int what);
  * same_host_bypass. Flows go on, and new clients are taken. And the way back.
  */
 void lb_service_freeze(struct lb_service *s);
+/* What is counted from now on nobody is told here. lb_service_thaw() takes that back, too. */
+void lb_service_hush(struct lb_service *s);
 void lb_service_thaw(struct lb_service *s);
 struct lb_takeover_taken;
 /*

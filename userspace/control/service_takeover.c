@@ -119,10 +119,18 @@ void lb_service_freeze(struct lb_service *s)
 	s->frozen = true;
 }
 
+void lb_service_hush(struct lb_service *s)
+{
+	if (s->exporter)
+		lb_exporter_pause(s->exporter);
+}
+
 void lb_service_thaw(struct lb_service *s)
 {
 	int err;
 
+	if (s->exporter)
+		lb_exporter_resume(s->exporter);
 	if (!s->frozen)
 		return;
 	s->frozen = false;

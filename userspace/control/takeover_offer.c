@@ -230,11 +230,15 @@ static void on_keeps(struct lb_takeover_offer *o)
 
 static void on_taken(struct lb_takeover_offer *o)
 {
-	LB_AUTO_CLOSE int state = lb_takeover_state_write(o->service, false);
+	LB_AUTO_CLOSE int state = -1;
 	struct lb_takeover_taken taken;
-	int err = state < 0 ? state : 0;
+	int err;
 
 	memcpy(&taken, o->message.body, sizeof(taken));
+	/* The other one's counters begin with what has been told here last, or more. */
+	lb_service_hush(o->service);
+	state = lb_takeover_state_write(o->service, false);
+	err = state < 0 ? state : 0;
 	/* If it is gone by now nothing has happened. */
 	if (!err)
 		err = lb_takeover_rates_send(o->service, o->peer);
