@@ -16,9 +16,10 @@
 #include "control/admin_job.h"
 #include "control/service.h"
 
-#define LOOK_MS 20u
-#define MOST_MS 25000u /* the client loses patience soon after */
-#define ENV_MAX 4096u
+#define LOOK_MS      20u
+#define LAST_WORD_MS 300u
+#define MOST_MS      25000u /* the client loses patience soon after */
+#define ENV_MAX      4096u
 
 struct work {
 	struct lb_timer timer;
@@ -26,6 +27,8 @@ struct work {
 	pid_t pid;
 	uint64_t begin_ms;
 	uint64_t most_ms;
+	int status; /* .. of the new one: it has ended */
+	bool ended;
 };
 
 static void drop(struct lb_admin_job *job)
@@ -162,8 +165,14 @@ static void on_look(struct lb_timer *t)
 		succeed(w);
 		return;
 	}
-	if (waitpid(w->pid, &status, WNOHANG) == w->pid) {
-		tell_end(w, status);
+	if (w->ended) {
+		tell_end(w, w->status);
+		return;
+	}
+	if (waitpid(w->pid, &w->status, WNOHANG) == w->pid) {
+		/* Its last word may still be on its way to the main thread. */
+		w->ended = true;
+		lb_timer_start(w->job->loop, t, LAST_WORD_MS);
 		return;
 	}
 	if (lb_loop_now_ms(w->job->loop) - w->begin_ms >= w->most_ms) {

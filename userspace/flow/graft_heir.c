@@ -151,7 +151,8 @@ void lb_graft_keeper_lend(struct lb_graft_keeper *k)
 		struct lb_graft_owner *owner = owner_of(k, i);
 		struct lb_counters *c = counters_of(k, i);
 
-		if (is_kept(k, i)) {
+		/* One that a session has just left to the other daemon never counted here. */
+		if (is_kept(k, i) && (owner->rule || owner->ports)) {
 			fold(k, i);
 			if (c)
 				lb_count(&c->active, (uint64_t)-1);
