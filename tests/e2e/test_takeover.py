@@ -197,7 +197,7 @@ def test_no_counter_falls(net, daemon, family, echo, busy):
 
 
 def test_what_is_known_of_backends_goes_on(net, daemon, family, echo):
-    """Down, drained, disabled, weighed: as it was, from the first client on; the file comes first."""
+    """Down, drained, disabled, weighed: as it was, unless the file says something else."""
     check = {"enabled": True, "interval_ms": 60000, "timeout_ms": 500, "rise": 2, "fall": 1}
     names = [addr(i) for i in range(4)]
     rules = [one("r", 0, (0, 1, 2, 3)), one("checked", 1, (0, 9), health_check=check)]
