@@ -173,7 +173,8 @@ static void answer(struct lb_membership *g, const struct lb_addr *from,
 
 static void take_shares(struct lb_membership *g, const struct lb_wire_in *in)
 {
-	const struct member *m = in->shares ? member_find(g, in->head.sender) : NULL;
+	bool wanted = in->shares && g->params.ops->shares;
+	const struct member *m = wanted ? member_find(g, in->head.sender) : NULL;
 
 	if (m && m->state <= LB_MEMBER_SUSPECT)
 		g->params.ops->shares(g->params.arg, m->id, in->shares, in->shares_len);

@@ -80,7 +80,10 @@ enum lb_member_event {
 struct lb_member_ops {
 	void (*send)(void *arg, const struct lb_addr *to, const uint8_t *bytes, size_t len);
 	void (*changed)(void *arg, const struct lb_member_view *m, enum lb_member_event event);
-	/* A section LB_WIRE_SHARES has come from the member <sender>, which is known and alive. */
+	/*
+	 * A section LB_WIRE_SHARES has come from the member <sender>, which is known and alive.
+	 * NULL: nobody wants them.
+	 */
 	void (*shares)(void *arg, uint64_t sender, const uint8_t *bytes, size_t len);
 };
 
@@ -90,7 +93,7 @@ struct lb_member_params {
 	uint64_t seed;                /* random, not 0 */
 	uint32_t period_ms;
 	uint32_t members_max;            /* this node included; 2..LB_MEMBER_MAX */
-	const struct lb_member_ops *ops; /* static; all of them set */
+	const struct lb_member_ops *ops; /* static */
 	void *arg;
 };
 

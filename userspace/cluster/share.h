@@ -5,16 +5,16 @@
  * has not lent and what it has been lent, so whatever is lost on the way, the sum is R at most:
  * tokens are not counted together, they are never handed out twice.
  *
- *	A: "key k: you may have 150/s"  ----->  B spends 150/s more, until the loan runs out;
+ *	A: "key k: you may have 150/s"  ----->  B spends 150/s more, until the loan is over;
  *	A spends 150/s less                     every message of A prolongs it
- *	A: "key k: you may have 50/s"   ----->  B spends 50/s more, and says that it has heard it;
- *	                                <-----  only then, or when the loan has run out for certain,
+ *	A: "key k: you may have 50/s"   ----->  B spends 50/s more, and says that it heard it;
+ *	                                <-----  only then, or when the loan is over for certain,
  *	A takes back 100/s
  *
- * A loan runs from the time at which B sent what A had last heard of B, by B's clock, and for A from
- * the time it sent it, by its own, and an eighth longer: no clock is compared with another. A node
- * that is cut off gets nothing prolonged and prolongs nothing. So each side of a partition is at its
- * safe shares after the time of a loan, and when it heals nobody has anything to pay back.
+ * A loan runs from the time at which B sent what A had last heard of B, by B's clock, and for A
+ * from the time it sent it, by its own, and an eighth longer: no clock is compared with another. A
+ * node that is cut off gets nothing prolonged and prolongs nothing. So each side of a partition is
+ * at its safe shares after the time of a loan, and when it heals nobody has anything to pay back.
  *
  * Who is short says so, with its demand; who has plenty divides it by what the others are short of.
  * Only keys that somebody is short of are exchanged, at most what one datagram holds, the heaviest

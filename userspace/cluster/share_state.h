@@ -14,8 +14,7 @@
 struct pair {
 	/* Lent. <feared> is what the other one may still spend, until <feared_us> at the latest. */
 	uint64_t lent, feared, feared_us;
-	uint64_t
-		lowered_us; /* stamp of the message that first said <lent>, when it was more before */
+	uint64_t lowered_us; /* stamp of the message that lowered <lent> */
 	/* Borrowed. */
 	uint64_t borrowed, borrowed_us;
 	/* What it wants; believed until <wanted_us>. */

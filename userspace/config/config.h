@@ -303,6 +303,7 @@ struct lb_admin_config {
 
 struct lb_cluster_config {
 	bool enabled;
+	char *name; /* NULL: the host's */
 	struct lb_addr bind_addr;
 	struct lb_addr advertise_addr; /* AF_UNSPEC: bind_addr */
 	char **peers;                  /* "host:port" */

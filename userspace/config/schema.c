@@ -504,14 +504,17 @@ static const struct lb_schema_block admin_block = {KEYS(admin_keys)};
 static const struct lb_schema_key cluster_keys[] = {
 	{"enabled", BOOL(lb_cluster_config, enabled), .def = "false", REQUIRED,
 	 .help = "Join other nodes."},
+	{"name", STRING(lb_cluster_config, name), RANGE(1, 63), .otherwise = "the host's name",
+	 .help = "How others call this node; unique. Letters, digits, `.`, `_` and `-`."},
 	{"bind_addr", ADDRESS(lb_cluster_config, bind_addr), REQUIRED,
 	 .help = "UDP address for gossip."},
 	{"advertise_addr", ADDRESS(lb_cluster_config, advertise_addr), .otherwise = "`bind_addr`",
-	 .help = "Where other nodes reach this one."},
+	 .help = "Where other nodes reach this one. With a `bind_addr` of all zeros, it is the "
+		 "address on the way to the first peer."},
 	{"peers", .type = LB_SCHEMA_ENDPOINT, LIST(lb_cluster_config, peers, char *),
 	 ITEMS(0, 1024), .help = "Nodes to join through."},
 	{"key_file", STRING(lb_cluster_config, key_file), RANGE(1, PATH_BYTES),
-	 .help = "Keys that seal the gossip."},
+	 .help = "Keys that seal the gossip. docs/cluster.md."},
 	{"insecure", BOOL(lb_cluster_config, insecure), .def = "false",
 	 .help = "Run without a key. Only for tests."},
 };
@@ -555,7 +558,7 @@ static const struct lb_schema_key root_keys[] = {
 	{"graft", BLOCK(lb_config, graft, graft_block),
 	 .help = "When flows become one connection at packet level, and what they may use."},
 	{"admin", SAME_STRUCT(admin_block), .help = "How the daemon is watched and steered."},
-	{"cluster", BLOCK(lb_config, cluster, cluster_block), PROTECTS,
+	{"cluster", BLOCK(lb_config, cluster, cluster_block),
 	 .help = "Nodes that know of each other."},
 	{"rules", .type = LB_SCHEMA_BLOCK, .block = &rule_block, ITEMS(1, 4096), REQUIRED,
 	 LIST(lb_config, rules, struct lb_rule_config),

@@ -195,6 +195,7 @@ void lb_admin_answer(struct lb_admin_job *job)
 		[LB_ADMIN_UPGRADE] = lb_admin_answer_upgrade,
 		[LB_ADMIN_METRICS] = answer_metrics,
 		[LB_ADMIN_OVERVIEW] = answer_overview,
+		[LB_ADMIN_CLUSTER] = lb_admin_answer_cluster,
 		[LB_ADMIN_VERSION] = answer_version,
 	};
 	_Static_assert(LB_ARRAY_SIZE(by) == LB_ADMIN_VERB_MAX_, "every verb is answered");

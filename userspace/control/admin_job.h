@@ -55,6 +55,8 @@ void lb_admin_answer_backends(struct lb_admin_job *job);
 /* `flows` and `kill`: control/admin_flows.c. */
 void lb_admin_answer_flows(struct lb_admin_job *job);
 void lb_admin_answer_kill(struct lb_admin_job *job);
+/* `cluster`: control/admin_cluster.c. */
+void lb_admin_answer_cluster(struct lb_admin_job *job);
 /* `reload`: control/admin_reload.c. */
 void lb_admin_answer_reload(struct lb_admin_job *job);
 /* `upgrade`: control/admin_upgrade.c. */

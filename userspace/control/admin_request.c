@@ -65,6 +65,7 @@ static const struct {
 	[LB_ADMIN_UPGRADE] = {"upgrade", .options = BIT(BINARY) | BIT(TIMEOUT_MS)},
 	[LB_ADMIN_METRICS] = {"metrics"},
 	[LB_ADMIN_OVERVIEW] = {"overview"},
+	[LB_ADMIN_CLUSTER] = {"cluster"},
 	[LB_ADMIN_VERSION] = {"version"},
 };
 _Static_assert(LB_ARRAY_SIZE(verbs) == LB_ADMIN_VERB_MAX_, "every verb has its row");

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "control/admission.h"
 #include "control/backends.h"
+#include "control/cluster.h"
 #include "control/difference.h"
 #include "control/service_parts.h"
 #include "control/tls.h"
@@ -483,6 +484,7 @@ static void commit(struct plan *p)
 		if (p->targets[i].admission.acl_changed && p->targets[i].rule->acl)
 			judge_flows(s, &p->targets[i]);
 	lb_admission_follow_rules(s->admission);
+	lb_cluster_renew(s->cluster, s->config);
 }
 
 /* --- both ------------------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "control/cluster.h"
 #include "control/metrics_histogram.h"
 #include "control/metrics_process.h"
 #include "control/metrics_reloads.h"
@@ -557,6 +558,7 @@ static void render(const struct view *v)
 	graft(v);
 	admission(v);
 	lb_metrics_print_same_host(lb_service_same_host(v->service), v->out);
+	lb_cluster_print_metrics(lb_service_cluster(v->service), v->out);
 	lb_metrics_print_reloads(&v->reloads, v->out);
 	lb_metrics_print_process(v->service, v->out);
 }

@@ -18,6 +18,7 @@
 #include "control/admission.h"
 #include "control/backends.h"
 #include "control/bandwidth_limit.h"
+#include "control/cluster.h"
 #include "control/descriptors.h"
 #include "control/exporter.h"
 #include "control/instance.h"
@@ -411,6 +412,9 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 		err = lb_service_accept(s);
 	if (err)
 		return err;
+	err = lb_cluster_open(&s->cluster, s->config, !s->takeover);
+	if (err)
+		return err;
 	err = lb_kernel_drop_privileges();
 	if (err) {
 		lb_err("cannot drop privileges: %s", strerror(-err));
@@ -433,7 +437,10 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 		err = lb_backends_start(s->backends, s->same_host, s->workers, s->workers_count);
 	if (!err)
 		err = lb_service_open_admin(s);
-	return !err && s->takeover ? lb_service_commit(s) : err;
+	if (!err && s->takeover)
+		err = lb_service_commit(s);
+	/* The daemon before us has let go of the port. */
+	return err ? err : lb_cluster_start(s->cluster);
 }
 
 int lb_service_start(struct lb_service **ret, const struct lb_config *config,
@@ -502,6 +509,7 @@ void lb_service_stop(struct lb_service **ps)
 	*ps = NULL;
 	lb_service_halt(s);
 	lb_exporter_close(&s->exporter);
+	lb_cluster_close(&s->cluster);
 	lb_admission_free(&s->admission);
 	lb_service_close_held(s);
 	for (uint32_t i = 0; s->workers && i < s->workers_count; i++)

@@ -18,6 +18,7 @@
 #include "kernel/kernel.h"
 #include "kernel/same_host.h"
 
+struct lb_cluster;
 struct lb_listen_fds;
 struct lb_service;
 struct lb_takeover;
@@ -185,6 +186,8 @@ uint64_t lb_service_grafts(const struct lb_service *s);
 struct lb_admit *lb_service_admit(const struct lb_service *s);
 /* NULL: not in service, or no rule wants it. */
 const struct lb_same_host *lb_service_same_host(const struct lb_service *s);
+/* NULL: not enabled. */
+struct lb_cluster *lb_service_cluster(const struct lb_service *s);
 uint64_t lb_service_log_dropped(const struct lb_service *s);
 /*
  * Sums of all workers by rule, living flows included; <sums> holds as many as there are rules;

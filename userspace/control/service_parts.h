@@ -13,6 +13,7 @@ struct lb_admin;
 struct lb_admission_service;
 struct lb_backends;
 struct lb_buckets;
+struct lb_cluster;
 struct lb_exporter;
 struct lb_grafts;
 struct lb_instance;
@@ -78,6 +79,7 @@ struct lb_service {
 	struct lb_admission_service *admission; /* NULL: the kernel does not help with it */
 	struct lb_flow_env **envs;              /* of the workers */
 	struct lb_admin *admin;
+	struct lb_cluster *cluster; /* NULL: not enabled */
 	uint64_t start_ms;
 	const char *name;              /* of the instance; borrowed for ever, NULL: the default */
 	struct lb_takeover *takeover;  /* borrowed, while we come up; NULL: from nobody */

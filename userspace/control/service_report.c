@@ -135,6 +135,11 @@ struct lb_admit *lb_service_admit(const struct lb_service *s)
 	return lb_admission_admit(s->admission);
 }
 
+struct lb_cluster *lb_service_cluster(const struct lb_service *s)
+{
+	return s->cluster;
+}
+
 const struct lb_same_host *lb_service_same_host(const struct lb_service *s)
 {
 	return s->same_host;

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "control/admin.h"
 #include "control/admission.h"
+#include "control/cluster.h"
 #include "control/exporter.h"
 #include "control/instance.h"
 #include "control/service_parts.h"
@@ -179,6 +180,7 @@ void lb_service_leave(struct lb_service *s, pid_t heir, const struct lb_takeover
 		lb_admin_leave(s->admin);
 	}
 	lb_workers_do(s->workers, s->workers_count, leave, &l);
+	lb_cluster_silence(s->cluster);
 	if (s->exporter)
 		lb_exporter_leave(s->exporter);
 	lb_instance_share(s->instance, true);

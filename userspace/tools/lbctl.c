@@ -113,6 +113,7 @@ static const struct command {
 	 "a new daemon takes over; nobody is cut, nobody refused"},
 	{"top", "", 0, BIT(OPT_RULE) | BIT(OPT_LIMIT) | BIT(OPT_EVERY) | BIT(OPT_ONCE),
 	 lb_show_nothing, "all of it, live: what moves, who is refused, who is slow"},
+	{"cluster", "", 0, 0, lb_show_cluster, "the nodes of the cluster, as this one sees them"},
 	{"metrics", "", 0, 0, lb_show_metrics, "what Prometheus gets"},
 	{"version", "", 0, 0, lb_show_version, "of both"},
 };

@@ -7,6 +7,13 @@
 
 #include "sim.h"
 
+/* A node takes many times as long under a sanitizer. */
+#ifdef __SANITIZE_ADDRESS__
+#define FEW 50u
+#else
+#define FEW 100u
+#endif
+
 static bool is_long(void)
 {
 	const char *how = getenv("LB_SIM");
@@ -49,7 +56,7 @@ static double death_of(struct sim *s, uint32_t index)
 
 static void a_death_is_known_to_all(void **state)
 {
-	uint32_t count = is_long() ? 1000 : 200, deaths = is_long() ? 100 : 20;
+	uint32_t count = is_long() ? 1000 : 2 * FEW, deaths = is_long() ? 100 : FEW / 5;
 	double took[100] = {}, suspicion;
 	struct sim s;
 
@@ -70,7 +77,7 @@ static void a_death_is_known_to_all(void **state)
 
 static void loss_kills_nobody(void **state)
 {
-	uint32_t count = is_long() ? 1000 : 100, seconds = is_long() ? 3600 : 300;
+	uint32_t count = is_long() ? 1000 : FEW, seconds = is_long() ? 3600 : 300;
 	struct sim s;
 
 	sim_init(&s, count, 22);
@@ -122,13 +129,13 @@ static struct traffic traffic_of(uint32_t count, uint32_t loss_permille)
 
 static void traffic_does_not_grow_with_the_cluster(void **state)
 {
-	uint32_t large = is_long() ? 1000 : 300;
-	struct traffic few = traffic_of(100, 0), many = traffic_of(large, 0);
+	uint32_t large = is_long() ? 1000 : 3 * FEW, small = is_long() ? 100 : FEW;
+	struct traffic few = traffic_of(small, 0), many = traffic_of(large, 0);
 
-	/* A table of 100 has pages that are not full; beyond that nothing grows. */
+	/* A small table has pages that are not full; beyond that nothing grows. */
 	assert_true(many.datagrams < few.datagrams * 1.02);
 	assert_true(many.bytes < few.bytes * 1.25);
-	few = traffic_of(100, 100);
+	few = traffic_of(small, 100);
 	many = traffic_of(large, 100);
 	assert_true(many.bytes < few.bytes * 1.5);
 }

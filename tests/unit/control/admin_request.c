@@ -40,6 +40,7 @@ static void every_verb_is_known_by_its_word(void **state)
 		[LB_ADMIN_LOG] = "log debug",
 		[LB_ADMIN_METRICS] = "metrics",
 		[LB_ADMIN_OVERVIEW] = "overview",
+		[LB_ADMIN_CLUSTER] = "cluster",
 		[LB_ADMIN_RELOAD] = "reload",
 		[LB_ADMIN_UPGRADE] = "upgrade",
 		[LB_ADMIN_VERSION] = "version",

@@ -12,7 +12,7 @@ _lbctl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local commands="status backends flows drain undrain weight disable enable kill log reload upgrade
-		metrics top version"
+		top cluster metrics version"
 	local -a connection=() words=()
 	local i word IFS=$' \t\n'
 

@@ -349,6 +349,47 @@ int lb_show_upgrade(const json_t *reply, FILE *out)
 	return 0;
 }
 
+/* --- cluster ---------------------------------------------------------------------------------- */
+
+STRING_CELL(cell_addr, "addr")
+STRING_CELL(cell_node_state, "state")
+STRING_CELL(cell_version, "version")
+STRING_CELL(cell_config, "config")
+NUMBER_CELL(cell_since, "since_ms", lb_number_ms)
+NUMBER_CELL(cell_node_rtt, "rtt_us", lb_number_us)
+
+static void cell_node(const json_t *row, char *text)
+{
+	(void)snprintf(text, CELL_MAX, "%s%s", lb_word_or_dash(row, "node"),
+		       json_is_true(json_object_get(row, "self")) ? " *" : "");
+}
+
+static const struct column cluster_columns[] = {
+	{{"NODE", false}, cell_node},
+	{{"ADDRESS", false}, cell_addr},
+	{{"STATE", false}, cell_node_state},
+	{{"SINCE", true}, cell_since},
+	{{"RTT", true}, cell_node_rtt},
+	{{"VERSION", false}, cell_version},
+	{{"CONFIGURATION", false}, cell_config},
+};
+
+int lb_show_cluster(const json_t *reply, FILE *out)
+{
+	const json_t *all = json_object_get(reply, "cluster");
+
+	fprintf(out,
+		"%" PRIu64 " nodes are there, %" PRIu64 " dead; %s; a suspect has %.1f s; "
+		"%" PRIu64 " datagrams dropped\n",
+		number_of(all, "alive"), number_of(all, "dead"),
+		json_is_true(json_object_get(all, "sealed")) ? "sealed" : "INSECURE",
+		(double)number_of(all, "suspicion_ms") / 1000, number_of(all, "dropped"));
+	if (number_of(all, "twins"))
+		fprintf(out, "another node has the name of this one\n");
+	return print_rows(json_object_get(reply, "members"), cluster_columns,
+			  LB_ARRAY_SIZE(cluster_columns), out);
+}
+
 int lb_show_metrics(const json_t *reply, FILE *out)
 {
 	fputs(lb_word_or_dash(reply, "metrics"), out);

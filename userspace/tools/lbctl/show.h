@@ -15,6 +15,7 @@ int lb_show_weight(const json_t *reply, FILE *out);
 int lb_show_log(const json_t *reply, FILE *out);
 int lb_show_upgrade(const json_t *reply, FILE *out);
 int lb_show_reload(const json_t *reply, FILE *out);
+int lb_show_cluster(const json_t *reply, FILE *out);
 int lb_show_metrics(const json_t *reply, FILE *out);
 int lb_show_version(const json_t *reply, FILE *out);
 /* One whose ok says it all. */

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Daemons that are a cluster: a network namespace each, joined by bridges that can be split."""
+import os
+
+from .daemon import Daemon, rule
+from .net import PREFIX, Net
+from .process import run
+
+PORT = 7946
+
+
+class Node(Net):
+    """One node's namespace, wherever a daemon asks for the load balancer's."""
+
+    def __init__(self, number):
+        self.addr = f"10.82.0.{number + 1}"
+        self.name = f"{PREFIX}{os.getpid()}node{number}"
+        self.names = _Always(self.name)
+
+
+class _Always:
+    """A daemon has one side here."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __getitem__(self, side):
+        return self.name
+
+    def values(self):
+        return [self.name]
+
+
+class Nodes:
+    """<count> namespaces at a hub with two bridges. All ports are in the first one."""
+
+    def __init__(self, count):
+        self.hub = f"{PREFIX}{os.getpid()}hub"
+        self.nodes = [Node(i) for i in range(count)]
+        try:
+            run("ip", "netns", "add", self.hub)
+            for bridge in ("br0", "br1"):
+                self._hub(f"link add {bridge} type bridge")
+                self._hub(f"link set {bridge} up")
+            for i, node in enumerate(self.nodes):
+                self._join(i, node)
+        except BaseException:
+            self.close()
+            raise
+
+    def _join(self, number, node):
+        run("ip", "netns", "add", node.name)
+        run("ip", "link", "add", f"port{number}", "netns", self.hub, "type", "veth",
+            "peer", "name", "eth0", "netns", node.name)
+        self._hub(f"link set port{number} master br0 up")
+        node.ip(None, "link set lo up")
+        node.ip(None, f"addr add {node.addr}/24 dev eth0")
+        node.ip(None, "link set eth0 up")
+
+    def _hub(self, text):
+        return run("ip", "-n", self.hub, *text.split())
+
+    def split(self, *others):
+        """These nodes are on the second bridge, all others on the first."""
+        for i in range(len(self.nodes)):
+            self._hub(f"link set port{i} master br{int(i in others)}")
+
+    def close(self):
+        for name in (self.hub, *(n.name for n in self.nodes)):
+            run("ip", "netns", "del", name, check=False)
+
+    def daemon(self, number, folder, **cluster):
+        """Node <number>, not yet started. Its peers are the first two nodes."""
+        node = self.nodes[number]
+        config = {
+            "cluster": {
+                "enabled": True, "name": f"node-{number}", "bind_addr": f"{node.addr}:{PORT}",
+                "peers": [f"{n.addr}:{PORT}" for n in self.nodes[:2]], **cluster,
+            },
+            "rules": [rule("r", "127.0.0.1:6999", ["127.0.0.1:7999"], acceleration="relay")],
+            "workers": 1,
+        }
+        return Daemon(node, folder, config)

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* What the cluster looks like from here, for Prometheus. See cluster.h. */
+#include <inttypes.h>
+
+#include "base/cleanup.h"
+#include "control/cluster.h"
+#include "control/metrics_text.h"
+
+static const char *const state_words[] = {
+	[LB_MEMBER_ALIVE] = "alive",
+	[LB_MEMBER_SUSPECT] = "suspect",
+	[LB_MEMBER_DEAD] = "dead",
+	[LB_MEMBER_LEFT] = "left",
+};
+
+const char *lb_cluster_state_word(enum lb_member_state state)
+{
+	return state_words[state];
+}
+
+static void print_counter(FILE *out, const char *name, const char *help, uint64_t value)
+{
+	lb_metrics_text_head(out, name, "counter", help);
+	fprintf(out, "%s %" PRIu64 "\n", name, value);
+}
+
+static void print_dropped(const struct lb_gossip_report *r, FILE *out)
+{
+	static const char name[] = "l4lb_cluster_dropped_total";
+
+	lb_metrics_text_head(out, name, "counter",
+			     "Datagrams that were not believed, by reason; none is answered.");
+	for (unsigned int v = LB_SEAL_MALFORMED; v < LB_SEAL_VERDICTS; v++)
+		fprintf(out, "%s{reason=\"%s\"} %" PRIu64 "\n", name,
+			lb_seal_verdict_name((enum lb_seal_verdict)v),
+			r->opened[v] + (v == LB_SEAL_MALFORMED ? r->counts.malformed : 0));
+	fprintf(out, "%s{reason=\"misdirected\"} %" PRIu64 "\n", name, r->counts.misdirected);
+	fprintf(out, "%s{reason=\"twin\"} %" PRIu64 "\n", name, r->counts.twins);
+}
+
+void lb_cluster_print_metrics(const struct lb_cluster *c, FILE *out)
+{
+	struct lb_gossip_report r;
+
+	if (!c)
+		return;
+	lb_gossip_look(lb_cluster_gossip(c), &r, NULL, NULL);
+	lb_metrics_text_head(out, "l4lb_cluster_members", "gauge",
+			     "Nodes of the cluster as this one sees them, itself among them.");
+	for (size_t i = 0; i < LB_ARRAY_SIZE(state_words); i++)
+		fprintf(out, "l4lb_cluster_members{state=\"%s\"} %u\n", state_words[i],
+			r.states[i]);
+	lb_metrics_text_head(out, "l4lb_cluster_slowness", "gauge",
+			     "0: this node hears well, up to 8: it gives others more time.");
+	fprintf(out, "l4lb_cluster_slowness %u\n", r.health);
+	print_counter(out, "l4lb_cluster_sent_total", "Datagrams sent to other nodes.",
+		      r.counts.sent);
+	print_counter(out, "l4lb_cluster_sent_bytes_total", "Their bytes, unsealed.",
+		      r.counts.sent_bytes);
+	print_counter(out, "l4lb_cluster_unsent_total", "Datagrams the kernel did not take.",
+		      r.unsent);
+	print_counter(out, "l4lb_cluster_received_total", "Datagrams of other nodes.",
+		      r.counts.received);
+	print_dropped(&r, out);
+	print_counter(out, "l4lb_cluster_probes_total", "Other nodes asked whether they are there.",
+		      r.counts.probes);
+	print_counter(out, "l4lb_cluster_probes_failed_total", "Those that got no answer.",
+		      r.counts.probes_failed);
+	print_counter(out, "l4lb_cluster_suspicions_total", "Times a node was held suspect here.",
+		      r.counts.suspicions);
+	print_counter(out, "l4lb_cluster_deaths_total", "Times one was held dead here.",
+		      r.counts.deaths);
+	print_counter(out, "l4lb_cluster_refutations_total",
+		      "Times this node said that it is well, against what others said.",
+		      r.counts.refutations);
+}
