@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from lbtest import takeover
 from lbtest.daemon import rule
 from lbtest.nodes import PORT, Nodes
 from lbtest.process import PATIENCE, wait_until
@@ -122,6 +123,23 @@ def test_a_node_that_was_stopped_comes_back(cluster):
     assert not ds[2].count_log(r"is (dead|silent)"), ds[2].log
 
 
+def test_a_takeover_is_no_absence(cluster):
+    _, ds = cluster(3)
+    new = takeover.successor(ds[2])
+    new.start()
+    try:
+        ds[2].process.wait(20)
+        ds[2].forget()
+        wait_states([ds[0], ds[1], new], all_alive(3))
+        time.sleep(8 * PATIENCE)  # longer than an unheard node would live
+        wait_states([ds[0], ds[1], new], all_alive(3), 1)
+        # What is silent for as long as a takeover lasts may be asked twice, no more.
+        assert not any(d.count_log("is dead|has left") for d in ds[:2])
+        new.stop()
+    finally:
+        new.kill()
+
+
 def test_who_has_another_key_is_not_heard(cluster, folder):
     nodes, ds = cluster(3)
     ds[2].stop()
@@ -150,8 +168,8 @@ def test_keys_are_changed_while_they_run(cluster, folder):
     # A file that lets others in is not read; the keys stay.
     os.chmod(folder / "cluster.key", 0o644)
     assert ds[0].ctl("reload")["ok"]
-    assert ds[0].count_log(r"cluster: key_file .*: mode 0644 lets others at the keys \(chmod 600\); "
-                           "the old keys stay"), ds[0].log
+    assert ds[0].count_log(r"cluster: key_file .*: mode 0644 lets others at the keys "
+                           r"\(chmod 600\); the old keys stay"), ds[0].log
     wait_states(ds, all_alive(3), 1)
 
 
