@@ -125,11 +125,9 @@ def test_a_node_that_was_stopped_comes_back(cluster):
 
 def test_a_takeover_is_no_absence(cluster):
     _, ds = cluster(3)
-    new = takeover.successor(ds[2])
-    new.start()
+    new = takeover.take_over(ds[2])
     try:
-        ds[2].process.wait(20)
-        ds[2].forget()
+        takeover.wait_ended(ds[2])
         wait_states([ds[0], ds[1], new], all_alive(3))
         time.sleep(8 * PATIENCE)  # longer than an unheard node would live
         wait_states([ds[0], ds[1], new], all_alive(3), 1)

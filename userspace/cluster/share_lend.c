@@ -24,13 +24,15 @@ static uint64_t less(uint64_t a, uint64_t b)
 uint64_t share_offer(const struct lb_share *s, const struct key *k, uint32_t node, uint64_t now_us)
 {
 	uint64_t spare = less(share_safe(s, k), share_need(s, k));
-	uint64_t wanted = shortage(s, k, node, now_us), all = 0, feared = 0, offer;
+	uint64_t wanted = shortage(s, k, node, now_us), all = wanted, feared = 0, offer;
 
 	if (!wanted || !spare)
 		return 0;
 	for (uint32_t i = 0; i < s->params.nodes_max; i++) {
+		if (i == node)
+			continue;
 		all += shortage(s, k, i, now_us);
-		feared += i == node ? 0 : k->pairs[i].feared;
+		feared += k->pairs[i].feared;
 	}
 	offer = (uint64_t)((unsigned __int128)spare * wanted / all);
 	offer = offer < wanted ? offer : wanted;
