@@ -121,8 +121,9 @@ static struct key *place(struct lb_share *s, uint64_t now_us)
 		if (!s->keys[i].used)
 			return &s->keys[i];
 	for (uint32_t i = 0; i < LOOKS; i++) {
-		struct key *k = &s->keys[s->next_key++ % s->params.keys_max];
+		struct key *k = &s->keys[s->next_key];
 
+		s->next_key = s->next_key + 1 < s->params.keys_max ? s->next_key + 1 : 0;
 		if (idle(s, k, now_us))
 			return k;
 	}

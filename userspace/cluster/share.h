@@ -88,19 +88,19 @@ int lb_share_new(struct lb_share **ret, const struct lb_share_params *params, ui
 void lb_share_free(struct lb_share **s);
 
 /* A node is there (again), .. 0, or -ENOSPC beyond nodes_max: it is not counted. */
-int lb_share_join(struct lb_share *s, uint64_t node, uint64_t now_us);
+int lb_share_join(struct lb_share *s, uint64_t id, uint64_t now_us);
 /* .. is silent: it keeps its safe share, .. */
-void lb_share_silent(struct lb_share *s, uint64_t node);
+void lb_share_silent(struct lb_share *s, uint64_t id);
 /* .. or has left, or been forgotten. */
-void lb_share_leave(struct lb_share *s, uint64_t node, uint64_t now_us);
+void lb_share_leave(struct lb_share *s, uint64_t id, uint64_t now_us);
 
 /* Spends a token of <key>. */
 enum lb_share_verdict lb_share_take(struct lb_share *s, uint64_t key,
 				    const struct lb_share_limit *limit, uint64_t now_us);
 /* Every LB_SHARE_TICK_MS. */
 void lb_share_tick(struct lb_share *s, uint64_t now_us);
-/* From <node>, as another one's send() was given it. */
-void lb_share_receive(struct lb_share *s, uint64_t node, const uint8_t *bytes, size_t len,
+/* From node <id>, as another one's send() was given it. */
+void lb_share_receive(struct lb_share *s, uint64_t id, const uint8_t *bytes, size_t len,
 		      uint64_t now_us);
 
 /* What this node may spend of a limit without asking: thousandths of a token per second. */
