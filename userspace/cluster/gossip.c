@@ -293,11 +293,15 @@ int lb_gossip_bind(struct lb_gossip *g, const struct lb_addr *addr, char why[LB_
 {
 	int err = bind_socket(g, addr, why);
 
-	if (err)
+	if (!err) {
+		err = lb_watch_add(g->loop, &g->watch, g->fd, EPOLLIN, on_datagrams);
+		if (err)
+			(void)refuse(err, why, "no watch: %s", strerror(-err));
+	}
+	if (err) {
+		lb_gossip_unbind(g);
 		return err;
-	err = lb_watch_add(g->loop, &g->watch, g->fd, EPOLLIN, on_datagrams);
-	if (err)
-		return refuse(err, why, "no watch: %s", strerror(-err));
+	}
 	lb_timer_start(g->loop, &g->timer, 0);
 	return 0;
 }

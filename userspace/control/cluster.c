@@ -14,8 +14,10 @@
 #include "base/log.h"
 
 /* Names are asked again after so long. */
-#define LOOK_UP_MS 60000u
-#define LEAVE_LOOK 20u
+#define LOOK_UP_MS   60000u
+#define LEAVE_LOOK   20u
+#define LATE_TRIES   250u
+#define LATE_WAIT_US 20000u
 /* Peers times addresses of each are so many at most. */
 #define PEERS_MAX 4096u
 
@@ -204,6 +206,23 @@ static int bind_port(struct lb_cluster *c)
 	return err;
 }
 
+/* The daemon before us lets go of the port when it has heard that we serve. */
+static int bind_late(struct lb_cluster *c)
+{
+	char why[LB_GOSSIP_WHY_MAX];
+	int err = -EADDRINUSE;
+
+	for (unsigned int i = 0; i < LATE_TRIES && err == -EADDRINUSE; i++) {
+		err = lb_gossip_bind(c->gossip, &c->config->bind_addr, why);
+		if (err == -EADDRINUSE)
+			usleep(LATE_WAIT_US);
+	}
+	if (err)
+		lb_err("cluster: %s; this node is in no cluster", why);
+	c->bound = !err;
+	return err;
+}
+
 int lb_cluster_open(struct lb_cluster **ret, const struct lb_config *config, bool bind)
 {
 	LB_AUTO(lb_cluster_close) struct lb_cluster *c = NULL;
@@ -252,9 +271,9 @@ int lb_cluster_start(struct lb_cluster *c)
 
 	if (!c)
 		return 0;
-	err = c->bound ? 0 : bind_port(c);
-	if (err)
-		return err;
+	/* Clients are served already: without the port they go on being. */
+	if (!c->bound && bind_late(c))
+		return 0;
 	err = -pthread_create(&c->thread, NULL, run, c);
 	if (err)
 		lb_err("cluster: cannot start its thread: %s", strerror(-err));
