@@ -152,7 +152,7 @@ def test_the_deadline_of_the_old_one_holds(net, daemon, family, echo):
     with pytest.raises(ConnectionResetError):
         goes.exchange(10)
         goes.socket.recv(1)
-    wait_ended(d)
+    wait_ended(d, cut=1)
     assert [f["reason"] for f in new.wait_flows(1, "goes")] == ["drained"]
     new.stop()
 

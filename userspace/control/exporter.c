@@ -30,8 +30,9 @@
 #define TYPE_JSON    "application/json"
 
 /* How long lb_exporter_pause() waits for those that ask, and how often it looks. */
-#define PAUSE_LOOKS   500
-#define PAUSE_LOOK_NS 2000000L
+#define PAUSE_LOOKS     2000
+#define PAUSE_LOOKS_MIN 10
+#define PAUSE_LOOK_NS   2000000L
 
 struct lb_exporter {
 	struct MHD_Daemon *daemon; /* NULL: it did not start again */
@@ -347,10 +348,10 @@ void lb_exporter_pause(struct lb_exporter *e)
 		return;
 	(void)MHD_quiesce_daemon(e->daemon);
 	__atomic_store_n(&e->paused, true, __ATOMIC_SEQ_CST);
-	/* One that it was just accepting is known at the second look. */
+	/* One that it was just accepting is known by and by. */
 	for (int i = 0; i < PAUSE_LOOKS; i++) {
 		nanosleep(&look, NULL);
-		if (i && !__atomic_load_n(&e->asking, __ATOMIC_SEQ_CST))
+		if (i >= PAUSE_LOOKS_MIN && !__atomic_load_n(&e->asking, __ATOMIC_SEQ_CST))
 			return;
 	}
 }

@@ -45,8 +45,8 @@ const struct lb_addr *lb_exporter_addr(const struct lb_exporter *e);
 /* The listening socket, to be shared. */
 int lb_exporter_fd(const struct lb_exporter *e);
 /*
- * Another daemon is to have it: no more new clients here, and those that ask are answered, or a
- * second is over, when this returns. And the way back.
+ * Another daemon is to have it: no more new clients here, and those that ask are answered, or four
+ * seconds are over, when this returns. And the way back.
  */
 void lb_exporter_pause(struct lb_exporter *e);
 void lb_exporter_resume(struct lb_exporter *e);

@@ -110,6 +110,8 @@ struct lb_leg {
 	struct lb_tls_heard heard;
 	bool ktls;    /* the kernel seals what is sent to it: see backend/ktls.h */
 	bool alerted; /* it was told what is wrong: that must arrive, so it is not reset */
+	/* Another process may have the socket, too: closing it here takes it out of no epoll. */
+	bool shared;
 	/* sockmap */
 	uint64_t cookie;
 	uint32_t window;   /* bytes its peer may have under way to us .. */

@@ -234,7 +234,7 @@ static void close_both(struct lb_pair *p)
 
 		if (fd < 0)
 			continue;
-		lb_watch_remove(p->env->loop, &p->leg[i].watch, true);
+		lb_watch_remove(p->env->loop, &p->leg[i].watch, !p->leg[i].shared);
 		lb_graft_socket_vanish(fd);
 	}
 }

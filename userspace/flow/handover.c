@@ -211,6 +211,7 @@ static void fill_pair(struct lb_pair *p, struct lb_handover *h)
 		struct lb_leg *leg = &p->leg[i];
 		struct lb_direction *dir = &p->dir[i];
 
+		leg->shared = true;
 		leg->lead_in = h->leg[i].lead_in;
 		leg->lead_out = h->leg[i].lead_out;
 		leg->throttled = h->leg[i].throttled;

@@ -348,7 +348,7 @@ static void close_leg(struct lb_session *s, struct lb_leg *leg, bool clean)
 		return;
 	if (!clean && !leg->alerted)
 		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-	lb_watch_remove(s->env->carrier.loop, &leg->watch, true);
+	lb_watch_remove(s->env->carrier.loop, &leg->watch, !leg->shared);
 	close(fd);
 }
 

@@ -31,10 +31,9 @@ def take_over(d, config=None):
     return new
 
 
-def wait_ended(d, seconds=10):
-    """<d> has drained."""
-    assert d.process.wait(seconds) == 0, d.log[-3000:]
-    d.forget()
+def wait_ended(d, seconds=10, cut=0):
+    """<d> has drained, and had to cut so many flows."""
+    d.wait_stopped(seconds, cut)
     assert not d.count_log("ERROR: .*Sanitizer|runtime error:"), d.log
 
 

@@ -47,6 +47,46 @@ static void an_idle_flow_lives_on_and_is_counted_and_told_once(void **state)
 	assert_non_null(strstr(new.line, "rule=web"));
 }
 
+/* What all epolls of this process look at. */
+static unsigned int count_registered(void)
+{
+	char line[256], path[64];
+	unsigned int n = 0;
+
+	for (int fd = 0; fd < 256; fd++) {
+		LB_AUTO_FCLOSE FILE *info = NULL;
+
+		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+		info = fopen(path, "re");
+		while (info && fgets(line, sizeof(line), info))
+			n += !strncmp(line, "tfd:", 4);
+	}
+	return n;
+}
+
+/* Or events would come of a flow that is no more. */
+static void a_socket_that_the_other_one_has_not_closed_yet_is_let_go(void **state)
+{
+	unsigned int before = count_registered();
+	struct lb_handover *h;
+	int theirs[2];
+
+	e = open_flow(&old);
+	streams(100, 100);
+	run(&old, all_arrived);
+	h = freeze(&old);
+	for (int i = 0; i < 2; i++)
+		theirs[i] = dup(h->leg[i].fd);
+	thaw(&new, h);
+	shutdown(e.client, SHUT_WR);
+	shutdown(e.server, SHUT_WR);
+	run(&new, has_none);
+	assert_int_equal(count_registered(), before);
+	for (int i = 0; i < 2; i++)
+		close(theirs[i]);
+	close_ends(&e);
+}
+
 static void a_flow_that_has_said_nothing_yet_is_as_new(void **state)
 {
 	e = open_flow(&old);
@@ -414,6 +454,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(an_idle_flow_lives_on_and_is_counted_and_told_once),
+		TEST(a_socket_that_the_other_one_has_not_closed_yet_is_let_go),
 		TEST(a_flow_that_has_said_nothing_yet_is_as_new),
 		TEST(bytes_under_way_both_ways_arrive_once_however_often_it_moves),
 		TEST(held_bytes_go_along),
