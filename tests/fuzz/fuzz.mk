@@ -14,7 +14,7 @@ FUZZ_CFLAGS  := -std=gnu11 -g -O1 -fno-omit-frame-pointer -fsanitize=fuzzer,addr
 
 FUZZ_DICT_config := $(O)/fuzz/config.dict
 FUZZ_OBJ_config  := $(patsubst %.c,$(O)/fuzz/%.o,$(wildcard userspace/config/*.c) \
-	userspace/base/addr.c userspace/base/json.c userspace/base/log.c)
+	$(addprefix userspace/base/,addr.c json.c log.c regular_file.c))
 $(O)/fuzz/config: $(FUZZ_OBJ_config)
 
 FUZZ_OBJ_answer := $(O)/fuzz/userspace/backend/answer.o

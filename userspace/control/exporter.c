@@ -163,7 +163,7 @@ static enum MHD_Result answer_dashboard(struct MHD_Connection *c, const struct l
 
 /* --- connections ------------------------------------------------------------------------------ */
 
-/* On its own heap memory: whether a request is expected, or under way. NULL: nobody waits for it. */
+/* Its own memory: a request is expected, or under way. NULL: nobody waits for its end. */
 static bool *asks_of(struct MHD_Connection *c)
 {
 	return MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;

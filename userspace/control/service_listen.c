@@ -138,7 +138,7 @@ static int take_the_rest(struct listening *l)
 	uint32_t workers = l->s->workers_count;
 	int err = 0;
 
-	for (uint32_t i = 0; !err && l->s->takeover && l->adopted == workers + i; i++) {
+	for (uint32_t i = 0; !err && workers && l->s->takeover && l->adopted == workers + i; i++) {
 		int fd = lb_listen_fds_get(l->handed, &l->rule->config->listen);
 
 		if (fd < 0)

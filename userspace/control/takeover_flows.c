@@ -275,12 +275,16 @@ static int decode_memory(int fd, struct lb_handover **ret)
 
 static int decode(struct lb_takeover_message *m, struct lb_handover **ret)
 {
-	int err = m->fds_count == 3 ? decode_memory(m->fds[2], ret)
-				    : lb_handover_decode(m->body, m->bytes, ret);
+	struct lb_handover *h = NULL;
+	int err = m->fds_count == 3 ? decode_memory(m->fds[2], &h)
+				    : lb_handover_decode(m->body, m->bytes, &h);
 
-	for (unsigned int i = 0; i < 2 && !err; i++)
-		(*ret)->leg[i].fd = LB_TAKE_FD(m->fds[i]);
-	return err;
+	if (err || !h)
+		return err ? err : -EPROTO;
+	for (unsigned int i = 0; i < 2; i++)
+		h->leg[i].fd = LB_TAKE_FD(m->fds[i]);
+	*ret = h;
+	return 0;
 }
 
 struct guest {

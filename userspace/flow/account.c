@@ -60,7 +60,8 @@ static void fold_first_byte(struct lb_session *s, struct lb_counters *c)
 	if (s->first_counted || !first_byte_us(s, &us))
 		return;
 	s->first_counted = true;
-	lb_account_count_first_byte(c, s->backend, us);
+	lb_account_count_first_byte(c, us);
+	lb_account_count_backend_first_byte(s->backend, us);
 }
 
 void lb_account_fold(struct lb_session *s)
@@ -105,16 +106,19 @@ void lb_account_count_connect(struct lb_counters *c, struct lb_backend *b, uint6
 	count_shared(&b->counts.connects[i], &b->counts.connect_sum_us, us);
 }
 
-void lb_account_count_first_byte(struct lb_counters *c, struct lb_backend *b, uint64_t us)
+void lb_account_count_first_byte(struct lb_counters *c, uint64_t us)
 {
 	unsigned int i = lb_bucket_of(lb_first_byte_bounds_us, LB_FIRST_BYTE_BUCKETS, us);
 
-	if (c) {
-		lb_count(&c->first_bytes[i], 1);
-		lb_count(&c->first_byte_sum_us, us);
-	}
-	if (b)
-		count_shared(&b->counts.first_bytes[i], &b->counts.first_byte_sum_us, us);
+	lb_count(&c->first_bytes[i], 1);
+	lb_count(&c->first_byte_sum_us, us);
+}
+
+void lb_account_count_backend_first_byte(struct lb_backend *b, uint64_t us)
+{
+	unsigned int i = lb_bucket_of(lb_first_byte_bounds_us, LB_FIRST_BYTE_BUCKETS, us);
+
+	count_shared(&b->counts.first_bytes[i], &b->counts.first_byte_sum_us, us);
 }
 
 void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms)

@@ -84,10 +84,11 @@ void lb_account_end(struct lb_session *s, enum lb_reason reason);
 /* A connect to <b> has succeeded after so long. */
 void lb_account_count_connect(struct lb_counters *c, struct lb_backend *b, uint64_t us);
 /*
- * .. and after its connect, so long until its first byte. Once for a flow. Either may be NULL: of a
- * graft of an earlier run, whose rule or backend there is no more.
+ * .. and after its connect, so long until its first byte. Once for a flow, in both: a graft of an
+ * earlier run may have neither rule nor backend any more.
  */
-void lb_account_count_first_byte(struct lb_counters *c, struct lb_backend *b, uint64_t us);
+void lb_account_count_first_byte(struct lb_counters *c, uint64_t us);
+void lb_account_count_backend_first_byte(struct lb_backend *b, uint64_t us);
 /* The end of a flow in the counters: reason and duration. */
 void lb_account_count_end(struct lb_counters *c, enum lb_reason reason, uint64_t duration_ms);
 /* The same flow among all of its worker's; <carrier>: LB_CARRIER_MAX_ of one not yet carried. */

@@ -26,7 +26,10 @@ void lb_graft_account_fold(struct lb_flow_env *env, const struct lb_graft_owner 
 
 	if (!g->first_told && lb_graft_first_byte(g, &us)) {
 		g->first_told = true;
-		lb_account_count_first_byte(c, backend, us);
+		if (c)
+			lb_account_count_first_byte(c, us);
+		if (backend)
+			lb_account_count_backend_first_byte(backend, us);
 	}
 	for (unsigned int d = 0; d < 2; d++) {
 		uint64_t now = load64(&g->leg[d].bytes), moved = now - g->folded[d];
