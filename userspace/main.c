@@ -292,8 +292,11 @@ static void drain(struct server *s, const sigset_t *set)
 		}
 		if (sig == SIGUSR1)
 			lb_service_reopen_log(service);
-		if (!lb_service_drain_step(service, lb_clock_ms() - begin) &&
-		    (!lb_service_is_answering(service) || lb_clock_ms() - begin > ANSWERS_MS))
+		if (lb_service_drain_step(service, lb_clock_ms() - begin))
+			continue;
+		/* Whoever has asked for a takeover is to hear of it. */
+		if (!lb_takeover_offer_heir(s->offer) || !lb_service_is_answering(service) ||
+		    lb_clock_ms() - begin > ANSWERS_MS)
 			return;
 	}
 }

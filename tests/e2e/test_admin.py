@@ -525,21 +525,34 @@ def cpu_of(d):
     return machine.process_cpu(d.pid) + children.ru_utime + children.ru_stime
 
 
+def cost_of_asking():
+    """Seconds of a processor for TCP_INFO of as many connections, and another question."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, \
+            socket.create_connection(listener.getsockname()) as s:
+        begin = time.process_time()
+        for _ in range(2 * MANY):
+            s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 248)
+        return time.process_time() - begin
+
+
 @pytest.mark.skipif(SAN, reason="it is about time")
 def test_ten_thousand_flows_are_listed_in_200_ms_without_a_dent(crowd, net):
     d = crowd
     # Both take all their time one after the other: without others on the machine that is how
-    # long it takes, and that is printed. What is judged does not depend on others.
-    for name, options, most in (("100 oldest", (), 0.2), ("by rtt", ("--sort", "rtt"), 0.2),
-                                ("all", ("--limit", "131072"), 0.5)):
+    # long it takes, and that is printed. What is judged is how much more it costs than to ask the
+    # kernel once for each flow.
+    for name, options, most in (("100 oldest", (), 15), ("by rtt", ("--sort", "rtt"), 15),
+                                ("all", ("--limit", "131072"), 60)):
+        unit = cost_of_asking()
         times, before = [], cpu_of(d)
         for _ in range(5):
             begin = time.monotonic()
             assert d.lbctl("flows", *options).returncode == 0
             times.append(time.monotonic() - begin)
         cpu = (cpu_of(d) - before) / 5
-        print(f"{name}: {cpu * 1e3:.0f} ms of a processor, {min(times) * 1e3:.0f} ms and more")
-        assert cpu < most, (name, cpu, times)
+        print(f"{name}: {cpu * 1e3:.0f} ms of a processor, {min(times) * 1e3:.0f} ms and more, "
+              f"{cpu / unit:.1f} times the asking")
+        assert cpu < most * unit, (name, cpu, unit, times)
     with Talk(net, ("10.81.0.1", 6958), ("10.81.1.2", 7958)) as talk:
         pulse = Pulse(talk)
         tries = []
