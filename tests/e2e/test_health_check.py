@@ -26,8 +26,9 @@ KINDS = {
     "redirects": (HTTP, backends.http(b"HTTP/1.1 302 Found\r\n\r\n"), None),
     "interim": (HTTP, backends.http(b"HTTP/1.1 103 E\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
                 None),
-    "bytewise": (HTTP, backends.bytewise, None),
-    "huge": (HTTP, backends.huge, None),
+    # These take their time, in threads of this process.
+    "bytewise": ({**HTTP, "timeout_ms": 1500}, backends.bytewise, None),
+    "huge": ({**HTTP, "timeout_ms": 1500}, backends.huge, None),
     "ailing": (HTTP, backends.http(b"HTTP/1.1 503 No\r\n\r\n"), r"status 503"),
     "silent": (HTTP, backends.silent, r"no answer in 150 ms"),
     "closes": (HTTP, backends.closes, r"closed without an answer|connection lost: .*"),
