@@ -363,8 +363,11 @@ void lb_exporter_resume(struct lb_exporter *e)
 	MHD_stop_daemon(e->daemon);
 	e->paused = false;
 	e->daemon = start_daemon(e, e->fd);
-	if (!e->daemon)
-		lb_warn("the metrics address is not in service any more: out of memory");
+	if (e->daemon)
+		return;
+	/* It may be closed: see lb_exporter_open(). */
+	e->fd = -1;
+	lb_warn("the metrics address is not in service any more: out of memory");
 }
 
 void lb_exporter_leave(struct lb_exporter *e)

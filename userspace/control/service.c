@@ -439,8 +439,11 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 		err = lb_service_open_admin(s);
 	if (!err && s->takeover)
 		err = lb_service_commit(s);
-	/* The daemon before us has let go of the port. */
-	return err ? err : lb_cluster_start(s->cluster);
+	if (err)
+		return err;
+	/* The daemon before us has let go of the port, and of the clients: nothing may fail now. */
+	err = lb_cluster_start(s->cluster);
+	return s->takeover ? 0 : err;
 }
 
 int lb_service_start(struct lb_service **ret, const struct lb_config *config,

@@ -41,14 +41,17 @@ struct lb_takeover_flows {
 
 /* --- out -------------------------------------------------------------------------------------- */
 
+static bool is_refused(const struct lb_takeover_flows *f, uint64_t rule_id)
+{
+	for (size_t i = 0; i < f->refused_count; i++)
+		if (f->refused[i] == rule_id)
+			return true;
+	return f->refused_count == REFUSED_MAX;
+}
+
 static bool wants(void *arg, const struct lb_session *s)
 {
-	const struct lb_takeover_flows *f = arg;
-
-	for (size_t i = 0; i < f->refused_count; i++)
-		if (f->refused[i] == s->route->id)
-			return false;
-	return f->refused_count < REFUSED_MAX;
+	return !is_refused(arg, s->route->id);
 }
 
 /* A look at one worker's flows. */
@@ -133,7 +136,7 @@ static void thaw_here(struct lb_worker *w, uint32_t index, void *arg)
 
 	if (!rule || lb_handover_thaw(lb_worker_env(w), rule, &b->h))
 		lb_handover_reset(&b->h);
-	else if (b->f->refused_count < REFUSED_MAX)
+	else if (!is_refused(b->f, rule->id))
 		b->f->refused[b->f->refused_count++] = rule->id;
 }
 
