@@ -175,15 +175,13 @@ static void on_look(struct lb_timer *t)
 		lb_timer_start(w->job->loop, t, LAST_WORD_MS);
 		return;
 	}
-	if (lb_loop_now_ms(w->job->loop) - w->begin_ms >= w->most_ms) {
+	/* Claimed: it is making it just now, or fails. */
+	if (lb_loop_now_ms(w->job->loop) - w->begin_ms >= w->most_ms &&
+	    lb_service_claim_commit(w->job->opts->service)) {
 		kill(w->pid, SIGKILL);
 		(void)waitpid(w->pid, &status, 0);
-		/* It may have made it just now. */
-		if (lb_service_heir(w->job->opts->service) == w->pid)
-			lb_admin_job_refuse(w->job, "it was killed as too slow when it had just "
-						    "taken over");
-		else
-			fail_with(w, "took too long");
+		lb_service_unclaim_commit(w->job->opts->service);
+		fail_with(w, "took too long");
 		return;
 	}
 	lb_timer_start(w->job->loop, t, LOOK_MS);

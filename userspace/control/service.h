@@ -95,6 +95,12 @@ struct lb_service_self {
 const struct lb_service_self *lb_service_self(const struct lb_service *s);
 /* Who has taken over; 0: nobody. Any thread. */
 pid_t lb_service_heir(const struct lb_service *s);
+/*
+ * Whoever has claimed the commit decides it: the one that serves, to let go, or `lbctl upgrade`, to
+ * end a new one that is too slow. False: the other one has. Any thread.
+ */
+bool lb_service_claim_commit(struct lb_service *s);
+void lb_service_unclaim_commit(struct lb_service *s);
 /* Why nobody has, the last time; "": nobody has tried. Any thread, for as long as <s>. */
 const char *lb_service_takeover_failure(const struct lb_service *s);
 void lb_service_set_takeover_failure(struct lb_service *s, const char *why);

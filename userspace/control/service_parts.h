@@ -90,15 +90,16 @@ struct lb_service {
 	struct json_t *before_rules;      /* .. as the last one has said it */
 	struct lb_takeover_report before; /* under <lock> */
 	struct lb_service_self self;
-	pid_t heir;        /* atomic */
-	char failure[160]; /* written by the main thread before .. */
-	uint32_t failures; /* .. atomic */
-	int metrics_fd;    /* listens, for the exporter to come; -1 */
-	uint32_t guests;   /* flows that came from the daemon before; whose turn it is */
-	bool frozen;       /* grafts, pins and links are put down */
-	bool left;         /* another daemon serves */
-	bool draining;     /* atomic */
-	bool up;           /* atomic: it has come up */
+	pid_t heir;          /* atomic */
+	bool commit_claimed; /* atomic: see lb_service_claim_commit() */
+	char failure[160];   /* written by the main thread before .. */
+	uint32_t failures;   /* .. atomic */
+	int metrics_fd;      /* listens, for the exporter to come; -1 */
+	uint32_t guests;     /* flows that came from the daemon before; whose turn it is */
+	bool frozen;         /* grafts, pins and links are put down */
+	bool left;           /* another daemon serves */
+	bool draining;       /* atomic */
+	bool up;             /* atomic: it has come up */
 };
 
 /* Of apply.c, too. 0 or -errno after a message. */

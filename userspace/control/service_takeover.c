@@ -219,6 +219,16 @@ pid_t lb_service_heir(const struct lb_service *s)
 	return __atomic_load_n(&s->heir, __ATOMIC_ACQUIRE);
 }
 
+bool lb_service_claim_commit(struct lb_service *s)
+{
+	return !__atomic_exchange_n(&s->commit_claimed, true, __ATOMIC_ACQ_REL);
+}
+
+void lb_service_unclaim_commit(struct lb_service *s)
+{
+	__atomic_store_n(&s->commit_claimed, false, __ATOMIC_RELEASE);
+}
+
 void lb_service_set_takeover_failure(struct lb_service *s, const char *why)
 {
 	(void)snprintf(s->failure, sizeof(s->failure), "%s", why);

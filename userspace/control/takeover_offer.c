@@ -235,6 +235,10 @@ static void on_taken(struct lb_takeover_offer *o)
 	int err;
 
 	memcpy(&taken, o->message.body, sizeof(taken));
+	if (!lb_service_claim_commit(o->service)) {
+		give_up(o, "it took too long for `lbctl upgrade`");
+		return;
+	}
 	/* The other one's counters begin with what has been told here last, or more. */
 	lb_service_hush(o->service);
 	state = lb_takeover_state_write(o->service, false);
@@ -245,6 +249,7 @@ static void on_taken(struct lb_takeover_offer *o)
 	if (!err)
 		err = lb_takeover_send(o->peer, LB_TAKEOVER_YOURS, NULL, 0, &state, 1);
 	if (err) {
+		lb_service_unclaim_commit(o->service);
 		give_up(o, strerror(-err));
 		return;
 	}
