@@ -16,32 +16,36 @@ LISTEN, BACK = 6940, 7940
 INTERVAL = 200  # ms
 CHECK = {"enabled": True, "interval_ms": INTERVAL, "timeout_ms": 150, "rise": 2, "fall": 3}
 HTTP = {**CHECK, "protocol": "http", "path": "/health"}
+PATIENT = {**CHECK, "timeout_ms": 3000}
+HTTP_PATIENT = {**HTTP, "timeout_ms": 3000}
 
 # kind -> (check, how it behaves; None: nobody listens, what the log says of it; None: it is well)
+# The backends are threads of this process, which may have to wait for a processor: whoever answers
+# has time for it.
 KINDS = {
-    "tcp": (CHECK, backends.silent, None),
-    "refuses": (CHECK, None, r"connect: Connection refused"),
-    "http": (HTTP, backends.good, None),
-    "http10": (HTTP, backends.http(b"HTTP/1.0 200 OK\r\n\r\nwell"), None),
-    "redirects": (HTTP, backends.http(b"HTTP/1.1 302 Found\r\n\r\n"), None),
-    "interim": (HTTP, backends.http(b"HTTP/1.1 103 E\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
-                None),
-    # These take their time, in threads of this process.
-    "bytewise": ({**HTTP, "timeout_ms": 1500}, backends.bytewise, None),
-    "huge": ({**HTTP, "timeout_ms": 1500}, backends.huge, None),
-    "ailing": (HTTP, backends.http(b"HTTP/1.1 503 No\r\n\r\n"), r"status 503"),
+    "tcp": (PATIENT, backends.silent, None),
+    "refuses": (PATIENT, None, r"connect: Connection refused"),
+    "http": (HTTP_PATIENT, backends.good, None),
+    "http10": (HTTP_PATIENT, backends.http(b"HTTP/1.0 200 OK\r\n\r\nwell"), None),
+    "redirects": (HTTP_PATIENT, backends.http(b"HTTP/1.1 302 Found\r\n\r\n"), None),
+    "interim": (HTTP_PATIENT,
+                backends.http(b"HTTP/1.1 103 E\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), None),
+    "bytewise": (HTTP_PATIENT, backends.bytewise, None),
+    "huge": (HTTP_PATIENT, backends.huge, None),
+    "ailing": (HTTP_PATIENT, backends.http(b"HTTP/1.1 503 No\r\n\r\n"), r"status 503"),
     "silent": (HTTP, backends.silent, r"no answer in 150 ms"),
-    "closes": (HTTP, backends.closes, r"closed without an answer|connection lost: .*"),
-    "breaks": (HTTP, backends.http(b"HTTP/1.1 2"), r"closed in the middle of the answer"),
-    "resets": (HTTP, backends.resets, r"connection lost: Connection reset by peer|"
-                                      r"connect: Connection reset by peer"),
-    "garbage": (HTTP, backends.garbage, r"the answer is not HTTP/1"),
+    "closes": (HTTP_PATIENT, backends.closes, r"closed without an answer|connection lost: .*"),
+    "breaks": (HTTP_PATIENT, backends.http(b"HTTP/1.1 2"), r"closed in the middle of the answer"),
+    "resets": (HTTP_PATIENT, backends.resets, r"connection lost: Connection reset by peer|"
+                                              r"connect: Connection reset by peer"),
+    "garbage": (HTTP_PATIENT, backends.garbage, r"the answer is not HTTP/1"),
     "endless": (HTTP, backends.endless_headers, r"no status in 16 KiB|no answer in 150 ms"),
-    "teapot": ({**HTTP, "expect_status": [200, "400-418"]},
+    "teapot": ({**HTTP_PATIENT, "expect_status": [200, "400-418"]},
                backends.http(b"HTTP/1.1 418 I\r\n\r\n"), None),
-    "picky": ({**HTTP, "expect_status": [204]}, backends.good, r"status 200"),
-    "banner": ({**CHECK, "expect": "SSH-2.0-"}, lambda c, stop: c.sendall(b"SSH-2.0-x\r\n"), None),
-    "other": ({**CHECK, "send": "PING\r\n", "expect": "+PONG"},
+    "picky": ({**HTTP_PATIENT, "expect_status": [204]}, backends.good, r"status 200"),
+    "banner": ({**PATIENT, "expect": "SSH-2.0-"}, lambda c, stop: c.sendall(b"SSH-2.0-x\r\n"),
+               None),
+    "other": ({**PATIENT, "send": "PING\r\n", "expect": "+PONG"},
               lambda c, stop: c.sendall(b"-ERR\r\n"), r"the answer is another one than `expect`"),
 }
 
@@ -83,7 +87,7 @@ def test_every_kind_of_backend_is_judged_for_its_own_reason(daemon, serve):
             serve(BACK + i, kind)
     d = daemon(rules_of(KINDS)).start()
     for name, (_, _, cause) in KINDS.items():
-        wait_status(d, 0 if cause else 1, 3, rule=name)
+        wait_status(d, 0 if cause else 1, 5, rule=name)
     # Through some more checks nothing changes, and nothing is said twice.
     for name in KINDS:
         wait_until(lambda: d.metric("l4lb_backend_health_checks_total", rule=name) > 3, 10, name)
