@@ -85,6 +85,9 @@ BPFT_BIN  := $(BPFT_SRC:tests/%.c=$(O)/tests/%)
 E2E_SRC   := $(wildcard tests/e2e/*.c)
 E2E_BIN   := $(E2E_SRC:tests/%.c=$(O)/tests/%)
 TEST_BIN  := $(UNIT_BIN) $(BPFT_BIN) $(E2E_BIN)
+# What tests put between the program and its libraries.
+PRELOAD_SRC := $(wildcard tests/e2e/preload/*.c)
+PRELOAD_SO  := $(PRELOAD_SRC:tests/%.c=$(O)/tests/%.so)
 PROGRAM   := $(MAIN_SRC:userspace/main.c=$(O)/layer4-lb)
 
 .PHONY: all
@@ -164,8 +167,15 @@ endef
 $(foreach t,$(TOOLS:$(O)/%=%),$(if $(filter $(O)/tests/unit/tools/$t/%,$(UNIT_BIN)),$(eval \
 	$(call tool_tests,$t))))
 
+# Never sanitized itself: the runtime of a sanitizer is in the program.
+$(PRELOAD_SO): $(O)/tests/%.so: tests/%.c $(STAMP) | toolchain
+	$(call msg,TEST,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(WARN) -O2 -g -std=gnu11 -fPIC -shared -fno-builtin \
+		$(if $(filter 1,$(SAN)),-DLB_SANITIZED) -o $@ $<
+
 .PHONY: tests
-tests: $(TEST_BIN)
+tests: $(TEST_BIN) $(PRELOAD_SO)
 
 # Installs first, then enters make anew: what pkg-config says is asked again.
 .PHONY: deps test
@@ -182,6 +192,12 @@ churn: ## a million short connections through few client ports, grafted (CHURN=N
 	@scripts/install-deps --test
 	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
 	@LB_BUILD=$(O) LB_CHURN=$(CHURN) scripts/test --built --e2e -k churn -- -s
+
+.PHONY: nth-failure
+nth-failure: ## the daemon with the n-th malloc, accept4, connect .. that fails, n = 1..200 (minutes)
+	@scripts/install-deps --test
+	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
+	@LB_BUILD=$(O) LB_FAULTS=all scripts/test --built --e2e -k nth_failure -- -s
 
 .PHONY: scan-tls
 scan-tls: ## all that testssl.sh and sslscan say of TLS in its default configuration (minutes)
@@ -224,7 +240,7 @@ endef
 $(O)/compile_commands.json: $(STAMP) $(O)/.sources
 	$(call msg,JSON,$@)
 	@: $(file >$@,[$(foreach s,$(filter-out $(BPF_SRC),$(TIDY_SRC)),$(call json,$s,$(CLANG) $(CPPFLAGS) $(CLANG_CFLAGS)),$(newline))\
-		$(foreach s,$(UNIT_SRC) $(BPFT_SRC) $(E2E_SRC),$(call json,$s,$(CLANG) $(CPPFLAGS) $(CLANG_CFLAGS) -Itests),$(newline))\
+		$(foreach s,$(UNIT_SRC) $(BPFT_SRC) $(E2E_SRC) $(PRELOAD_SRC),$(call json,$s,$(CLANG) $(CPPFLAGS) $(CLANG_CFLAGS) -Itests),$(newline))\
 		$(foreach s,$(BPF_SRC),$(call json,$s,$(CLANG) $(BPF_CFLAGS)),$(newline))\
 		{"directory": "$(CURDIR)", "file": "-", "command": "true"}])
 ifneq ($(filter $(O)/compile_commands.json tidy,$(MAKECMDGOALS)),)

@@ -449,6 +449,7 @@ static enum exit_code run(const struct lb_config *config, const struct options *
 	LB_AUTO(close_server) struct server s = {.path = o->config, .signals = -1};
 	struct lb_service_opts opts = {.instance = o->instance, .argv = o->argv};
 	sigset_t set;
+	int err;
 
 	return_large_blocks();
 	block_signals(&set);
@@ -460,8 +461,14 @@ static enum exit_code run(const struct lb_config *config, const struct options *
 		return EXIT_SYSTEM;
 	opts.listen_fds = handed;
 	opts.takeover = s.before;
-	if (open_server(&s, config, &set) || lb_service_start(&s.service, config, &opts))
+	if (open_server(&s, config, &set))
 		return EXIT_SYSTEM;
+	err = lb_service_start(&s.service, config, &opts);
+	if (err) {
+		/* Whoever knew more has said it. */
+		lb_err("not started: %s", strerror(-err));
+		return EXIT_SYSTEM;
+	}
 	lb_listen_fds_free(&handed);
 	lb_info("ready: %zu rules, %u workers", config->rules_count, lb_service_workers(s.service));
 	lb_watchdog_init(&s.watchdog);
@@ -513,13 +520,17 @@ static enum exit_code with_config(const struct options *o)
 {
 	LB_AUTO(lb_config_notices_fini) struct lb_config_notices notices = {0};
 	LB_AUTO(lb_config_free) struct lb_config *config = NULL;
-	bool refused;
+	int err;
 
 	/* Large lists take their time: who rotates logs meanwhile must not end us. */
 	hold_signals();
-	refused = lb_config_load_with(&config, o->config, lb_tls_judge, &notices) != 0;
+	err = lb_config_load_with(&config, o->config, lb_tls_judge, &notices);
 	lb_config_notices_print(&notices, o->config, stderr);
-	if (refused)
+	if (err == -ENOMEM) {
+		fprintf(stderr, "%s: out of memory\n", o->config);
+		return EXIT_SYSTEM;
+	}
+	if (err)
 		return EXIT_CONFIG;
 	if (o->action == ACTION_CHECK) {
 		printf("%s: good\n", o->config);

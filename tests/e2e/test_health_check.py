@@ -284,7 +284,7 @@ def test_a_check_may_begin_with_a_proxy_header(daemon, serve):
     heard = []
 
     def keep(conn, stop):
-        heard.append(conn.recv(4096))
+        heard.append(backends.read_request(conn))
         conn.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
     serve(BACK, keep)
     d = daemon(one_rule({**HTTP, "send_proxy": True, "host": "app.example"})).start()

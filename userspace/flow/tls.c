@@ -420,6 +420,8 @@ int lb_tls_new(struct lb_tls **ret, const struct lb_rule_config *rule, const str
 		tls->tickets = lb_tls_tickets_hold(old->tickets);
 	else if (!err)
 		err = lb_tls_tickets_new(&tls->tickets, lb_clock_ms());
+	if (err == -EIO)
+		complain(problem, "session_tickets", "no random keys");
 	if (!err)
 		err = add_certificates(tls, rule, problem);
 	if (err)

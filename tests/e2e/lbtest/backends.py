@@ -17,7 +17,8 @@ def _reset(conn):
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def _read_request(conn):
+def read_request(conn):
+    """All of a request that has no body."""
     got = b""
     while b"\r\n\r\n" not in got:
         more = conn.recv(4096)
@@ -29,7 +30,7 @@ def _read_request(conn):
 
 def http(text):
     def answer(conn, stop):
-        _read_request(conn)
+        read_request(conn)
         conn.sendall(text)
     return answer
 
@@ -38,14 +39,14 @@ good = http(_HEAD)
 
 
 def bytewise(conn, stop):
-    _read_request(conn)
+    read_request(conn)
     for byte in _HEAD:
         conn.sendall(bytes([byte]))
         stop.wait(0.001)
 
 
 def huge(conn, stop):
-    _read_request(conn)
+    read_request(conn)
     conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10485760\r\n\r\n" + bytes(10 << 20))
 
 
@@ -66,7 +67,7 @@ def garbage(conn, stop):
 
 
 def endless_headers(conn, stop):
-    _read_request(conn)
+    read_request(conn)
     conn.sendall(b"HTTP/1.1 100 Continue\r\nX: ")
     while not stop.is_set():
         conn.sendall(b"y" * 1000)
