@@ -308,6 +308,7 @@ struct lb_cluster_config {
 	struct lb_addr advertise_addr; /* AF_UNSPEC: bind_addr */
 	char **peers;                  /* "host:port" */
 	size_t peers_count;
+	uint32_t nodes; /* 0: as many as the peers */
 	char *key_file;
 	bool insecure;
 };

@@ -329,8 +329,8 @@ static const struct lb_schema_key rate_limit_keys[] = {
 	{"rule_burst", NUMBER(lb_rate_limit_config, rule_burst), RANGE(0, 100000000),
 	 .otherwise = "`rule_requests_per_second`",
 	 .help = "How many of them may come at once after a pause."},
-	{"cluster", BOOL(lb_rate_limit_config, cluster), .def = "false", PROTECTS,
-	 .help = "One limit over all nodes of the cluster."},
+	{"cluster", BOOL(lb_rate_limit_config, cluster), .def = "false",
+	 .help = "One limit over all nodes of the cluster. docs/cluster.md."},
 };
 static const struct lb_schema_block rate_limit_block = {KEYS(rate_limit_keys)};
 
@@ -513,6 +513,9 @@ static const struct lb_schema_key cluster_keys[] = {
 		 "address on the way to the first peer."},
 	{"peers", .type = LB_SCHEMA_ENDPOINT, LIST(lb_cluster_config, peers, char *),
 	 ITEMS(0, 1024), .help = "Nodes to join through."},
+	{"nodes", NUMBER(lb_cluster_config, nodes), RANGE(0, 4096), .def = "0",
+	 .help = "Limits that nodes share are divided by so many at least. 0: as many as `peers`, "
+		 "and this one where it is not among them."},
 	{"key_file", STRING(lb_cluster_config, key_file), RANGE(1, PATH_BYTES),
 	 .help = "Keys that seal the gossip. docs/cluster.md."},
 	{"insecure", BOOL(lb_cluster_config, insecure), .def = "false",

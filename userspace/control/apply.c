@@ -171,6 +171,7 @@ static int prepare_target(struct plan *p, struct target *t, struct lb_backends_c
 	*change = (struct lb_backends_change){.rule = rule, .config = config};
 	t->config = config;
 	t->rule = rule;
+	t->admission.limits = lb_cluster_limits(p->s->cluster);
 	if (rule) {
 		err = lb_tls_prepare(&t->tls, rule, config);
 		change->checks_changed = t->tls.checks || checks_change(rule->config, config);
@@ -185,7 +186,8 @@ static int prepare_target(struct plan *p, struct target *t, struct lb_backends_c
 	t->added = true;
 	rule->of = of;
 	/* From here on the place is taken. */
-	return lb_service_build_rule(rule, config);
+	err = lb_service_build_rule(rule, config);
+	return err ? err : lb_admission_share(rule, config, t->admission.limits);
 }
 
 static const struct lb_rule *place_of(void *arg, size_t i, struct lb_sni ***sni)

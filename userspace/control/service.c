@@ -413,6 +413,9 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 	if (err)
 		return err;
 	err = lb_cluster_open(&s->cluster, s->config, !s->takeover);
+	for (size_t i = 0; i < s->rules_count && !err; i++)
+		err = lb_admission_share(&s->rules[i], s->rules[i].config,
+					 lb_cluster_limits(s->cluster));
 	if (err)
 		return err;
 	err = lb_kernel_drop_privileges();
