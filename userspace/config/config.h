@@ -162,6 +162,7 @@ struct lb_tls_config {
 	char *client_crl;
 	enum lb_client_auth client_auth;
 	bool session_tickets;
+	bool share_tickets; /* with the other nodes of the cluster */
 	enum lb_ktls_use ktls;
 	uint8_t files[LB_FILES_DIGEST_BYTES]; /* by lb_config_load_with()'s judge */
 };

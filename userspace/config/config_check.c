@@ -100,6 +100,10 @@ static void check_tls(struct check *c, struct place rule)
 			 "missing; tls needs cert and key, or certificates");
 	if (tls->enabled && tls->ocsp && !tls->cert)
 		complain(c, LB_CONFIG_ERROR, rule, "tls", "ocsp", "says nothing without cert");
+	if (tls->enabled && tls->share_tickets &&
+	    (!c->config->cluster.enabled || !c->config->cluster.key_file))
+		complain(c, LB_CONFIG_ERROR, rule, "tls", "share_tickets",
+			 "needs a cluster with a key_file: tickets are sealed with keys of that");
 	if (backend->enabled && !backend->client_cert != !backend->client_key)
 		complain(c, LB_CONFIG_ERROR, rule, "backend_tls",
 			 backend->client_cert ? "client_cert" : "client_key",

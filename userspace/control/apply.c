@@ -20,6 +20,7 @@
 #include "control/cluster.h"
 #include "control/difference.h"
 #include "control/service_parts.h"
+#include "control/ticket_secrets.h"
 #include "control/tls.h"
 #include "flow/client_connection_limit.h"
 #include "flow/sni.h"
@@ -147,6 +148,7 @@ static struct lb_rule *find_place(const struct plan *p)
 	for (uint32_t i = 0; i < LB_RULES_MAX; i++)
 		if (!s->rules[i].config && !s->rules[i].pool) {
 			s->rules[i].index = i;
+			s->rules[i].secrets = s->secrets;
 			return &s->rules[i];
 		}
 	return NULL;
@@ -487,6 +489,7 @@ static void commit(struct plan *p)
 			judge_flows(s, &p->targets[i]);
 	lb_admission_follow_rules(s->admission);
 	lb_cluster_renew(s->cluster, s->config);
+	(void)lb_ticket_secrets_read(s->secrets, lb_cluster_key_file(s->cluster));
 }
 
 /* --- both ------------------------------------------------------------------------------------- */

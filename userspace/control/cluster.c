@@ -436,6 +436,11 @@ void lb_cluster_close(struct lb_cluster **pc)
 	free(c);
 }
 
+const char *lb_cluster_key_file(const struct lb_cluster *c)
+{
+	return c ? c->config->key_file : NULL;
+}
+
 struct lb_gossip *lb_cluster_gossip(const struct lb_cluster *c)
 {
 	return c->gossip;

@@ -39,6 +39,8 @@ void lb_cluster_close(struct lb_cluster **c);
 uint32_t lb_cluster_config_hash(const struct lb_config *config);
 /* As metrics and lbctl call it. */
 const char *lb_cluster_state_word(enum lb_member_state state);
+/* Where its keys are; NULL: there are none. NULL is fine. */
+const char *lb_cluster_key_file(const struct lb_cluster *c);
 /* Any thread. */
 struct lb_gossip *lb_cluster_gossip(const struct lb_cluster *c);
 /* NULL for NULL. */
