@@ -4,6 +4,7 @@
  */
 #include "backend/pool.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,9 @@ void lb_pool_remove_entry(struct lb_pool_entry *entry)
 
 /* --- backends --------------------------------------------------------------------------------- */
 
+/* A host name of 253 characters and a port fit. */
+#define NAME_BYTES 260
+
 static struct lb_backend *backend_of(struct lb_list *node)
 {
 	return lb_container_of(node, struct lb_backend, node);
@@ -118,13 +122,23 @@ static uint32_t limit_of(const struct lb_rule_config *rule, const struct lb_back
 	return all < own ? all : own;
 }
 
-static uint64_t place_of(const struct lb_backend_config *config, const struct lb_addr *addr,
-			 bool shared)
+/*
+ * Of its address, or of its name where that is all that nodes have in common: its addresses come
+ * and go. Both as everybody would write them, whatever lb.yaml has.
+ */
+static uint64_t place_of(const char *name, const struct lb_addr *addr, bool shared)
 {
-	char text[LB_ADDR_STR_MAX];
-	const char *name = shared ? lb_addr_format(addr, text) : config->addr;
+	char text[NAME_BYTES];
+	struct lb_addr same;
+	size_t len = 0;
 
-	return lb_hash(name, strlen(name));
+	if (shared || !lb_addr_parse(name, &same)) {
+		name = lb_addr_format(addr, text);
+		return lb_hash(name, strlen(name));
+	}
+	for (; name[len] && len < sizeof(text); len++)
+		text[len] = (char)tolower((unsigned char)name[len]);
+	return lb_hash(text, len);
 }
 
 static uint64_t next_id(void)
@@ -155,7 +169,7 @@ int lb_pool_new_backend(struct lb_pool_entry *entry, const struct lb_rule_config
 	b->entry = entry;
 	b->addr = *addr;
 	b->id = next_id();
-	b->place = place_of(config, addr, shared);
+	b->place = place_of(config->addr, addr, shared);
 	b->whole_weight = b->weight = entry->whole_weight;
 	b->backup = config->backup;
 	b->limit = limit_of(rule, config);

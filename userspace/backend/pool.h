@@ -81,8 +81,9 @@ struct lb_backend {
 	struct lb_pool *pool;
 	struct lb_pool_entry *entry;
 	struct lb_addr addr;
-	uint64_t id;    /* P3; never 0 */
-	uint64_t place; /* where source_hash puts it: the same on all nodes */
+	uint64_t id; /* P3; never 0 */
+	uint64_t
+		place; /* where source_hash puts it: the same on all nodes, however it is written */
 	/* Its share in LB_WEIGHT_UNITs, and at the moment: less while it starts slowly. */
 	uint32_t whole_weight, weight;
 	bool backup;

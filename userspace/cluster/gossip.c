@@ -31,6 +31,7 @@ struct lb_gossip {
 	void (*changed)(void *arg, const struct lb_member_view *m, enum lb_member_event event,
 			uint32_t alive);
 	void (*clock)(void *arg, const struct lb_addr *from, int64_t ahead_ms);
+	void (*shares)(void *arg, uint64_t id, const uint8_t *bytes, size_t len);
 	void *arg;
 };
 
@@ -90,6 +91,13 @@ static void member_changed(void *arg, const struct lb_member_view *m, enum lb_me
 	struct lb_gossip *g = arg;
 
 	g->changed(g->arg, m, event, lb_member_alive(g->members));
+}
+
+static void shares_came(void *arg, uint64_t sender, const uint8_t *bytes, size_t len)
+{
+	struct lb_gossip *g = arg;
+
+	g->shares(g->arg, sender, bytes, len);
 }
 
 /* --- time and the socket ---------------------------------------------------------------------- */
@@ -239,7 +247,8 @@ static int open_seal(struct lb_gossip *g, const char *path, char *why)
 
 static int open_membership(struct lb_gossip *g, const struct lb_gossip_opts *opts, char *why)
 {
-	static const struct lb_member_ops ops = {.send = send_datagram, .changed = member_changed};
+	static const struct lb_member_ops ops = {
+		.send = send_datagram, .changed = member_changed, .shares = shares_came};
 	struct lb_member_params p = {
 		.self.config_hash = opts->config_hash,
 		.incarnation = wall_ms(),
@@ -278,6 +287,7 @@ int lb_gossip_open(struct lb_gossip **ret, const struct lb_gossip_opts *opts,
 	g->loop = opts->loop;
 	g->changed = opts->changed;
 	g->clock = opts->clock;
+	g->shares = opts->shares;
 	g->arg = opts->arg;
 	lb_timer_init(&g->timer, on_timer);
 	err = opts->config->key_file ? open_seal(g, opts->config->key_file, why) : 0;
@@ -358,6 +368,13 @@ int lb_gossip_read_keys(struct lb_gossip *g, const char *path, char why[LB_GOSSI
 	pthread_mutex_unlock(&g->lock);
 	lb_seal_keys_wipe(&keys);
 	return err ? refuse(err, why, "no seal: %s", strerror(-err)) : 0;
+}
+
+void lb_gossip_say_shares(struct lb_gossip *g, uint64_t id, const uint8_t *bytes, size_t len)
+{
+	pthread_mutex_lock(&g->lock);
+	(void)lb_member_say(g->members, id, LB_WIRE_SHARES, bytes, len);
+	pthread_mutex_unlock(&g->lock);
 }
 
 void lb_gossip_leave(struct lb_gossip *g)

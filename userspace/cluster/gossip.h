@@ -31,6 +31,8 @@ struct lb_gossip_opts {
 			uint32_t alive);
 	/* The clock of the node at <from> is that far ahead, so it is not heard. Once a minute. */
 	void (*clock)(void *arg, const struct lb_addr *from, int64_t ahead_ms);
+	/* What node <id> says of its shares of limits. */
+	void (*shares)(void *arg, uint64_t id, const uint8_t *bytes, size_t len);
 	void *arg;
 };
 
@@ -60,6 +62,8 @@ int lb_gossip_set_peers(struct lb_gossip *g, const struct lb_addr *peers, size_t
 void lb_gossip_set_config(struct lb_gossip *g, uint32_t config_hash);
 /* Any thread: other keys of the file. 0, or -errno and the reason, and the old ones stay. */
 int lb_gossip_read_keys(struct lb_gossip *g, const char *path, char why[LB_GOSSIP_WHY_MAX]);
+/* To node <id>, of this one's shares. Lost when it is not there. Any thread but from <shares>. */
+void lb_gossip_say_shares(struct lb_gossip *g, uint64_t id, const uint8_t *bytes, size_t len);
 /* Tells that this node leaves .. */
 void lb_gossip_leave(struct lb_gossip *g);
 /* .. and has told enough of them. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Keys, their buckets, and who is there. See share.h. */
+/* The buckets and the time; what is told of them. See share.h. */
 #include "cluster/share.h"
 
 #include <errno.h>
@@ -9,8 +9,13 @@
 #include "base/cleanup.h"
 #include "cluster/share_state.h"
 
-/* Keys that are looked at to make room for another one. */
-#define LOOKS 8u
+/* Who are to come in a tick, and do not. */
+#define GONE 8u
+
+uint32_t lb_share_keys(const struct lb_share *s)
+{
+	return s->keys_count;
+}
 
 uint32_t lb_share_size(const struct lb_share *s)
 {
@@ -44,15 +49,7 @@ uint64_t share_need(const struct lb_share *s, const struct key *k)
 
 /* --- keys ------------------------------------------------------------------------------------- */
 
-struct key *share_find(const struct lb_share *s, uint64_t key)
-{
-	for (uint32_t i = 0; i < s->params.keys_max; i++)
-		if (s->keys[i].used && s->keys[i].key == key)
-			return &s->keys[i];
-	return NULL;
-}
-
-static uint64_t burst_of(const struct key *k)
+uint64_t share_burst(const struct key *k)
 {
 	unsigned __int128 all = (unsigned __int128)k->limit.burst * TOKEN * k->share;
 	uint64_t tokens = (uint64_t)(all / (k->limit.per_second * 1000ull));
@@ -70,7 +67,7 @@ static void count_share(struct lb_share *s, struct key *k, uint64_t now_us)
 	uint64_t safe = share_safe(s, k), feared = 0, borrowed = 0;
 
 	k->share_us = UINT64_MAX;
-	for (uint32_t i = 0; i < s->params.nodes_max; i++) {
+	for (uint32_t i = 0; i < s->nodes_count; i++) {
 		struct pair *p = &k->pairs[i];
 
 		if (p->feared && now_us >= p->feared_us)
@@ -84,137 +81,143 @@ static void count_share(struct lb_share *s, struct key *k, uint64_t now_us)
 	k->share = (safe > feared ? safe - feared : 0) + borrowed;
 }
 
-void share_refill(struct lb_share *s, struct key *k, uint64_t now_us)
+/* Tokens up to now. Beyond the end of a loan the share is another one: it counts from now. */
+static void accrue(struct key *k, uint64_t now_us)
 {
-	/* Beyond the end of a loan the share is another one: it counts from now. */
 	uint64_t until = earlier(now_us, k->share_us);
-	unsigned __int128 tokens = k->tokens, burst = burst_of(k);
+	unsigned __int128 tokens = k->tokens, burst;
 
 	if (until > k->refilled_us) {
+		burst = share_burst(k);
 		tokens += (unsigned __int128)k->share * (until - k->refilled_us);
 		k->tokens = (uint64_t)(tokens < burst ? tokens : burst);
 	}
 	if (now_us > k->refilled_us)
 		k->refilled_us = now_us;
+}
+
+void share_refill(struct lb_share *s, struct key *k, uint64_t now_us)
+{
+	accrue(k, now_us);
 	count_share(s, k, now_us);
-	k->tokens = earlier(k->tokens, burst_of(k));
+	k->tokens = earlier(k->tokens, share_burst(k));
 }
 
-/* Nobody would notice: its bucket is full, it owes nothing and nobody owes it. */
-static bool idle(struct lb_share *s, struct key *k, uint64_t now_us)
+void share_begin(struct lb_share *s, struct key *k, uint64_t now_us)
 {
-	if (k->demand || k->asked)
-		return false;
-	share_refill(s, k, now_us);
-	for (uint32_t i = 0; i < s->params.nodes_max; i++) {
-		const struct pair *p = &k->pairs[i];
-
-		if (p->feared || (p->borrowed && now_us < p->borrowed_us) || now_us < p->wanted_us)
-			return false;
-	}
-	return k->tokens == burst_of(k);
-}
-
-static struct key *place(struct lb_share *s, uint64_t now_us)
-{
-	for (uint32_t i = 0; i < s->params.keys_max; i++)
-		if (!s->keys[i].used)
-			return &s->keys[i];
-	for (uint32_t i = 0; i < LOOKS; i++) {
-		struct key *k = &s->keys[s->next_key];
-
-		s->next_key = s->next_key + 1 < s->params.keys_max ? s->next_key + 1 : 0;
-		if (idle(s, k, now_us))
-			return k;
-	}
-	return NULL;
-}
-
-struct key *share_add(struct lb_share *s, uint64_t key, uint32_t per_second, uint64_t now_us)
-{
-	struct key *k = place(s, now_us);
-	struct pair *pairs;
-
-	if (!k)
-		return NULL;
-	pairs = k->pairs ? k->pairs : malloc(s->params.nodes_max * sizeof(*pairs));
-	if (!pairs)
-		return NULL;
-	memset(pairs, 0, s->params.nodes_max * sizeof(*pairs));
-	*k = (struct key){.used = true,
-			  .key = key,
-			  .limit.per_second = per_second,
-			  .refilled_us = now_us,
-			  .pairs = pairs};
+	k->refilled_us = k->since_us = now_us;
+	k->young = true;
 	count_share(s, k, now_us);
-	return k;
 }
 
-static struct key *key_for(struct lb_share *s, uint64_t key, const struct lb_share_limit *limit,
-			   uint64_t now_us)
+/* Its tokens and its share, by what the limit and the caller's bucket are now. */
+static void use(struct lb_share *s, struct key *k, const struct lb_share_ask *ask, uint64_t now_us)
 {
-	struct key *k = share_find(s, key);
+	uint64_t full;
 
-	if (!k)
-		k = share_add(s, key, limit->per_second, now_us);
-	if (!k)
-		return NULL;
-	if (k->limit.per_second != limit->per_second) {
+	if (k->limit.per_second != ask->limit.per_second) {
 		/* Another limit: what was lent of the old one is feared all the same. */
 		share_refill(s, k, now_us);
-		k->limit.per_second = limit->per_second;
+		k->limit.per_second = ask->limit.per_second;
 		count_share(s, k, now_us);
 	}
-	if (!k->limit.burst && limit->burst) {
-		/* Full at first, but not if it may have been judged by its safe share before. */
-		k->limit.burst = limit->burst;
-		k->tokens = s->counts.untracked ? 0 : burst_of(k);
+	if (!k->limit.burst) {
+		k->limit.burst = ask->limit.burst;
+		k->label = *ask->label;
+		full = share_burst(k);
+		k->tokens = full > ask->lacks ? full - ask->lacks : 0;
 	}
-	k->limit.burst = limit->burst;
-	return k;
+	k->limit.burst = ask->limit.burst;
 }
 
-enum lb_share_verdict lb_share_take(struct lb_share *s, uint64_t key,
-				    const struct lb_share_limit *limit, uint64_t now_us)
+static bool is_same(const struct lb_share_label *a, const struct lb_share_label *b)
 {
-	struct key *k = key_for(s, key, limit, now_us);
+	return !memcmp(a->client, b->client, sizeof(a->client)) && !strcmp(a->rule, b->rule);
+}
 
+/* NULL: not taken up, or somebody else's. */
+static struct key *key_of(struct lb_share *s, const struct lb_share_ask *ask)
+{
+	struct key *k = share_find(s, ask->key);
+
+	return k && (!k->label.rule[0] || is_same(&k->label, ask->label)) ? k : NULL;
+}
+
+enum lb_share_verdict lb_share_look(struct lb_share *s, const struct lb_share_ask *ask,
+				    uint64_t now_us, uint64_t *until_us)
+{
+	struct key *k = key_of(s, ask);
+	uint64_t wait_us = 1000 * LB_SHARE_TICK_MS;
+
+	if (!k)
+		return LB_SHARE_UNTRACKED;
+	use(s, k, ask, now_us);
+	k->asked++;
+	accrue(k, now_us);
+	if (now_us >= k->share_us)
+		share_refill(s, k, now_us);
+	if (k->tokens >= TOKEN)
+		return LB_SHARE_HAS;
+	/* The share may be another one after the next tick. */
+	if (k->share)
+		wait_us = earlier(wait_us, (TOKEN - k->tokens + k->share - 1) / k->share);
+	*until_us = now_us + wait_us;
+	return LB_SHARE_REFUSED;
+}
+
+void lb_share_spend(struct lb_share *s, const struct lb_share_ask *ask)
+{
+	struct key *k = key_of(s, ask);
+
+	if (k)
+		k->tokens -= earlier(k->tokens, TOKEN);
+}
+
+int lb_share_track(struct lb_share *s, const struct lb_share_ask *ask, uint64_t now_us)
+{
+	struct key *k = NULL;
+
+	/* There is one already: somebody else's. */
+	if (!share_find(s, ask->key))
+		k = share_add(s, ask->key, ask->limit.per_second, now_us);
 	if (!k) {
 		s->counts.untracked++;
-		return LB_SHARE_UNTRACKED;
+		return -ENOSPC;
 	}
-	k->asked++;
-	share_refill(s, k, now_us);
-	if (k->tokens < TOKEN)
-		return LB_SHARE_REFUSED;
-	k->tokens -= TOKEN;
-	return LB_SHARE_TAKEN;
+	use(s, k, ask, now_us);
+	return 0;
 }
 
-/* All shares anew, for another number of nodes. */
-static void resize(struct lb_share *s, uint32_t known, uint64_t now_us)
+void share_resize(struct lb_share *s, uint32_t known, uint64_t now_us)
 {
-	for (uint32_t i = 0; i < s->params.keys_max; i++)
-		if (s->keys[i].used)
-			share_refill(s, &s->keys[i], now_us);
+	for (uint32_t i = 0; i < s->keys_count; i++)
+		share_refill(s, &s->keys[i], now_us);
 	s->known = known;
-	for (uint32_t i = 0; i < s->params.keys_max; i++)
-		if (s->keys[i].used)
-			share_refill(s, &s->keys[i], now_us);
+	for (uint32_t i = 0; i < s->keys_count; i++)
+		share_refill(s, &s->keys[i], now_us);
 }
 
 /* --- time ------------------------------------------------------------------------------------- */
 
-/* Up at once, down slowly, unless all have gone: who is short should not wait for who is not. */
-static void estimate(struct key *k, uint64_t span_us)
+/* Up at once, down slowly: who is short should not wait for who is not. */
+static void estimate(struct key *k, uint64_t now_us)
 {
-	uint64_t rate = k->asked * TOKEN / span_us;
+	uint64_t span_us = now_us - k->since_us, rate;
 
-	if (rate >= k->demand || !rate)
+	/* Too short a time to tell. */
+	if (k->young && span_us < 1000 * LB_SHARE_TICK_MS / 2)
+		return;
+	rate = k->asked * TOKEN / span_us;
+	/* Where so many used to come, nobody is no accident: they have gone. */
+	if (k->young || (!rate && k->demand * span_us > GONE * TOKEN))
+		k->demand = rate;
+	else if (rate >= k->demand || !rate)
 		k->demand = (rate + k->demand) / 2;
 	else
 		k->demand = (3 * k->demand + rate) / 4;
+	k->young = false;
 	k->asked = 0;
+	k->since_us = now_us;
 }
 
 void lb_share_tick(struct lb_share *s, uint64_t now_us)
@@ -223,75 +226,21 @@ void lb_share_tick(struct lb_share *s, uint64_t now_us)
 
 	if (now_us <= s->tick_us)
 		return;
-	for (uint32_t i = 0; i < s->params.keys_max; i++) {
-		if (!s->keys[i].used)
-			continue;
-		estimate(&s->keys[i], now_us - s->tick_us);
+	for (uint32_t i = 0; i < s->keys_count; i++) {
+		estimate(&s->keys[i], now_us);
 		share_refill(s, &s->keys[i], now_us);
 	}
 	s->tick_us = now_us;
 	if (s->leaving && now_us >= s->left_us) {
-		resize(s, s->known - s->leaving, now_us);
+		share_resize(s, s->known - s->leaving, now_us);
 		s->leaving = 0;
 	}
-	for (uint32_t i = 0; i < s->params.nodes_max && told < LB_SHARE_FANOUT; i++) {
-		uint32_t node = s->next_node++ % s->params.nodes_max;
+	for (uint32_t i = 0; i < s->nodes_count && told < LB_SHARE_FANOUT; i++) {
+		uint32_t node = s->next_node++ % s->nodes_count;
 
 		if (s->nodes[node].id && s->nodes[node].there)
 			told += share_tell(s, node, now_us);
 	}
-}
-
-/* --- nodes ------------------------------------------------------------------------------------ */
-
-static struct node *node_of(const struct lb_share *s, uint64_t id)
-{
-	for (uint32_t i = 0; i < s->params.nodes_max; i++)
-		if (s->nodes[i].id == id)
-			return &s->nodes[i];
-	return NULL;
-}
-
-int lb_share_join(struct lb_share *s, uint64_t id, uint64_t now_us)
-{
-	struct node *n = node_of(s, id);
-
-	if (!n) {
-		n = node_of(s, 0);
-		if (!n)
-			return -ENOSPC;
-		resize(s, s->known + 1, now_us);
-	}
-	n->id = id;
-	n->there = true;
-	return 0;
-}
-
-void lb_share_silent(struct lb_share *s, uint64_t id)
-{
-	struct node *n = node_of(s, id);
-
-	if (n)
-		n->there = false;
-}
-
-void lb_share_leave(struct lb_share *s, uint64_t id, uint64_t now_us)
-{
-	struct node *n = node_of(s, id);
-	uint32_t at;
-
-	if (!n)
-		return;
-	at = (uint32_t)(n - s->nodes);
-	for (uint32_t i = 0; i < s->params.keys_max; i++)
-		if (s->keys[i].used) {
-			share_refill(s, &s->keys[i], now_us);
-			s->keys[i].pairs[at] = (struct pair){};
-		}
-	*n = (struct node){};
-	/* Who has not heard that it went may still spend what it had lent. */
-	s->leaving++;
-	s->left_us = now_us + share_loan_us(s);
 }
 
 /* --- what is told of it ----------------------------------------------------------------------- */
@@ -301,7 +250,7 @@ static uint64_t safe_parts(const struct lb_share *s)
 {
 	uint64_t ours = (1ull << 32) / lb_share_size(s), sum = ours * s->known;
 
-	for (uint32_t i = 0; i < s->params.nodes_max; i++)
+	for (uint32_t i = 0; i < s->nodes_count; i++)
 		if (s->nodes[i].id && s->nodes[i].size)
 			sum = sum - ours + (1ull << 32) / s->nodes[i].size;
 	/* Nodes that are expected and have never been heard of have theirs, too. */
@@ -322,17 +271,15 @@ uint64_t lb_share_bound(const struct lb_share *s, const struct lb_share_limit *l
 void lb_share_each(struct lb_share *s, uint64_t now_us,
 		   void (*fn)(void *arg, const struct lb_share_view *view), void *arg)
 {
-	for (uint32_t i = 0; i < s->params.keys_max; i++) {
+	for (uint32_t i = 0; i < s->keys_count; i++) {
 		struct key *k = &s->keys[i];
-		struct lb_share_view v = {.key = k->key, .limit = k->limit};
+		struct lb_share_view v = {.key = k->key, .label = &k->label, .limit = k->limit};
 
-		if (!k->used)
-			continue;
 		share_refill(s, k, now_us);
 		v.demand = k->demand;
 		v.safe = share_safe(s, k);
 		v.share = k->share;
-		for (uint32_t j = 0; j < s->params.nodes_max; j++) {
+		for (uint32_t j = 0; j < s->nodes_count; j++) {
 			v.lent += k->pairs[j].feared;
 			v.borrowed += now_us < k->pairs[j].borrowed_us ? k->pairs[j].borrowed : 0;
 		}
@@ -360,7 +307,8 @@ int lb_share_new(struct lb_share **ret, const struct lb_share_params *params, ui
 	s->tick_us = now_us;
 	s->nodes = calloc(params->nodes_max, sizeof(*s->nodes));
 	s->keys = calloc(params->keys_max, sizeof(*s->keys));
-	if (!s->nodes || !s->keys)
+	s->heads = calloc(params->keys_max, sizeof(*s->heads));
+	if (!s->nodes || !s->keys || !s->heads)
 		return -ENOMEM;
 	*ret = LB_TAKE_PTR(s);
 	return 0;
@@ -373,8 +321,9 @@ void lb_share_free(struct lb_share **ps)
 	if (!s)
 		return;
 	*ps = NULL;
-	for (uint32_t i = 0; s->keys && i < s->params.keys_max; i++)
+	for (uint32_t i = 0; i < s->keys_count; i++)
 		free(s->keys[i].pairs);
+	free(s->heads);
 	free(s->keys);
 	free(s->nodes);
 	free(s);

@@ -27,8 +27,12 @@
  * with different limits for a key, and a node that is restarted while it has lent, which for the
  * rest of the loan spends what the borrower spends, too.
  *
+ * A key is taken up when this node is short of it, or another one says that it is. Before that the
+ * caller judges it by this node's safe share, with a bucket of its own; what that one lacks by then
+ * the key lacks, too.
+ *
  * Deterministic: time and the network are arguments. The clock is one that is never set. One
- * thread. All memory is that of keys_max keys for nodes_max nodes.
+ * thread. All memory is that of keys_max keys for the nodes there are.
  */
 #ifndef LB_CLUSTER_SHARE_H
 #define LB_CLUSTER_SHARE_H
@@ -43,6 +47,9 @@
 #define LB_SHARE_KEYS_MAX 4096u
 /* A limit beyond is none. */
 #define LB_SHARE_LIMIT_MAX 1000000000u
+/* A token, as buckets count. */
+#define LB_SHARE_TOKEN    1000000000ull
+#define LB_SHARE_RULE_MAX 129u
 
 struct lb_share;
 
@@ -62,21 +69,36 @@ struct lb_share_params {
 	size_t section_max;
 };
 
+/* Whose a key is, for people; and against two that have the same one. */
+struct lb_share_label {
+	char rule[LB_SHARE_RULE_MAX]; /* "": nobody here has asked for it */
+	uint8_t client[16];           /* all zero: all clients of the rule */
+};
+
+/* What a caller is to have a token of. */
+struct lb_share_ask {
+	uint64_t key;
+	struct lb_share_limit limit;
+	const struct lb_share_label *label;
+	uint64_t lacks; /* of the caller's own bucket, parts of LB_SHARE_TOKEN */
+};
+
 enum lb_share_verdict {
-	LB_SHARE_TAKEN,
+	LB_SHARE_HAS,
 	LB_SHARE_REFUSED,
-	/* No room for the key: the caller is to judge it by lb_share_safe(). */
+	/* Not taken up, or somebody else's: the caller is to judge it by lb_share_safe(). */
 	LB_SHARE_UNTRACKED,
 };
 
 struct lb_share_counts {
 	uint64_t sent, sent_bytes, received, malformed;
 	uint64_t stale;     /* dropped: overtaken, or from an earlier life */
-	uint64_t untracked; /* takes that found no room for their key */
+	uint64_t untracked; /* keys that found no room */
 };
 
 struct lb_share_view {
 	uint64_t key;
+	const struct lb_share_label *label; /* for the time of the call */
 	struct lb_share_limit limit;
 	/* Of this node, in thousandths of a token per second. */
 	uint64_t demand, safe, lent, borrowed, share;
@@ -87,16 +109,20 @@ int lb_share_new(struct lb_share **ret, const struct lb_share_params *params, ui
 /* NULL inside is fine. */
 void lb_share_free(struct lb_share **s);
 
-/* A node is there (again), .. 0, or -ENOSPC beyond nodes_max: it is not counted. */
+/* A node is there (again), .. 0, or -ENOSPC beyond nodes_max, or -ENOMEM: it is not counted. */
 int lb_share_join(struct lb_share *s, uint64_t id, uint64_t now_us);
 /* .. is silent: it keeps its safe share, .. */
 void lb_share_silent(struct lb_share *s, uint64_t id);
 /* .. or has left, or been forgotten. */
 void lb_share_leave(struct lb_share *s, uint64_t id, uint64_t now_us);
 
-/* Spends a token of <key>. */
-enum lb_share_verdict lb_share_take(struct lb_share *s, uint64_t key,
-				    const struct lb_share_limit *limit, uint64_t now_us);
+/* Is there a token? When it is refused, *until_us is when to ask again, at the latest. */
+enum lb_share_verdict lb_share_look(struct lb_share *s, const struct lb_share_ask *ask,
+				    uint64_t now_us, uint64_t *until_us);
+/* Spends the one that lb_share_look() has just found. */
+void lb_share_spend(struct lb_share *s, const struct lb_share_ask *ask);
+/* One that is not is taken up. 0 or -ENOSPC. */
+int lb_share_track(struct lb_share *s, const struct lb_share_ask *ask, uint64_t now_us);
 /* Every LB_SHARE_TICK_MS. */
 void lb_share_tick(struct lb_share *s, uint64_t now_us);
 /* From node <id>, as another one's send() was given it. */
@@ -114,6 +140,8 @@ uint64_t lb_share_bound(const struct lb_share *s, const struct lb_share_limit *l
 			uint64_t window_us);
 /* The number of nodes shares are counted with. */
 uint32_t lb_share_size(const struct lb_share *s);
+/* Keys that are taken up. */
+uint32_t lb_share_keys(const struct lb_share *s);
 void lb_share_each(struct lb_share *s, uint64_t now_us,
 		   void (*fn)(void *arg, const struct lb_share_view *view), void *arg);
 const struct lb_share_counts *lb_share_counts(const struct lb_share *s);

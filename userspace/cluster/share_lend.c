@@ -26,9 +26,9 @@ uint64_t share_offer(const struct lb_share *s, const struct key *k, uint32_t nod
 	uint64_t spare = less(share_safe(s, k), share_need(s, k));
 	uint64_t wanted = shortage(s, k, node, now_us), all = wanted, feared = 0, offer;
 
-	if (!wanted || !spare)
+	if (k->young || !wanted || !spare)
 		return 0;
-	for (uint32_t i = 0; i < s->params.nodes_max; i++) {
+	for (uint32_t i = 0; i < s->nodes_count; i++) {
 		if (i == node)
 			continue;
 		all += shortage(s, k, i, now_us);
@@ -58,11 +58,11 @@ void share_lend(struct lb_share *s, struct key *k, uint32_t node, uint64_t amoun
 
 void share_heard(struct lb_share *s, uint32_t node, uint64_t stamp_us, uint64_t now_us)
 {
-	for (uint32_t i = 0; i < s->params.keys_max; i++) {
+	for (uint32_t i = 0; i < s->keys_count; i++) {
 		struct key *k = &s->keys[i];
-		struct pair *p = k->used ? &k->pairs[node] : NULL;
+		struct pair *p = &k->pairs[node];
 
-		if (!p || p->feared <= p->lent || stamp_us < p->lowered_us)
+		if (p->feared <= p->lent || stamp_us < p->lowered_us)
 			continue;
 		share_refill(s, k, now_us);
 		p->feared = p->lent;

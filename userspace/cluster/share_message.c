@@ -67,8 +67,8 @@ static bool matters(const struct lb_share *s, const struct key *k, uint32_t node
 {
 	const struct pair *p = &k->pairs[node];
 
-	return offer || p->feared || (p->borrowed && now_us < p->borrowed_us) ||
-	       share_need(s, k) > share_safe(s, k);
+	/* What has been taken back is to be heard of, too. */
+	return offer || p->feared || now_us < p->borrowed_us || share_need(s, k) > share_safe(s, k);
 }
 
 static uint32_t choose(struct lb_share *s, uint32_t node, uint32_t max, struct entry *entries,
@@ -76,12 +76,10 @@ static uint32_t choose(struct lb_share *s, uint32_t node, uint32_t max, struct e
 {
 	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < s->params.keys_max; i++) {
+	for (uint32_t i = 0; i < s->keys_count; i++) {
 		const struct key *k = &s->keys[i];
 		struct entry e = {.key = i};
 
-		if (!k->used)
-			continue;
 		e.lent = share_offer(s, k, node, now_us);
 		e.weight = larger(k->demand, larger(e.lent, k->pairs[node].feared));
 		if (matters(s, k, node, e.lent, now_us))
@@ -156,9 +154,7 @@ static void new_life(struct lb_share *s, uint32_t node, uint32_t session, uint64
 {
 	s->nodes[node].session = session;
 	s->nodes[node].stamp_us = s->nodes[node].heard_us = 0;
-	for (uint32_t i = 0; i < s->params.keys_max; i++) {
-		if (!s->keys[i].used)
-			continue;
+	for (uint32_t i = 0; i < s->keys_count; i++) {
 		share_refill(s, &s->keys[i], now_us);
 		s->keys[i].pairs[node].borrowed = 0;
 		share_refill(s, &s->keys[i], now_us);
@@ -184,18 +180,17 @@ static void read_entry(struct lb_share *s, uint32_t node, const struct message *
 	p->wanted_us = now_us + m->loan_us;
 	share_refill(s, k, now_us);
 	/* From when we said what it had heard. To hear of nothing of us is to lend nothing. */
+	if (lent || p->borrowed)
+		p->borrowed_us = s->nodes[node].heard_us + m->loan_us;
 	p->borrowed = s->nodes[node].heard_us ? lent : 0;
-	p->borrowed_us = s->nodes[node].heard_us + m->loan_us;
 	share_refill(s, k, now_us);
 }
 
 static uint32_t index_of(const struct lb_share *s, uint64_t id)
 {
-	uint32_t i = 0;
+	const struct node *n = id ? share_node(s, id) : NULL;
 
-	while (i < s->params.nodes_max && (!s->nodes[i].id || s->nodes[i].id != id))
-		i++;
-	return i;
+	return n ? (uint32_t)(n - s->nodes) : s->nodes_count;
 }
 
 void lb_share_receive(struct lb_share *s, uint64_t id, const uint8_t *bytes, size_t len,
@@ -209,9 +204,9 @@ void lb_share_receive(struct lb_share *s, uint64_t id, const uint8_t *bytes, siz
 		s->counts.malformed++;
 		return;
 	}
-	if (node < s->params.nodes_max && m.session != s->nodes[node].session)
+	if (node < s->nodes_count && m.session != s->nodes[node].session)
 		new_life(s, node, m.session, now_us);
-	if (node == s->params.nodes_max || m.stamp_us <= s->nodes[node].stamp_us) {
+	if (node == s->nodes_count || m.stamp_us <= s->nodes[node].stamp_us) {
 		s->counts.stale++;
 		return;
 	}

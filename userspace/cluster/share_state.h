@@ -8,7 +8,7 @@
 
 #include "cluster/share.h"
 
-#define TOKEN 1000000000ull
+#define TOKEN LB_SHARE_TOKEN
 
 /* A key between this node and another one. */
 struct pair {
@@ -22,14 +22,17 @@ struct pair {
 };
 
 struct key {
-	bool used;
+	bool young;    /* what this node needs of it is not known yet */
+	uint32_t next; /* with the same head; one more than its index, 0: none */
 	uint64_t key;
+	struct lb_share_label label;
 	struct lb_share_limit limit; /* burst 0: this node has had no use of it */
 	uint64_t tokens, refilled_us;
 	/* What it spends per second, right until <share_us>. */
 	uint64_t share, share_us;
 	uint64_t demand;
-	uint32_t asked;     /* since the last tick */
+	uint32_t asked;     /* .. */
+	uint64_t since_us;  /* .. since then */
 	struct pair *pairs; /* by node */
 };
 
@@ -45,9 +48,13 @@ struct node {
 struct lb_share {
 	struct lb_share_params params;
 	struct node *nodes;
+	uint32_t nodes_count; /* places that have been in use */
+	uint32_t pairs_room;  /* of each key */
 	struct key *keys;
-	uint32_t known;   /* nodes, with this one and those that are leaving */
-	uint32_t leaving; /* have left, and count until <left_us> */
+	uint32_t keys_count; /* likewise */
+	uint32_t *heads;     /* of keys, as many as keys_max */
+	uint32_t known;      /* nodes, with this one and those that are leaving */
+	uint32_t leaving;    /* have left, and count until <left_us> */
 	uint64_t left_us;
 	uint32_t next_node; /* to be told */
 	uint32_t next_key;  /* to be looked at for eviction */
@@ -55,14 +62,24 @@ struct lb_share {
 	struct lb_share_counts counts;
 };
 
+/* --- share_table.c --- */
+struct key *share_find(const struct lb_share *s, uint64_t key);
+/* NULL: no room. */
+struct key *share_add(struct lb_share *s, uint64_t key, uint32_t per_second, uint64_t now_us);
+/* 0: a free place. NULL: none. */
+struct node *share_node(const struct lb_share *s, uint64_t id);
+
 /* --- share.c --- */
 uint64_t share_loan_us(const struct lb_share *s);
 uint64_t share_safe(const struct lb_share *s, const struct key *k);
 /* What it could do with: its demand and a tenth more. */
 uint64_t share_need(const struct lb_share *s, const struct key *k);
-struct key *share_find(const struct lb_share *s, uint64_t key);
-/* NULL: no room. */
-struct key *share_add(struct lb_share *s, uint64_t key, uint32_t per_second, uint64_t now_us);
+/* What its bucket holds with the share it has, tokens. */
+uint64_t share_burst(const struct key *k);
+/* It is new, and its bucket empty. */
+void share_begin(struct lb_share *s, struct key *k, uint64_t now_us);
+/* All shares anew, for another number of nodes. */
+void share_resize(struct lb_share *s, uint32_t known, uint64_t now_us);
 /* Tokens up to now, then the share anew. To be called before and after anything it depends on. */
 void share_refill(struct lb_share *s, struct key *k, uint64_t now_us);
 

@@ -162,6 +162,7 @@ struct lb_tls_config {
 	char *client_crl;
 	enum lb_client_auth client_auth;
 	bool session_tickets;
+	bool share_tickets; /* with the other nodes of the cluster */
 	enum lb_ktls_use ktls;
 	uint8_t files[LB_FILES_DIGEST_BYTES]; /* by lb_config_load_with()'s judge */
 };
@@ -308,6 +309,7 @@ struct lb_cluster_config {
 	struct lb_addr advertise_addr; /* AF_UNSPEC: bind_addr */
 	char **peers;                  /* "host:port" */
 	size_t peers_count;
+	uint32_t nodes; /* 0: as many as the peers */
 	char *key_file;
 	bool insecure;
 };

@@ -100,6 +100,10 @@ static void check_tls(struct check *c, struct place rule)
 			 "missing; tls needs cert and key, or certificates");
 	if (tls->enabled && tls->ocsp && !tls->cert)
 		complain(c, LB_CONFIG_ERROR, rule, "tls", "ocsp", "says nothing without cert");
+	if (tls->enabled && tls->share_tickets &&
+	    (!c->config->cluster.enabled || !c->config->cluster.key_file))
+		complain(c, LB_CONFIG_ERROR, rule, "tls", "share_tickets",
+			 "needs a cluster with a key_file: tickets are sealed with keys of that");
 	if (backend->enabled && !backend->client_cert != !backend->client_key)
 		complain(c, LB_CONFIG_ERROR, rule, "backend_tls",
 			 backend->client_cert ? "client_cert" : "client_key",
@@ -181,6 +185,16 @@ static void check_cluster(struct check *c)
 				      "missing; anybody could join (insecure: true allows that)");
 }
 
+/* Alone, this node would let in what all of them together may. */
+static void check_shared_limits(struct check *c, struct place rule)
+{
+	const struct lb_rate_limit_config *limit = &c->config->rules[rule.index].rate_limit;
+
+	if (limit->enabled && limit->cluster && !c->config->cluster.enabled)
+		complain(c, LB_CONFIG_ERROR, rule, "rate_limit", "cluster",
+			 "true, and this node is in no cluster (cluster.enabled)");
+}
+
 static void check_graft(struct check *c)
 {
 	const struct lb_graft_config *graft = &c->config->graft;
@@ -228,6 +242,7 @@ int lb_config_check(const struct lb_config *config, const struct lb_yaml_node *r
 		check_trust(&c, rule);
 		check_health(&c, rule);
 		check_access_lists(&c, rule);
+		check_shared_limits(&c, rule);
 	}
 	check_cluster(&c);
 	check_graft(&c);

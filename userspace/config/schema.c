@@ -7,7 +7,6 @@
 #include "config/schema.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <syslog.h>
 
 #include "base/cleanup.h"
@@ -274,6 +273,8 @@ static const struct lb_schema_key tls_keys[] = {
 	 .help = "Whether a client may come without a certificate (optional)."},
 	{"session_tickets", BOOL(lb_tls_config, session_tickets), .def = "true",
 	 .help = "Let clients resume sessions."},
+	{"share_tickets", BOOL(lb_tls_config, share_tickets), .def = "false",
+	 .help = "On every node of the cluster, too. Needs `cluster.key_file`; docs/tls.md."},
 	{"ktls", WORD(lb_tls_config, ktls, ktls_words), .def = "auto",
 	 .help = "Let the kernel seal what is sent, where it can."},
 };
@@ -329,8 +330,8 @@ static const struct lb_schema_key rate_limit_keys[] = {
 	{"rule_burst", NUMBER(lb_rate_limit_config, rule_burst), RANGE(0, 100000000),
 	 .otherwise = "`rule_requests_per_second`",
 	 .help = "How many of them may come at once after a pause."},
-	{"cluster", BOOL(lb_rate_limit_config, cluster), .def = "false", PROTECTS,
-	 .help = "One limit over all nodes of the cluster."},
+	{"cluster", BOOL(lb_rate_limit_config, cluster), .def = "false",
+	 .help = "One limit over all nodes of the cluster. docs/cluster.md."},
 };
 static const struct lb_schema_block rate_limit_block = {KEYS(rate_limit_keys)};
 
@@ -513,6 +514,9 @@ static const struct lb_schema_key cluster_keys[] = {
 		 "address on the way to the first peer."},
 	{"peers", .type = LB_SCHEMA_ENDPOINT, LIST(lb_cluster_config, peers, char *),
 	 ITEMS(0, 1024), .help = "Nodes to join through."},
+	{"nodes", NUMBER(lb_cluster_config, nodes), RANGE(0, 4096), .def = "0",
+	 .help = "Limits that nodes share are divided by so many at least. 0: as many as `peers`, "
+		 "and this one where it is not among them."},
 	{"key_file", STRING(lb_cluster_config, key_file), RANGE(1, PATH_BYTES),
 	 .help = "Keys that seal the gossip. docs/cluster.md."},
 	{"insecure", BOOL(lb_cluster_config, insecure), .def = "false",
@@ -565,33 +569,3 @@ static const struct lb_schema_key root_keys[] = {
 	 .help = "What is balanced: one entry per listening address."},
 };
 const struct lb_schema_block lb_schema_root = {KEYS(root_keys)};
-
-const struct lb_schema_key *lb_schema_find(const struct lb_schema_block *block, const char *name)
-{
-	for (size_t i = 0; i < block->count; i++) {
-		if (strcmp(block->keys[i].name, name) == 0)
-			return &block->keys[i];
-	}
-	return NULL;
-}
-
-bool lb_schema_is_disabled(const struct lb_schema_block *block, const void *base)
-{
-	const struct lb_schema_key *key = lb_schema_find(block, "enabled");
-
-	return key && !*(const bool *)((const char *)base + key->offset);
-}
-
-size_t lb_schema_list_count(const struct lb_schema_key *key, const void *base)
-{
-	return *(const size_t *)(const void *)((const char *)base + key->count_offset);
-}
-
-void *lb_schema_list_item(const struct lb_schema_key *key, const void *base, size_t i)
-{
-	char *items;
-
-	/* The field is a pointer to something else; only its bytes may be read as a char *. */
-	memcpy(&items, (const char *)base + key->offset, sizeof(items));
-	return items + i * key->item_size;
-}

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Decides what lbctl gets to know of the cluster. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/clock.h"
 #include "control/admin_job.h"
 #include "control/cluster.h"
 #include "control/service.h"
@@ -35,6 +39,99 @@ static json_t *summary(const struct lb_gossip_report *r)
 			 (json_int_t)r->counts.twins);
 }
 
+/* --- limits ----------------------------------------------------------------------------------- */
+
+/* So many are told of, those that are wanted most. */
+#define ROWS_MAX 64u
+
+struct row {
+	struct lb_share_label label;
+	struct lb_share_view view;
+};
+
+struct rows {
+	size_t count;
+	struct row all[ROWS_MAX];
+};
+
+static uint64_t weight(const struct lb_share_view *v)
+{
+	return v->demand + v->lent + v->borrowed;
+}
+
+static void keep_row(void *arg, const struct lb_share_view *v)
+{
+	struct rows *rows = arg;
+	size_t i = rows->count;
+
+	if (!weight(v))
+		return;
+	if (i < ROWS_MAX)
+		rows->count++;
+	else if (weight(&rows->all[--i].view) >= weight(v))
+		return;
+	for (; i && weight(&rows->all[i - 1].view) < weight(v); i--)
+		rows->all[i] = rows->all[i - 1];
+	rows->all[i] = (struct row){.label = *v->label, .view = *v};
+}
+
+static void set_label(json_t *o, const struct lb_share_label *label)
+{
+	static const uint8_t nobody[sizeof(label->client)];
+	struct lb_addr a = {.in6.sin6_family = AF_INET6};
+	char text[LB_ADDR_STR_MAX];
+
+	/* Others are short of it, and nobody has asked for it here. */
+	if (!label->rule[0])
+		return;
+	json_object_set_new(o, "rule", json_string(label->rule));
+	if (!memcmp(label->client, nobody, sizeof(nobody)))
+		return;
+	memcpy(&a.in6.sin6_addr, label->client, sizeof(label->client));
+	lb_addr_unmap(&a);
+	json_object_set_new(o, "client", json_string(lb_addr_format_host(&a, text)));
+}
+
+static json_t *row_of(const struct row *r, const struct lb_limits_report *report)
+{
+	const struct lb_share_view *v = &r->view;
+	double all = (double)v->limit.per_second + v->limit.burst;
+	char key[17];
+	json_t *o;
+
+	(void)snprintf(key, sizeof(key), "%016" PRIx64, v->key);
+	o = json_pack("{s:s,s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f}", "key", key, "limit",
+		      (json_int_t)v->limit.per_second, "burst", (json_int_t)v->limit.burst,
+		      "demand", (double)v->demand / 1000, "share", (double)v->share / 1000, "safe",
+		      (double)v->safe / 1000, "lent", (double)v->lent / 1000, "borrowed",
+		      (double)v->borrowed / 1000, "overshoot",
+		      all * (double)report->excess_ppm / 1000000 + (double)report->excess);
+	if (o)
+		set_label(o, &r->label);
+	return o;
+}
+
+static void add_limits(struct lb_admin_job *job, struct lb_limits *limits)
+{
+	struct rows rows = {};
+	struct lb_limits_report r;
+	const struct lb_share_counts *n = &r.counts;
+
+	lb_limits_look(limits, lb_clock_ns() / 1000, &r, keep_row, &rows);
+	lb_admin_text_add_member(
+		&job->reply, "shares",
+		json_pack("{s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "nodes", (int)r.size, "keys",
+			  (int)r.keys, "excess_ppm", (json_int_t)r.excess_ppm, "excess",
+			  (json_int_t)r.excess, "sent", (json_int_t)n->sent, "sent_bytes",
+			  (json_int_t)n->sent_bytes, "received", (json_int_t)n->received, "stale",
+			  (json_int_t)(n->stale + n->malformed), "untracked",
+			  (json_int_t)n->untracked));
+	lb_admin_text_begin_list(&job->reply, "limits");
+	for (size_t i = 0; i < rows.count; i++)
+		lb_admin_text_add(&job->reply, row_of(&rows.all[i], &r));
+	lb_admin_text_end_list(&job->reply);
+}
+
 void lb_admin_answer_cluster(struct lb_admin_job *job)
 {
 	struct lb_cluster *c = lb_service_cluster(job->opts->service);
@@ -49,6 +146,7 @@ void lb_admin_answer_cluster(struct lb_admin_job *job)
 	lb_gossip_look(lb_cluster_gossip(c), &report, add_member, job);
 	lb_admin_text_end_list(&job->reply);
 	lb_admin_text_add_member(&job->reply, "cluster", summary(&report));
+	add_limits(job, lb_cluster_limits(c));
 	lb_admin_text_end(&job->reply);
 	lb_admin_job_end(job);
 }

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/admission_parts.h"
 #include "control/difference.h"
 #include "control/service.h"
 #include "flow/acl.h"
@@ -50,65 +51,13 @@ struct lb_admission_service {
 	bool stale; /* atomic: <listeners> are not right, the next renewal looks again */
 };
 
-/* --- rules ------------------------------------------------------------------------------------ */
-
-static bool has_lists(const struct lb_rule_config *c)
-{
-	return c->allow_list_count || c->deny_list_count || c->allow_file.count ||
-	       c->deny_file.count;
-}
+/* --- the kernel's tables ---------------------------------------------------------------------- */
 
 /* Behind a proxy the packets' address is not the client's. */
 static bool may_use_kernel(const struct lb_rule_config *c)
 {
-	return !c->accept_proxy_protocol_count && (c->rate_limit.enabled || has_lists(c));
+	return !c->accept_proxy_protocol_count && (c->rate_limit.enabled || admission_has_lists(c));
 }
-
-/* Both parts of a list in one. 0 with *ret to be freed, or -ENOMEM. */
-static int join(struct lb_prefixes *ret, const struct lb_prefix *list, size_t count,
-		const struct lb_prefixes *file)
-{
-	ret->count = count + file->count;
-	ret->all = calloc(ret->count + 1, sizeof(*ret->all));
-	if (!ret->all)
-		return -ENOMEM;
-	if (count)
-		memcpy(ret->all, list, count * sizeof(*list));
-	if (file->count)
-		memcpy(ret->all + count, file->all, file->count * sizeof(*list));
-	return 0;
-}
-
-static int build_acl(struct lb_acl **ret, const struct lb_rule_config *c)
-{
-	LB_AUTO(lb_prefixes_free) struct lb_prefixes allow = {}, deny = {};
-	int err = join(&allow, c->allow_list, c->allow_list_count, &c->allow_file);
-
-	if (!err)
-		err = join(&deny, c->deny_list, c->deny_list_count, &c->deny_file);
-	if (!err)
-		err = lb_acl_new(ret, allow.all, allow.count, deny.all, deny.count);
-	return err;
-}
-
-int lb_admission_build(struct lb_rule *rule, const struct lb_rule_config *c)
-{
-	int err = 0;
-
-	if (has_lists(c))
-		err = build_acl(&rule->acl, c);
-	if (!err && c->rate_limit.enabled)
-		err = lb_rate_limit_new(&rule->rate_limit, &c->rate_limit);
-	return err;
-}
-
-void lb_admission_unbuild(struct lb_rule *rule)
-{
-	lb_acl_free(&rule->acl);
-	lb_rate_limit_free(&rule->rate_limit);
-}
-
-/* --- the kernel's tables ---------------------------------------------------------------------- */
 
 /* Whatever the kernel does not take is left to the daemon. */
 static void bring_in_acl(struct lb_admission_service *a, const struct lb_rule *rule,
@@ -162,33 +111,9 @@ void lb_admission_add(struct lb_admission_service *a, struct lb_rule *rule,
 
 /* --- changes ---------------------------------------------------------------------------------- */
 
-int lb_admission_prepare(struct lb_admission_change *c, const struct lb_rule *rule,
-			 const struct lb_rule_config *config)
-{
-	int err = has_lists(config) ? build_acl(&c->acl, config) : 0;
-
-	if (!err && config->rate_limit.enabled && !rule->rate_limit)
-		err = lb_rate_limit_new(&c->rate_limit, &config->rate_limit);
-	return err;
-}
-
 static bool is_same(const struct lb_acl *a, const struct lb_acl *b)
 {
 	return a && b ? lb_acl_equal(a, b) : a == b;
-}
-
-static void commit_rate(struct lb_rule *rule, const struct lb_rule_config *config,
-			struct lb_admission_change *c)
-{
-	struct lb_rate_limit *old = rule->rate_limit;
-
-	/* Who owes goes on owing. */
-	if (config->rate_limit.enabled && old) {
-		lb_rate_limit_set(old, &config->rate_limit, lb_clock_ns());
-		return;
-	}
-	__atomic_store_n(&rule->rate_limit, c->rate_limit, __ATOMIC_RELEASE);
-	c->rate_limit = old;
 }
 
 void lb_admission_commit(struct lb_admission_service *a, struct lb_rule *rule,
@@ -197,7 +122,7 @@ void lb_admission_commit(struct lb_admission_service *a, struct lb_rule *rule,
 	bool was_in_kernel = rule->admit, limits = rule->acl || rule->rate_limit;
 	struct lb_acl *old = rule->acl;
 
-	commit_rate(rule, config, c);
+	admission_commit_rate(rule, config, c);
 	if (a && !lb_difference_is_same(rule->config, config, "rate_limit"))
 		lb_admit_pardon(a->admit, rule->index);
 	c->acl_changed = !is_same(old, c->acl);
@@ -212,12 +137,6 @@ void lb_admission_commit(struct lb_admission_service *a, struct lb_rule *rule,
 	if (c->acl_changed || was_in_kernel != may_use_kernel(config))
 		bring_in_acl(a, rule, config);
 	bring_in(a, rule, config);
-}
-
-void lb_admission_change_fini(struct lb_admission_change *c)
-{
-	lb_acl_free(&c->acl);
-	lb_rate_limit_free(&c->rate_limit);
 }
 
 /* --- listeners -------------------------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 #include "kernel/admit.h"
 
 struct lb_admission_service;
+struct lb_limits;
 struct lb_service;
 
 struct lb_admission_opts {
@@ -27,6 +28,9 @@ struct lb_admission_opts {
  * worker sees it. 0 or -errno.
  */
 int lb_admission_build(struct lb_rule *rule, const struct lb_rule_config *config);
+/* What of it is shared with others: before it serves. 0, or -EINVAL, logged: there are none. */
+int lb_admission_share(struct lb_rule *rule, const struct lb_rule_config *config,
+		       struct lb_limits *limits);
 /* NULL inside is fine. Nobody may use the rule any more. */
 void lb_admission_unbuild(struct lb_rule *rule);
 
@@ -34,6 +38,7 @@ void lb_admission_unbuild(struct lb_rule *rule);
 struct lb_admission_change {
 	struct lb_acl *acl;               /* the new one; after the commit the old one */
 	struct lb_rate_limit *rate_limit; /* likewise */
+	struct lb_limits *limits;         /* in: those that nodes share; NULL: in no cluster */
 	bool acl_changed;                 /* after the commit: other clients may come than before */
 };
 /* All that may fail. 0 or -errno; to be freed in either case. */

@@ -20,6 +20,7 @@
 #include "control/cluster.h"
 #include "control/difference.h"
 #include "control/service_parts.h"
+#include "control/ticket_secrets.h"
 #include "control/tls.h"
 #include "flow/client_connection_limit.h"
 #include "flow/sni.h"
@@ -147,6 +148,7 @@ static struct lb_rule *find_place(const struct plan *p)
 	for (uint32_t i = 0; i < LB_RULES_MAX; i++)
 		if (!s->rules[i].config && !s->rules[i].pool) {
 			s->rules[i].index = i;
+			s->rules[i].secrets = s->secrets;
 			return &s->rules[i];
 		}
 	return NULL;
@@ -171,6 +173,7 @@ static int prepare_target(struct plan *p, struct target *t, struct lb_backends_c
 	*change = (struct lb_backends_change){.rule = rule, .config = config};
 	t->config = config;
 	t->rule = rule;
+	t->admission.limits = lb_cluster_limits(p->s->cluster);
 	if (rule) {
 		err = lb_tls_prepare(&t->tls, rule, config);
 		change->checks_changed = t->tls.checks || checks_change(rule->config, config);
@@ -185,7 +188,8 @@ static int prepare_target(struct plan *p, struct target *t, struct lb_backends_c
 	t->added = true;
 	rule->of = of;
 	/* From here on the place is taken. */
-	return lb_service_build_rule(rule, config);
+	err = lb_service_build_rule(rule, config);
+	return err ? err : lb_admission_share(rule, config, t->admission.limits);
 }
 
 static const struct lb_rule *place_of(void *arg, size_t i, struct lb_sni ***sni)
@@ -485,6 +489,7 @@ static void commit(struct plan *p)
 			judge_flows(s, &p->targets[i]);
 	lb_admission_follow_rules(s->admission);
 	lb_cluster_renew(s->cluster, s->config);
+	(void)lb_ticket_secrets_read(s->secrets, lb_cluster_key_file(s->cluster));
 }
 
 /* --- both ------------------------------------------------------------------------------------- */

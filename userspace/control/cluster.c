@@ -6,10 +6,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "backend/resolve.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
 
@@ -25,6 +27,7 @@ struct lb_cluster {
 	const struct lb_cluster_config *config; /* of the start, for ever */
 	struct lb_loop *loop;
 	struct lb_gossip *gossip;
+	struct lb_limits *limits;
 	pthread_t thread;
 	bool bound, runs;
 	/* The thread's: one name after the other. */
@@ -34,9 +37,93 @@ struct lb_cluster {
 	char host[256];
 	struct lb_addr *peers; /* found in this round */
 	size_t peers_count;
+	struct lb_timer tick; /* of the limits */
 	struct lb_timer leave;
 	uint32_t looks; /* at whether all have been told */
 };
+
+/* --- limits ----------------------------------------------------------------------------------- */
+
+static uint64_t now_us(void)
+{
+	return lb_clock_ns() / 1000;
+}
+
+static void count_member(struct lb_cluster *c, const struct lb_member_view *m,
+			 enum lb_member_event event)
+{
+	int err = 0;
+
+	if (event == LB_MEMBER_JOINED)
+		err = lb_limits_join(c->limits, m->id, now_us());
+	else if (event == LB_MEMBER_DIED)
+		lb_limits_silent(c->limits, m->id);
+	else if (event == LB_MEMBER_WENT || event == LB_MEMBER_FORGOTTEN)
+		lb_limits_leave(c->limits, m->id, now_us());
+	if (err)
+		lb_err("cluster: %s is not counted where limits are shared: %s", m->name,
+		       strerror(-err));
+}
+
+static void shares_came(void *arg, uint64_t id, const uint8_t *bytes, size_t len)
+{
+	struct lb_cluster *c = arg;
+
+	lb_limits_receive(c->limits, id, bytes, len, now_us());
+}
+
+static void say(void *arg, uint64_t id, const uint8_t *bytes, size_t len)
+{
+	struct lb_cluster *c = arg;
+
+	lb_gossip_say_shares(c->gossip, id, bytes, len);
+}
+
+static void on_tick(struct lb_timer *t)
+{
+	struct lb_cluster *c = lb_container_of(t, struct lb_cluster, tick);
+
+	lb_limits_tick(c->limits, now_us(), say, c);
+	lb_timer_start(c->loop, t, LB_SHARE_TICK_MS);
+}
+
+static bool is_own(const struct lb_cluster_config *config, const struct lb_addr *peer)
+{
+	return lb_addr_equal(peer, config->advertise_addr.sa.sa_family ? &config->advertise_addr
+								       : &config->bind_addr);
+}
+
+uint32_t lb_cluster_nodes_min(const struct lb_cluster_config *config)
+{
+	bool addresses = true, own = false;
+	struct lb_addr peer;
+
+	if (config->nodes)
+		return config->nodes;
+	for (size_t i = 0; i < config->peers_count; i++) {
+		if (lb_addr_parse(config->peers[i], &peer))
+			addresses = false;
+		else
+			own = own || is_own(config, &peer);
+	}
+	/* A name may be this node's, or stand for several. */
+	return (uint32_t)config->peers_count + (addresses && !own);
+}
+
+static int open_limits(struct lb_cluster *c, const char *name)
+{
+	struct lb_limits_params p = {
+		.self = lb_wire_id(name),
+		.nodes_min = lb_cluster_nodes_min(c->config),
+		.nodes_max = LB_GOSSIP_MEMBERS_MAX,
+		.section_max = lb_member_section_max(),
+	};
+
+	if (getrandom(&p.session, sizeof(p.session), 0) != sizeof(p.session))
+		return -errno;
+	lb_timer_init(&c->tick, on_tick);
+	return lb_limits_new(&c->limits, &p, now_us());
+}
 
 /* --- the log ---------------------------------------------------------------------------------- */
 
@@ -45,6 +132,7 @@ static void member_changed(void *arg, const struct lb_member_view *m, enum lb_me
 {
 	char addr[LB_ADDR_STR_MAX];
 
+	count_member(arg, m, event);
 	lb_addr_format(m->addr, addr);
 	switch (event) {
 	case LB_MEMBER_JOINED:
@@ -184,10 +272,16 @@ static int open_gossip(struct lb_cluster *c, const struct lb_config *config)
 		.loop = c->loop,
 		.changed = member_changed,
 		.clock = clock_differs,
+		.shares = shares_came,
 		.arg = c,
 	};
-	int err = lb_gossip_open(&c->gossip, &opts, why);
+	int err = open_limits(c, opts.name);
 
+	if (err) {
+		lb_err("cluster: %s", strerror(-err));
+		return err;
+	}
+	err = lb_gossip_open(&c->gossip, &opts, why);
 	if (err)
 		lb_err("cluster: %s", why);
 	else if (!c->config->key_file)
@@ -249,6 +343,7 @@ int lb_cluster_open(struct lb_cluster **ret, const struct lb_config *config, boo
 	if (err)
 		return err;
 	lb_timer_start(c->loop, &c->timer, 0);
+	lb_timer_start(c->loop, &c->tick, LB_SHARE_TICK_MS);
 	*ret = LB_TAKE_PTR(c);
 	return 0;
 }
@@ -335,12 +430,23 @@ void lb_cluster_close(struct lb_cluster **pc)
 	}
 	lb_resolve_cancel(&c->lookup);
 	lb_gossip_close(&c->gossip);
+	lb_limits_free(&c->limits);
 	lb_loop_free(c->loop);
 	free(c->peers);
 	free(c);
 }
 
+const char *lb_cluster_key_file(const struct lb_cluster *c)
+{
+	return c ? c->config->key_file : NULL;
+}
+
 struct lb_gossip *lb_cluster_gossip(const struct lb_cluster *c)
 {
 	return c->gossip;
+}
+
+struct lb_limits *lb_cluster_limits(const struct lb_cluster *c)
+{
+	return c ? c->limits : NULL;
 }

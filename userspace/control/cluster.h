@@ -2,7 +2,8 @@
 /*
  * This node's place in the cluster: a thread of its own, so that nothing thrown at its port delays
  * health checks or flows; the names of its peers, looked up anew each minute; the log of who comes
- * and goes. Main thread, if nothing else is said.
+ * and goes; and the limits that nodes share (cluster/limits.h). Main thread, if nothing else is
+ * said.
  */
 #ifndef LB_CONTROL_CLUSTER_H
 #define LB_CONTROL_CLUSTER_H
@@ -10,6 +11,7 @@
 #include <stdio.h>
 
 #include "cluster/gossip.h"
+#include "cluster/limits.h"
 #include "config/config.h"
 
 struct lb_cluster;
@@ -37,8 +39,14 @@ void lb_cluster_close(struct lb_cluster **c);
 uint32_t lb_cluster_config_hash(const struct lb_config *config);
 /* As metrics and lbctl call it. */
 const char *lb_cluster_state_word(enum lb_member_state state);
+/* Where its keys are; NULL: there are none. NULL is fine. */
+const char *lb_cluster_key_file(const struct lb_cluster *c);
 /* Any thread. */
 struct lb_gossip *lb_cluster_gossip(const struct lb_cluster *c);
+/* NULL for NULL. */
+struct lb_limits *lb_cluster_limits(const struct lb_cluster *c);
+/* How many nodes there should be at least, by <config>. */
+uint32_t lb_cluster_nodes_min(const struct lb_cluster_config *config);
 void lb_cluster_print_metrics(const struct lb_cluster *c, FILE *out);
 
 #endif

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "control/cluster.h"
 #include "control/metrics_text.h"
 
@@ -36,6 +37,39 @@ static void print_dropped(const struct lb_gossip_report *r, FILE *out)
 			r->opened[v] + (v == LB_SEAL_MALFORMED ? r->counts.malformed : 0));
 	fprintf(out, "%s{reason=\"misdirected\"} %" PRIu64 "\n", name, r->counts.misdirected);
 	fprintf(out, "%s{reason=\"twin\"} %" PRIu64 "\n", name, r->counts.twins);
+}
+
+static void print_gauge(FILE *out, const char *name, const char *help, double value)
+{
+	lb_metrics_text_head(out, name, "gauge", help);
+	fprintf(out, "%s %.9g\n", name, value);
+}
+
+static void print_limits(struct lb_limits *limits, FILE *out)
+{
+	struct lb_limits_report r;
+
+	lb_limits_look(limits, lb_clock_ns() / 1000, &r, NULL, NULL);
+	print_gauge(out, "l4lb_cluster_share_nodes", "Nodes that limits are divided by.", r.size);
+	print_gauge(out, "l4lb_cluster_share_keys",
+		    "Limits of which parts are lent among nodes, or have been lately.", r.keys);
+	print_gauge(out, "l4lb_cluster_share_excess_ratio",
+		    "Of any limit that nodes share, so much may be too much now.",
+		    (double)r.excess_ppm / 1000000);
+	print_gauge(out, "l4lb_cluster_share_excess_connections",
+		    "And so many connections, of each.", (double)r.excess);
+	print_counter(out, "l4lb_cluster_share_sent_total", "Messages about shares to other nodes.",
+		      r.counts.sent);
+	print_counter(out, "l4lb_cluster_share_sent_bytes_total", "Their bytes.",
+		      r.counts.sent_bytes);
+	print_counter(out, "l4lb_cluster_share_received_total", "Those of other nodes.",
+		      r.counts.received);
+	print_counter(out, "l4lb_cluster_share_stale_total",
+		      "Those that were overtaken, or not understood.",
+		      r.counts.stale + r.counts.malformed);
+	print_counter(out, "l4lb_cluster_share_untracked_total",
+		      "Times there was no room to share a limit: the node spent its own part.",
+		      r.counts.untracked);
 }
 
 void lb_cluster_print_metrics(const struct lb_cluster *c, FILE *out)
@@ -73,4 +107,5 @@ void lb_cluster_print_metrics(const struct lb_cluster *c, FILE *out)
 	print_counter(out, "l4lb_cluster_refutations_total",
 		      "Times this node said that it is well, against what others said.",
 		      r.counts.refutations);
+	print_limits(lb_cluster_limits(c), out);
 }

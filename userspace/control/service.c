@@ -25,6 +25,7 @@
 #include "control/same_host.h"
 #include "control/takeover.h"
 #include "control/takeover_state.h"
+#include "control/ticket_secrets.h"
 #include "control/tls.h"
 #include "flow/bandwidth_limit.h"
 #include "flow/client_connection_limit.h"
@@ -101,7 +102,7 @@ void lb_service_free_rule(struct lb_service *s, struct lb_rule *rule)
 	s->states[rule->index] = (struct lb_rule_state){0};
 	if (s->before_counters)
 		s->before_counters[rule->index] = (struct lb_counters){0};
-	*rule = (struct lb_rule){.index = rule->index};
+	*rule = (struct lb_rule){.index = rule->index, .secrets = rule->secrets};
 }
 
 int lb_service_build_routes(const struct lb_config *config, lb_service_place_fn place, void *arg)
@@ -143,12 +144,15 @@ static int build_rules(struct lb_service *s)
 		return -ENOMEM;
 	opts.rules = s->rules;
 	opts.ports = s->ports;
-	err = lb_backends_new(&s->backends, &opts);
+	err = lb_tls_secrets_new(&s->secrets);
+	if (!err)
+		err = lb_backends_new(&s->backends, &opts);
 	for (size_t i = 0; i < lb_config_places(config) && !err; i++) {
 		const struct lb_rule_config *place = lb_config_place(config, i);
 
 		s->rules[i].config = place;
 		s->rules[i].index = (uint32_t)i;
+		s->rules[i].secrets = s->secrets;
 		s->rules[i].id = ++s->last_id;
 		s->rules[i].of = place->of ? &s->rules[place->of - config->rules] : NULL;
 		s->rules_count++;
@@ -413,6 +417,11 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 	if (err)
 		return err;
 	err = lb_cluster_open(&s->cluster, s->config, !s->takeover);
+	for (size_t i = 0; i < s->rules_count && !err; i++)
+		err = lb_admission_share(&s->rules[i], s->rules[i].config,
+					 lb_cluster_limits(s->cluster));
+	if (!err)
+		err = lb_ticket_secrets_read(s->secrets, lb_cluster_key_file(s->cluster));
 	if (err)
 		return err;
 	err = lb_kernel_drop_privileges();
@@ -531,6 +540,7 @@ void lb_service_stop(struct lb_service **ps)
 		lb_service_free_rule(s, &s->rules[i]);
 	free(s->rules);
 	free(s->states);
+	lb_tls_secrets_free(&s->secrets);
 	lb_buckets_free(&s->buckets);
 	lb_ports_shelf_free(&s->ports);
 	lb_instance_unlock(&s->instance);

@@ -17,6 +17,7 @@ struct lb_cluster;
 struct lb_exporter;
 struct lb_grafts;
 struct lb_instance;
+struct lb_tls_secrets;
 struct lb_ports_shelf;
 struct lb_sockmap_slots;
 struct lb_listener;
@@ -80,6 +81,7 @@ struct lb_service {
 	struct lb_flow_env **envs;              /* of the workers */
 	struct lb_admin *admin;
 	struct lb_cluster *cluster; /* NULL: not enabled */
+	struct lb_tls_secrets *secrets;
 	uint64_t start_ms;
 	const char *name;              /* of the instance; borrowed for ever, NULL: the default */
 	struct lb_takeover *takeover;  /* borrowed, while we come up; NULL: from nobody */

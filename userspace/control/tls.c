@@ -86,7 +86,7 @@ static void judge_rule(struct lb_rule_config *rule, struct place place,
 	    (rule->backend_tls.enabled &&
 	     lb_backend_tls_digest(&rule->backend_tls, rule->backend_tls.files)))
 		notices->out_of_memory = true;
-	if (rule->tls.enabled && lb_tls_new(&tls, rule, NULL, &problem) == -EINVAL)
+	if (rule->tls.enabled && lb_tls_new(&tls, rule, NULL, NULL, &problem) == -EINVAL)
 		complain(notices, &place, LB_CONFIG_ERROR, &problem);
 	if (tls) {
 		warn_of_expiry(notices, &place, lb_tls_expiry(tls));
@@ -139,15 +139,15 @@ static int build_check(struct lb_backend_tls **ret, const struct lb_rule_config 
 	return lb_backend_tls_new(ret, config, !config->ignore_verify, problem);
 }
 
-/* Those parts of <c> that change. <old>: whose tickets stay good. */
+/* Those parts of <c> that change; <rule> is what is in force, whose tickets stay good. */
 static int build(struct lb_tls_change *c, const struct lb_rule_config *config,
-		 const struct lb_tls *old)
+		 const struct lb_rule *rule)
 {
 	struct lb_tls_problem problem = LB_TLS_PROBLEM_NONE;
 	int err = 0;
 
 	if (c->clients && config->tls.enabled)
-		err = lb_tls_new(&c->tls, config, old, &problem);
+		err = lb_tls_new(&c->tls, config, rule->tls, rule->secrets, &problem);
 	if (!err && c->backends && config->backend_tls.enabled)
 		err = build_backend(&c->backend_tls, config, &problem);
 	if (!err && c->checks && checks_by_tls(config))
@@ -162,7 +162,7 @@ int lb_tls_build(struct lb_rule *rule, const struct lb_rule_config *config)
 {
 	LB_AUTO(lb_tls_change_fini)
 	struct lb_tls_change c = {.clients = true, .backends = true, .checks = true};
-	int err = build(&c, config, NULL);
+	int err = build(&c, config, rule);
 
 	if (!err)
 		lb_tls_commit(&c, rule);
@@ -231,7 +231,7 @@ int lb_tls_prepare(struct lb_tls_change *c, const struct lb_rule *rule,
 			     LB_FILES_DIGEST_BYTES) != 0;
 	c->checks = (c->backends && checks_by_tls(config)) ||
 		    checks_by_tls(was) != checks_by_tls(config);
-	err = build(c, config, rule->tls);
+	err = build(c, config, rule);
 	if (!err && !are_as_judged(c, config)) {
 		lb_err("rule %s: TLS: files have changed while they were read", config->name);
 		err = -EAGAIN;

@@ -28,12 +28,18 @@ static uint8_t tries_max(const struct lb_session *s)
 	return tries < LB_TRIES_MAX ? (uint8_t)tries : LB_TRIES_MAX;
 }
 
-/* The client's address, as source_hash knows it: ports do not matter. */
+/*
+ * The client's address, as source_hash knows it: ports do not matter, nor whether this node listens
+ * on 0.0.0.0 and the other one on [::].
+ */
 static uint64_t source_of(const struct lb_addr *client)
 {
-	if (client->sa.sa_family == AF_INET6)
-		return lb_hash(&client->in6.sin6_addr, sizeof(client->in6.sin6_addr));
-	return lb_hash(&client->in4.sin_addr, sizeof(client->in4.sin_addr));
+	struct lb_addr own = *client;
+
+	lb_addr_unmap(&own);
+	if (own.sa.sa_family == AF_INET6)
+		return lb_hash(&own.in6.sin6_addr, sizeof(own.in6.sin6_addr));
+	return lb_hash(&own.in4.sin_addr, sizeof(own.in4.sin_addr));
 }
 
 static struct lb_select_ask ask_of(const struct lb_session *s)

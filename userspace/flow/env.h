@@ -20,6 +20,7 @@ struct lb_graft_keeper;
 struct lb_rate_limit;
 struct lb_sni;
 struct lb_tls;
+struct lb_tls_secrets;
 
 /*
  * A rule in service; shared by all workers. Its configuration may be replaced at any time by
@@ -46,6 +47,7 @@ struct lb_rule {
 	struct lb_tls *tls;                 /* NULL: clients speak none */
 	struct lb_backend_tls *backend_tls; /* NULL: backends speak none */
 	struct lb_backend_tls *check_tls;   /* NULL: checks speak none; the watching thread's */
+	struct lb_tls_secrets *secrets;     /* of tickets that all nodes open; borrowed for ever */
 	/*
 	 * Atomic: NULL, or told of every flow that shows <b> failing. Any worker; must not block.
 	 */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -35,8 +36,12 @@ struct client {
 struct lb_rate_limit {
 	pthread_mutex_t lock;
 	struct rate client_rate, rule_rate;
+	struct lb_rate_limit_config config;
+	/* With `cluster`: the rates are what this node may let in without asking the others. */
+	struct lb_limits *limits; /* NULL: they are all of it */
+	uint32_t nodes;           /* that share; 1 without */
+	struct lb_share_label label;
 	uint64_t rule_full_ns;
-	uint32_t ipv6_prefix;
 	uint64_t seed;
 	uint64_t evicted;        /* atomic */
 	bool used[SETS / GROUP]; /* atomic: some client has been in that group */
@@ -46,22 +51,22 @@ struct lb_rate_limit {
 
 #define TABLE_BYTES ((size_t)SETS * WAYS * sizeof(struct client))
 
-static struct rate rate_of(uint32_t per_second, uint32_t burst)
+static uint64_t later(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Of one of <nodes> that have the same share. */
+static struct rate rate_of(uint32_t per_second, uint32_t burst, uint32_t nodes)
 {
 	struct rate r = {};
 
 	if (!per_second)
 		return r;
-	r.token_ns = (SECOND + per_second / 2) / per_second;
-	if (!r.token_ns)
-		r.token_ns = 1;
-	r.burst_ns = r.token_ns * (burst ? burst : per_second);
+	r.token_ns = later((SECOND * nodes + per_second / 2) / per_second, 1);
+	/* Fewer tokens that take longer: the time is that of all nodes. One token there must be. */
+	r.burst_ns = later(r.token_ns * (burst ? burst : per_second) / nodes, r.token_ns);
 	return r;
-}
-
-static uint64_t later(uint64_t a, uint64_t b)
-{
-	return a > b ? a : b;
 }
 
 /* When there is a token: now, or a time that lies ahead. */
@@ -127,6 +132,75 @@ static void keep(struct lb_rate_limit *l, struct client *c, const struct key *ke
 	__atomic_store_n(&c->full_ns, full_ns, __ATOMIC_RELAXED);
 }
 
+/* --- with other nodes ------------------------------------------------------------------------- */
+
+static uint64_t lacks(const struct rate *r, uint64_t full_ns, uint64_t now_ns)
+{
+	if (full_ns <= now_ns)
+		return 0;
+	return (uint64_t)((unsigned __int128)(full_ns - now_ns) * LB_SHARE_TOKEN / r->token_ns);
+}
+
+static struct lb_limits_ask ask_of(uint32_t per_second, uint32_t burst, const struct rate *r,
+				   uint64_t full_ns, uint64_t now_ns)
+{
+	return (struct lb_limits_ask){
+		.share.limit = {per_second, burst ? burst : per_second},
+		.share.lacks = lacks(r, full_ns, now_ns),
+		.has = next_ns(r, full_ns, now_ns) == now_ns,
+	};
+}
+
+/* The same on every node. */
+static void name(struct lb_limits_ask *ask, const struct lb_share_label *label)
+{
+	const uint64_t parts[] = {lb_hash(label->rule, strlen(label->rule)),
+				  lb_hash(label->client, sizeof(label->client))};
+
+	ask->share.key = lb_hash(parts, sizeof(parts));
+	ask->share.label = label;
+}
+
+/* Where more is let in than this node's own bucket has, that one is empty. */
+static uint64_t spent(const struct rate *r, uint64_t full_ns, uint64_t now_ns)
+{
+	uint64_t full = later(full_ns, now_ns) + r->token_ns;
+
+	return full > now_ns + r->burst_ns ? now_ns + r->burst_ns : full;
+}
+
+static enum lb_rate_limit_verdict take_shared(struct lb_rate_limit *l, const struct key *key,
+					      uint64_t now_ns, uint64_t *until_ns)
+{
+	const struct rate *client = &l->client_rate, *rule = &l->rule_rate;
+	struct client *c = find(l, key);
+	uint64_t full_ns = memcmp(&c->key, key, sizeof(*key)) ? 0 : c->full_ns, until_us;
+	struct lb_share_label label = l->label;
+	struct lb_limits_ask asks[2];
+	size_t count = 0, got;
+
+	memcpy(label.client, key->bytes, sizeof(label.client));
+	asks[count] =
+		ask_of(l->config.requests_per_second, l->config.burst, client, full_ns, now_ns);
+	name(&asks[count++], &label);
+	if (rule->token_ns) {
+		asks[count] = ask_of(l->config.rule_requests_per_second, l->config.rule_burst, rule,
+				     l->rule_full_ns, now_ns);
+		name(&asks[count++], &l->label);
+	}
+	got = lb_limits_take(l->limits, asks, count, now_ns / 1000, &until_us);
+	if (got < count) {
+		*until_ns = until_us * 1000;
+		return got ? LB_RATE_LIMIT_RULE : LB_RATE_LIMIT_CLIENT;
+	}
+	keep(l, c, key, spent(client, full_ns, now_ns), now_ns);
+	if (rule->token_ns)
+		l->rule_full_ns = spent(rule, l->rule_full_ns, now_ns);
+	return LB_RATE_LIMIT_TAKEN;
+}
+
+/* --- alone ------------------------------------------------------------------------------------ */
+
 static enum lb_rate_limit_verdict take(struct lb_rate_limit *l, const struct key *key,
 				       uint64_t now_ns, uint64_t *until_ns)
 {
@@ -153,18 +227,7 @@ static enum lb_rate_limit_verdict take(struct lb_rate_limit *l, const struct key
 	return LB_RATE_LIMIT_TAKEN;
 }
 
-enum lb_rate_limit_verdict lb_rate_limit_take(struct lb_rate_limit *l, const struct lb_addr *client,
-					      uint64_t now_ns, uint64_t *until_ns)
-{
-	enum lb_rate_limit_verdict verdict;
-	struct key key;
-
-	pthread_mutex_lock(&l->lock);
-	key = key_of(client, l->ipv6_prefix);
-	verdict = take(l, &key, now_ns, until_ns);
-	pthread_mutex_unlock(&l->lock);
-	return verdict;
-}
+/* --- rates ------------------------------------------------------------------------------------ */
 
 /* When a bucket is full that lacks as many tokens as before, and not more than it holds. */
 static uint64_t converted(uint64_t full_ns, const struct rate *from, const struct rate *to,
@@ -190,22 +253,61 @@ static void convert(struct lb_rate_limit *l, const struct rate *from, const stru
 	}
 }
 
-void lb_rate_limit_set(struct lb_rate_limit *l, const struct lb_rate_limit_config *config,
-		       uint64_t now_ns)
+static void set_rates(struct lb_rate_limit *l, uint64_t now_ns)
 {
-	struct rate client = rate_of(config->requests_per_second, config->burst);
-	struct rate rule = rate_of(config->rule_requests_per_second, config->rule_burst);
+	const struct lb_rate_limit_config *c = &l->config;
+	struct rate client, rule;
 
-	pthread_mutex_lock(&l->lock);
+	l->nodes = l->limits ? lb_limits_size(l->limits) : 1;
+	client = rate_of(c->requests_per_second, c->burst, l->nodes);
+	rule = rate_of(c->rule_requests_per_second, c->rule_burst, l->nodes);
 	if (client.token_ns != l->client_rate.token_ns ||
 	    client.burst_ns != l->client_rate.burst_ns)
 		convert(l, &l->client_rate, &client, now_ns);
 	l->rule_full_ns = converted(l->rule_full_ns, &l->rule_rate, &rule, now_ns);
 	l->client_rate = client;
 	l->rule_rate = rule;
-	l->ipv6_prefix = config->ipv6_prefix;
+}
+
+void lb_rate_limit_set(struct lb_rate_limit *l, const struct lb_rate_limit_config *config,
+		       uint64_t now_ns)
+{
+	pthread_mutex_lock(&l->lock);
+	l->config = *config;
+	set_rates(l, now_ns);
 	pthread_mutex_unlock(&l->lock);
 }
+
+void lb_rate_limit_share(struct lb_rate_limit *l, struct lb_limits *limits, const char *rule,
+			 uint64_t now_ns)
+{
+	pthread_mutex_lock(&l->lock);
+	l->limits = limits;
+	(void)snprintf(l->label.rule, sizeof(l->label.rule), "%s", rule);
+	set_rates(l, now_ns);
+	pthread_mutex_unlock(&l->lock);
+}
+
+enum lb_rate_limit_verdict lb_rate_limit_take(struct lb_rate_limit *l, const struct lb_addr *client,
+					      uint64_t now_ns, uint64_t *until_ns)
+{
+	enum lb_rate_limit_verdict verdict;
+	struct key key;
+
+	pthread_mutex_lock(&l->lock);
+	key = key_of(client, l->config.ipv6_prefix);
+	if (l->limits) {
+		if (lb_limits_size(l->limits) != l->nodes)
+			set_rates(l, now_ns);
+		verdict = take_shared(l, &key, now_ns, until_ns);
+	} else {
+		verdict = take(l, &key, now_ns, until_ns);
+	}
+	pthread_mutex_unlock(&l->lock);
+	return verdict;
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
 
 int lb_rate_limit_new(struct lb_rate_limit **ret, const struct lb_rate_limit_config *config)
 {

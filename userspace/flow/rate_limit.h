@@ -9,6 +9,10 @@
  * forgets idle clients by itself. Its memory is bounded; when every place that a client could have
  * is taken by one that is not full, the fullest of them is forgotten, and counted.
  *
+ * The limits may be those of several nodes together (lb_rate_limit_share()). Each has its own
+ * buckets, filled at its part of the rate; who runs short of that spends from what all nodes share
+ * among themselves (cluster/limits.h).
+ *
  * Knows no descriptor, no session and no clock. Any thread.
  */
 #ifndef LB_FLOW_RATE_LIMIT_H
@@ -19,6 +23,7 @@
 #include <stdint.h>
 
 #include "base/addr.h"
+#include "cluster/limits.h"
 #include "config/config.h"
 
 struct lb_rate_limit;
@@ -39,8 +44,15 @@ void lb_rate_limit_set(struct lb_rate_limit *l, const struct lb_rate_limit_confi
 		       uint64_t now_ns);
 
 /*
- * A connection of <client>, now. When it is refused, *until_ns is when the next token comes; the
- * clock is CLOCK_MONOTONIC.
+ * The limits are those of all nodes of <limits>, under the name of the rule, which is the same on
+ * all of them; NULL: of this node alone. Borrowed until it is freed, or told otherwise.
+ */
+void lb_rate_limit_share(struct lb_rate_limit *l, struct lb_limits *limits, const char *rule,
+			 uint64_t now_ns);
+
+/*
+ * A connection of <client>, now. When it is refused, *until_ns is when the next token comes,
+ * or may come from another node; the clock is CLOCK_MONOTONIC.
  */
 enum lb_rate_limit_verdict lb_rate_limit_take(struct lb_rate_limit *l, const struct lb_addr *client,
 					      uint64_t now_ns, uint64_t *until_ns);

@@ -174,6 +174,25 @@ static struct lb_backend *neighbour(struct lb_select *sel, const struct lb_backe
 	return NULL;
 }
 
+/* The free one that <ask>'s client likes best, by a hash of both: on each node the same. */
+static struct lb_backend *favourite(struct lb_select *sel, bool backup,
+				    const struct lb_select_ask *ask)
+{
+	struct lb_backend *best = NULL;
+	uint64_t most = 0;
+
+	for (uint32_t i = 0; i < sel->pool->count; i++) {
+		struct lb_backend *b = sel->pool->backends[i];
+		uint64_t liking = lb_hash_mix(ask->source ^ b->place);
+
+		if (b->backup == backup && is_free(b, ask) && (!best || liking > most)) {
+			best = b;
+			most = liking;
+		}
+	}
+	return best;
+}
+
 /* Of all that are free. */
 static struct lb_backend *least(struct lb_select *sel, bool backup, const struct lb_select_ask *ask)
 {
@@ -195,14 +214,15 @@ static struct lb_backend *second_choice(struct lb_select *sel, const struct lb_b
 {
 	if (sel->balance == LB_BALANCE_LEAST_CONNECTIONS || sel->balance == LB_BALANCE_RANDOM_TWO)
 		return least(sel, backup, ask);
-	for (uint64_t other = 1; sel->balance == LB_BALANCE_SOURCE_HASH && other <= REHASHES;
-	     other++) {
+	if (sel->balance != LB_BALANCE_SOURCE_HASH)
+		return neighbour(sel, first, backup, ask);
+	for (uint64_t other = 1; other <= REHASHES; other++) {
 		struct lb_backend *b = first_choice(sel, ask, other);
 
 		if (b && b->backup == backup && is_free(b, ask))
 			return b;
 	}
-	return neighbour(sel, first, backup, ask);
+	return favourite(sel, backup, ask);
 }
 
 static struct lb_backend *pick(struct lb_select *sel, const struct lb_select_ask *ask)

@@ -24,6 +24,8 @@ struct lb_maglev {
 
 /* Where a backend wants to be, in the order of its preference. */
 struct wish {
+	uint64_t id;
+	uint32_t index;
 	uint32_t at, skip;
 	uint64_t taken; /* in units of weight: turns it has had */
 };
@@ -39,6 +41,16 @@ static uint32_t claim(struct lb_maglev *m, struct wish *w)
 	return slot;
 }
 
+/* Who comes first in a turn gets what both wanted: that must not depend on where it is listed. */
+static int by_id(const void *a, const void *b)
+{
+	const struct wish *x = a, *y = b;
+
+	if (x->id != y->id)
+		return x->id < y->id ? -1 : 1;
+	return x->index < y->index ? -1 : 1;
+}
+
 /* Turn by turn; in each one a backend of the largest weight takes a slot, others now and then. */
 static void fill(struct lb_maglev *m, struct wish *wishes, const uint32_t *weights, size_t n,
 		 uint32_t heaviest)
@@ -47,10 +59,13 @@ static void fill(struct lb_maglev *m, struct wish *wishes, const uint32_t *weigh
 
 	for (uint64_t turn = 1; left; turn++) {
 		for (size_t i = 0; i < n && left; i++) {
-			if (!weights[i] || turn * weights[i] < (wishes[i].taken + 1) * heaviest)
+			struct wish *w = &wishes[i];
+			uint32_t weight = weights[w->index];
+
+			if (!weight || turn * weight < (w->taken + 1) * heaviest)
 				continue;
-			wishes[i].taken++;
-			m->backend[claim(m, &wishes[i])] = (uint32_t)i;
+			w->taken++;
+			m->backend[claim(m, w)] = w->index;
 			left--;
 		}
 	}
@@ -68,11 +83,14 @@ int lb_select_maglev_new(struct lb_maglev **ret, const uint64_t *ids, const uint
 	m->slots = slots;
 	memset(m->backend, 0xff, slots * sizeof(m->backend[0]));
 	for (size_t i = 0; i < n; i++) {
+		wishes[i].id = ids[i];
+		wishes[i].index = (uint32_t)i;
 		wishes[i].at = (uint32_t)(lb_hash_mix(ids[i]) % slots);
 		wishes[i].skip = (uint32_t)(lb_hash_mix(ids[i] + 1) % (slots - 1)) + 1;
 		if (weights[i] > heaviest)
 			heaviest = weights[i];
 	}
+	qsort(wishes, n, sizeof(*wishes), by_id);
 	m->empty = !heaviest;
 	if (heaviest)
 		fill(m, wishes, weights, n, heaviest);

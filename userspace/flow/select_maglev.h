@@ -2,8 +2,9 @@
 /*
  * Consistent hashing by a Maglev table (Eisenbud et al., NSDI 2016): a hash finds its backend in
  * one step; each backend has its share of the table by weight; when one goes, nearly all of what
- * the others had stays theirs. The table depends on identities and weights alone, so that nodes
- * with the same configuration, or one that restarts, send a client to the same backend.
+ * the others had stays theirs. The table depends on identities and weights alone, in whatever order
+ * they come, so that nodes with the same backends, or one that restarts, send a client to the same
+ * one.
  *
  * Knows no descriptor, no session, no clock. Immutable once built: any thread may look.
  */

@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "flow/tls_names.h"
+#include "flow/tls_shared_tickets.h"
 #include "flow/tls_staple.h"
 #include "flow/tls_tickets.h"
 
@@ -42,13 +43,15 @@ struct certificate {
 };
 
 struct lb_tls {
-	uint32_t holders;                 /* atomic */
-	unsigned char context[32];        /* of sessions: what its clients were asked for */
+	uint32_t holders; /* atomic */
+	/* Of sessions: what its clients were asked for. */
+	unsigned char context[LB_TLS_CONTEXT_BYTES];
 	struct certificate *certificates; /* [0]: the default one */
 	uint32_t count;
 	struct lb_tls_names names;
-	struct lb_tls_tickets *tickets;
-	unsigned char *alpn; /* as on the wire */
+	struct lb_tls_tickets *tickets; /* NULL: .. */
+	struct lb_tls_secrets *secrets; /* .. it has those of all nodes; borrowed */
+	unsigned char *alpn;            /* as on the wire */
 	unsigned int alpn_len;
 	int64_t expiry, staple_expiry; /* the first */
 };
@@ -94,11 +97,31 @@ static bool set_mac(EVP_MAC_CTX *mac, struct lb_tls_ticket_key *key)
 	return EVP_MAC_CTX_set_params(mac, params) == 1;
 }
 
+static uint64_t wall_s(void)
+{
+	return (uint64_t)time(NULL);
+}
+
+static bool key_to_seal(struct lb_tls *tls, struct lb_tls_ticket_key *key)
+{
+	if (tls->secrets)
+		return lb_tls_secrets_seal(tls->secrets, wall_s(), tls->context, key);
+	return lb_tls_tickets_seal(tls->tickets, lb_clock_ms(), key);
+}
+
+static bool key_to_open(struct lb_tls *tls, const unsigned char *name,
+			struct lb_tls_ticket_key *key, bool *fresh)
+{
+	if (tls->secrets)
+		return lb_tls_secrets_open(tls->secrets, wall_s(), tls->context, name, key, fresh);
+	return lb_tls_tickets_open(tls->tickets, lb_clock_ms(), name, key, fresh);
+}
+
 static int seal(struct lb_tls *tls, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
 		EVP_MAC_CTX *mac, struct lb_tls_ticket_key *key)
 {
 	/* 0: no ticket this time. */
-	if (!lb_tls_tickets_seal(tls->tickets, lb_clock_ms(), key))
+	if (!key_to_seal(tls, key))
 		return 0;
 	if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) != 1)
 		return -1;
@@ -115,7 +138,7 @@ static int open_ticket(struct lb_tls *tls, const unsigned char *name, const unsi
 	bool fresh;
 
 	/* 0: a ticket of somebody else's, or too old; a handshake in full. */
-	if (!lb_tls_tickets_open(tls->tickets, lb_clock_ms(), name, key, &fresh))
+	if (!key_to_open(tls, name, key, &fresh))
 		return 0;
 	if (EVP_DecryptInit_ex2(cipher, EVP_aes_256_cbc(), key->aes, iv, NULL) != 1 ||
 	    !set_mac(mac, key))
@@ -404,8 +427,21 @@ static int add_certificates(struct lb_tls *tls, const struct lb_rule_config *rul
 	return err;
 }
 
+/* Its own, which may be <old>'s, or those of all nodes, which follow from what they have. */
+static int choose_tickets(struct lb_tls *tls, const struct lb_tls_config *config,
+			  const struct lb_tls *old, struct lb_tls_secrets *secrets)
+{
+	if (config->share_tickets && secrets)
+		tls->secrets = secrets;
+	else if (old && old->tickets)
+		tls->tickets = lb_tls_tickets_hold(old->tickets);
+	else
+		return lb_tls_tickets_new(&tls->tickets, lb_clock_ms());
+	return 0;
+}
+
 int lb_tls_new(struct lb_tls **ret, const struct lb_rule_config *rule, const struct lb_tls *old,
-	       struct lb_tls_problem *problem)
+	       struct lb_tls_secrets *secrets, struct lb_tls_problem *problem)
 {
 	LB_AUTO(lb_tls_free) struct lb_tls *tls = calloc(1, sizeof(*tls));
 	int err;
@@ -416,10 +452,8 @@ int lb_tls_new(struct lb_tls **ret, const struct lb_rule_config *rule, const str
 	err = build_alpn(tls, &rule->tls);
 	if (!err)
 		err = digest_context(tls, rule);
-	if (!err && old)
-		tls->tickets = lb_tls_tickets_hold(old->tickets);
-	else if (!err)
-		err = lb_tls_tickets_new(&tls->tickets, lb_clock_ms());
+	if (!err)
+		err = choose_tickets(tls, &rule->tls, old, secrets);
 	if (err == -EIO)
 		complain(problem, "session_tickets", "no random keys");
 	if (!err)

@@ -10,14 +10,16 @@
 #include "config/config.h"
 
 struct lb_tls;
+struct lb_tls_secrets;
 
 /*
  * As <rule>'s tls block says. Tickets of <old> (NULL: of nobody) open here too, for clients who
- * would be asked for the same. Reads files: no worker. 0; -EINVAL with *problem filled in;
- * -ENOMEM, -EIO. Held once.
+ * would be asked for the same; so do those of other nodes that have the same <secrets>, where the
+ * rule shares its tickets (NULL: there are none; borrowed). Reads files: no worker. 0; -EINVAL with
+ * *problem filled in; -ENOMEM, -EIO. Held once.
  */
 int lb_tls_new(struct lb_tls **ret, const struct lb_rule_config *rule, const struct lb_tls *old,
-	       struct lb_tls_problem *problem);
+	       struct lb_tls_secrets *secrets, struct lb_tls_problem *problem);
 /* One holder more: a session is one while it shakes hands. Returns <tls>. */
 struct lb_tls *lb_tls_hold(struct lb_tls *tls);
 /* The last holder frees it. NULL inside is fine. */

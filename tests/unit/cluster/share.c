@@ -48,6 +48,27 @@ static void member_changed(struct sim_node *n, uint64_t id, enum lb_member_event
 		lb_share_leave(s, id, sim_clock(n));
 }
 
+static const struct lb_share_label nobody = {.rule = "r"};
+
+/* As who has no bucket of its own asks; <lacks> counts where the key is new. */
+static enum lb_share_verdict take(struct lb_share *s, uint64_t key,
+				  const struct lb_share_limit *limit, uint64_t lacks,
+				  uint64_t now_us)
+{
+	const struct lb_share_ask ask = {key, *limit, &nobody, lacks};
+	enum lb_share_verdict v;
+	uint64_t until;
+
+	v = lb_share_look(s, &ask, now_us, &until);
+	if (v == LB_SHARE_UNTRACKED && !lb_share_track(s, &ask, now_us))
+		v = lb_share_look(s, &ask, now_us, &until);
+	if (v == LB_SHARE_HAS)
+		lb_share_spend(s, &ask);
+	if (v == LB_SHARE_REFUSED)
+		assert_in_range(until, now_us + 1, now_us + LB_SHARE_TICK_MS * 1000);
+	return v;
+}
+
 static void new_share(struct field *f, uint32_t i, uint32_t size_min)
 {
 	struct lb_share_params p = {
@@ -95,7 +116,7 @@ static void knock(struct field *f, uint32_t i)
 	f->due[i] += f->offered[i] / 1000;
 	for (; f->due[i] >= 1; f->due[i]--) {
 		if (!n->up || n->stopped_us > f->sim.now_us ||
-		    lb_share_take(f->shares[i], KEY, &f->limit, sim_clock(n)) != LB_SHARE_TAKEN)
+		    take(f->shares[i], KEY, &f->limit, 0, sim_clock(n)) != LB_SHARE_HAS)
 			continue;
 		f->taken[i]++;
 		f->taken_all++;
@@ -214,6 +235,32 @@ static void clients_that_move_to_one_node_get_the_limit(void **state)
 		      (unsigned long long)f.taken_all, f.excess, bound(&f, 0));
 	assert_near((double)f.taken_all, 10000, 50);
 	assert_within(&f);
+	close_field(&f);
+}
+
+static uint64_t sent(const struct field *f)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < NODES; i++)
+		n += lb_share_counts(f->shares[i])->sent;
+	return n;
+}
+
+static void who_wants_nothing_is_not_talked_of(void **state)
+{
+	struct field f;
+	uint64_t before;
+
+	open_field(&f, 1000, 10, 39);
+	offer(&f, 2000, 300, 0, 0, 100);
+	go(&f, 5000);
+	assert_true(sent(&f) > 100);
+	offer(&f, 0, 0, 0, 0, 0);
+	go(&f, 4000);
+	before = sent(&f);
+	go(&f, 10000);
+	assert_int_equal(sent(&f), before);
 	close_field(&f);
 }
 
@@ -398,8 +445,9 @@ static void ask(struct lb_share *s, uint32_t count, uint64_t now_us)
 {
 	const struct lb_share_limit limit = {100, 10};
 
+	/* What is wanted of a key shows after half a tick. */
 	while (count--)
-		(void)lb_share_take(s, KEY, &limit, now_us);
+		(void)take(s, KEY, &limit, 0, now_us - 50 * MS);
 	lb_share_tick(s, now_us);
 }
 
@@ -441,7 +489,7 @@ static void an_old_message_prolongs_nothing(void **state)
 	assert_int_equal(lb_share_join(a, 2, 1), 0);
 	assert_int_equal(lb_share_join(b, 1, 1), 0);
 	ask(b, 100, 100 * MS);
-	lb_share_receive(a, 2, last, last_len, 100 * MS);
+	lb_share_receive(a, 2, last, last_len, 50 * MS);
 	lb_share_tick(a, 100 * MS);
 	memcpy(old, last, last_len);
 	old_len = last_len;
@@ -468,7 +516,7 @@ static void another_limit_is_not_lent(void **state)
 
 	assert_int_equal(lb_share_join(a, 2, 1), 0);
 	assert_int_equal(lb_share_join(b, 1, 1), 0);
-	(void)lb_share_take(a, KEY, &other, 50 * MS);
+	(void)take(a, KEY, &other, 0, 50 * MS);
 	ask(b, 100, 100 * MS);
 	lb_share_receive(a, 2, last, last_len, 100 * MS);
 	last_len = 0;
@@ -481,20 +529,22 @@ static void another_limit_is_not_lent(void **state)
 static void keys_have_bounded_room(void **state)
 {
 	const struct lb_share_limit limit = {10, 4};
+	const uint64_t full = 2 * LB_SHARE_TOKEN;
 	struct lb_share *s = alone(1, 4);
 	uint64_t now = 1000 * MS;
 
 	for (uint64_t key = 1; key <= 4; key++)
-		assert_int_equal(lb_share_take(s, key, &limit, now), LB_SHARE_TAKEN);
-	assert_int_equal(lb_share_take(s, 5, &limit, now), LB_SHARE_UNTRACKED);
+		assert_int_equal(take(s, key, &limit, 0, now), LB_SHARE_HAS);
+	assert_int_equal(take(s, 5, &limit, 0, now), LB_SHARE_UNTRACKED);
 	assert_int_equal(lb_share_counts(s)->untracked, 1);
 	assert_int_equal(lb_share_safe(s, &limit), 5000);
-	/* Those nobody asks for give way when their buckets are full; who follows begins empty. */
+	/* Those nobody asks for give way when their buckets are full; who follows owes what it
+	 * owed. */
 	for (uint32_t i = 0; i < 200; i++)
 		lb_share_tick(s, now += LB_SHARE_TICK_MS * MS);
-	assert_int_equal(lb_share_take(s, 5, &limit, now), LB_SHARE_REFUSED);
-	assert_int_equal(lb_share_take(s, 5, &limit, now + 201 * MS), LB_SHARE_TAKEN);
-	assert_int_equal(lb_share_take(s, 5, &limit, now + 201 * MS), LB_SHARE_REFUSED);
+	assert_int_equal(take(s, 5, &limit, full, now), LB_SHARE_REFUSED);
+	assert_int_equal(take(s, 5, &limit, full, now + 201 * MS), LB_SHARE_HAS);
+	assert_int_equal(take(s, 5, &limit, full, now + 201 * MS), LB_SHARE_REFUSED);
 	lb_share_free(&s);
 }
 
@@ -522,6 +572,7 @@ int main(void)
 		cmocka_unit_test(clients_spread_evenly_get_the_limit),
 		cmocka_unit_test(clients_of_one_node_get_the_limit),
 		cmocka_unit_test(clients_that_move_to_one_node_get_the_limit),
+		cmocka_unit_test(who_wants_nothing_is_not_talked_of),
 		cmocka_unit_test(shares_follow_the_clients),
 		cmocka_unit_test(what_is_below_the_limit_is_not_refused),
 		cmocka_unit_test(a_partition_is_within_the_bound),

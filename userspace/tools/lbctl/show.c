@@ -374,9 +374,54 @@ static const struct column cluster_columns[] = {
 	{{"CONFIGURATION", false}, cell_config},
 };
 
+/* Connections a second. */
+static void put_rate(const json_t *row, const char *key, char *text)
+{
+	double rate = json_real_value(json_object_get(row, key));
+
+	(void)snprintf(text, CELL_MAX, "%.*f", rate < 10 && rate > 0, rate);
+}
+
+#define RATE_CELL(name, key)                            \
+	static void name(const json_t *row, char *text) \
+	{                                               \
+		put_rate(row, key, text);               \
+	}
+
+RATE_CELL(cell_demand, "demand")
+RATE_CELL(cell_share, "share")
+RATE_CELL(cell_safe, "safe")
+RATE_CELL(cell_lent, "lent")
+RATE_CELL(cell_borrowed, "borrowed")
+RATE_CELL(cell_overshoot, "overshoot")
+
+static const struct column limit_columns[] = {
+	{{"RULE", false}, cell_rule},          {{"CLIENT", false}, cell_client},
+	{{"LIMIT", true}, cell_limit},         {{"DEMAND", true}, cell_demand},
+	{{"SHARE", true}, cell_share},         {{"OWN", true}, cell_safe},
+	{{"LENT", true}, cell_lent},           {{"BORROWED", true}, cell_borrowed},
+	{{"OVERSHOOT", true}, cell_overshoot},
+};
+
+static int print_limits(const json_t *reply, FILE *out)
+{
+	const json_t *shares = json_object_get(reply, "shares");
+	const json_t *limits = json_object_get(reply, "limits");
+
+	if (!json_array_size(limits))
+		return 0;
+	fprintf(out,
+		"\nlimits are shared by %" PRIu64 " nodes; at most %.2f %% of each and %" PRIu64
+		" connections are too much now\n",
+		number_of(shares, "nodes"), (double)number_of(shares, "excess_ppm") / 10000,
+		number_of(shares, "excess"));
+	return print_rows(limits, limit_columns, LB_ARRAY_SIZE(limit_columns), out);
+}
+
 int lb_show_cluster(const json_t *reply, FILE *out)
 {
 	const json_t *all = json_object_get(reply, "cluster");
+	int err;
 
 	fprintf(out,
 		"%" PRIu64 " nodes are there, %" PRIu64 " dead; %s; a suspect has %.1f s; "
@@ -386,8 +431,9 @@ int lb_show_cluster(const json_t *reply, FILE *out)
 		(double)number_of(all, "suspicion_ms") / 1000, number_of(all, "dropped"));
 	if (number_of(all, "twins"))
 		fprintf(out, "another node has the name of this one\n");
-	return print_rows(json_object_get(reply, "members"), cluster_columns,
-			  LB_ARRAY_SIZE(cluster_columns), out);
+	err = print_rows(json_object_get(reply, "members"), cluster_columns,
+			 LB_ARRAY_SIZE(cluster_columns), out);
+	return err ? err : print_limits(reply, out);
 }
 
 int lb_show_metrics(const json_t *reply, FILE *out)
