@@ -7,6 +7,7 @@ from .net import PREFIX, Net
 from .process import run
 
 PORT = 7946
+OUTSIDE = "10.82.0.100"
 
 
 class Node(Net):
@@ -15,6 +16,17 @@ class Node(Net):
     def __init__(self, number):
         self.addr = f"10.82.0.{number + 1}"
         self.name = f"{PREFIX}{os.getpid()}node{number}"
+        self.names = _Always(self.name)
+
+    def nft(self, text, check=True):
+        run("ip", "netns", "exec", self.name, "nft", text, check=check)
+
+
+class Hub(Net):
+    """Where the bridges are, and clients and backends at the first of them."""
+
+    def __init__(self):
+        self.name = f"{PREFIX}{os.getpid()}hub"
         self.names = _Always(self.name)
 
 
@@ -35,13 +47,16 @@ class Nodes:
     """<count> namespaces at a hub with two bridges. All ports are in the first one."""
 
     def __init__(self, count):
-        self.hub = f"{PREFIX}{os.getpid()}hub"
+        self.outside = Hub()
+        self.hub = self.outside.name
         self.nodes = [Node(i) for i in range(count)]
         try:
             run("ip", "netns", "add", self.hub)
             for bridge in ("br0", "br1"):
                 self._hub(f"link add {bridge} type bridge")
                 self._hub(f"link set {bridge} up")
+            self._hub("link set lo up")
+            self._hub(f"addr add {OUTSIDE}/24 dev br0")
             for i, node in enumerate(self.nodes):
                 self._join(i, node)
         except BaseException:
@@ -65,11 +80,21 @@ class Nodes:
         for i in range(len(self.nodes)):
             self._hub(f"link set port{i} master br{int(i in others)}")
 
+    def silence(self, *others):
+        """No gossip between these nodes and all others; clients reach all of them. None: it ends."""
+        for i, node in enumerate(self.nodes):
+            far = [n.addr for j, n in enumerate(self.nodes) if (j in others) != (i in others)]
+            node.nft("delete table inet gossip", check=False)
+            if others:
+                node.nft("add table inet gossip; add chain inet gossip in "
+                         "{ type filter hook input priority 0; }; add rule inet gossip in "
+                         f"udp dport {PORT} ip saddr {{ {', '.join(far)} }} drop")
+
     def close(self):
         for name in (self.hub, *(n.name for n in self.nodes)):
             run("ip", "netns", "del", name, check=False)
 
-    def daemon(self, number, folder, **cluster):
+    def daemon(self, number, folder, rules=None, **cluster):
         """Node <number>, not yet started. Its peers are the first two nodes."""
         node = self.nodes[number]
         config = {
@@ -77,7 +102,7 @@ class Nodes:
                 "enabled": True, "name": f"node-{number}", "bind_addr": f"{node.addr}:{PORT}",
                 "peers": [f"{n.addr}:{PORT}" for n in self.nodes[:2]], **cluster,
             },
-            "rules": [rule("r", "127.0.0.1:6999", ["127.0.0.1:7999"], acceleration="relay")],
+            "rules": rules or [rule("r", "127.0.0.1:6999", ["127.0.0.1:7999"], acceleration="relay")],
             "workers": 1,
         }
         return Daemon(node, folder, config)
