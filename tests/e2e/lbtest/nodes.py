@@ -102,7 +102,8 @@ class Nodes:
                 "enabled": True, "name": f"node-{number}", "bind_addr": f"{node.addr}:{PORT}",
                 "peers": [f"{n.addr}:{PORT}" for n in self.nodes[:2]], **cluster,
             },
-            "rules": rules or [rule("r", "127.0.0.1:6999", ["127.0.0.1:7999"], acceleration="relay")],
+            "rules": rules or [rule("r", "127.0.0.1:6999", ["127.0.0.1:7999"],
+                                    acceleration="relay")],
             "workers": 1,
         }
         return Daemon(node, folder, config)
