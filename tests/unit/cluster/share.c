@@ -526,6 +526,33 @@ static void another_limit_is_not_lent(void **state)
 	lb_share_free(&b);
 }
 
+/* Who has had no client for long learns of another limit from those who have some. */
+static void a_limit_that_nobody_asks_for_is_what_others_say(void **state)
+{
+	struct lb_share *a = alone(1, 4), *b = alone(2, 4);
+	const struct lb_share_limit other = {200, 10};
+	uint64_t t;
+
+	assert_int_equal(lb_share_join(a, 2, 1), 0);
+	assert_int_equal(lb_share_join(b, 1, 1), 0);
+	(void)take(a, KEY, &other, 0, 50 * MS);
+	for (t = 100 * MS; t <= 2000 * MS; t += 100 * MS)
+		lb_share_tick(a, t);
+	for (; t <= 2500 * MS; t += 100 * MS) {
+		ask(b, 100, t);
+		lb_share_receive(a, 2, last, last_len, t);
+		lb_share_tick(a, t);
+		lb_share_receive(b, 1, last, last_len, t);
+	}
+	assert_true(view(a, t).lent > 45000);
+	assert_int_equal(view(a, t).safe, 50000);
+	/* Its own is what counts when somebody comes. */
+	(void)take(a, KEY, &other, 0, t);
+	assert_int_equal(view(a, t).safe, 100000);
+	lb_share_free(&a);
+	lb_share_free(&b);
+}
+
 static void keys_have_bounded_room(void **state)
 {
 	const struct lb_share_limit limit = {10, 4};
@@ -581,6 +608,7 @@ int main(void)
 		cmocka_unit_test(a_loan_ends_although_nobody_says_so),
 		cmocka_unit_test(an_old_message_prolongs_nothing),
 		cmocka_unit_test(another_limit_is_not_lent),
+		cmocka_unit_test(a_limit_that_nobody_asks_for_is_what_others_say),
 		cmocka_unit_test(keys_have_bounded_room),
 		cmocka_unit_test(the_bound_grows_with_those_who_count_fewer),
 	};
