@@ -11,7 +11,7 @@ import pytest
 
 from lbtest import takeover
 from lbtest.daemon import rule
-from lbtest.nodes import PORT, Nodes
+from lbtest.nodes import PORT, Nodes, captured
 from lbtest.process import PATIENCE, wait_until
 
 KEY1, KEY2 = "11" * 32, "22" * 32
@@ -169,23 +169,6 @@ def test_keys_are_changed_while_they_run(cluster, folder):
     assert ds[0].count_log(r"cluster: key_file .*: mode 0644 lets others at the keys "
                            r"\(chmod 600\); the old keys stay"), ds[0].log
     wait_states(ds, all_alive(3), 1)
-
-
-def captured(node, count):
-    """Sealed datagrams on their way to a node."""
-    def sniff():
-        found = []
-        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as s:
-            s.bind(("eth0", 0x0800))
-            s.settimeout(30)
-            while len(found) < count:
-                packet, where = s.recvfrom(2000)
-                udp = packet[(packet[0] & 15) * 4:]
-                if where[2] == socket.PACKET_HOST and packet[9] == socket.IPPROTO_UDP and \
-                        int.from_bytes(udp[2:4], "big") == PORT:
-                    found.append(udp[8:])
-        return found
-    return node.call(None, sniff)
 
 
 def test_rubbish_is_counted_and_gets_no_answer(cluster):

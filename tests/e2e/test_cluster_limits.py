@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Limits that nodes share: one limit, wherever clients are, and whatever becomes of the network."""
+import json
 import os
 import re
 import time
 
 import pytest
 
+from lbtest import takeover
 from lbtest.crowd import Crowd
 from lbtest.daemon import rule
 from lbtest.nodes import OUTSIDE, Nodes
@@ -53,6 +55,11 @@ class Field:
         wait_until(lambda: all(d.ctl("cluster")["cluster"]["alive"] == NODES
                                for d in self.daemons), 20 * PATIENCE, "they meet")
 
+    def reload(self, d, i, **limit):
+        config = json.loads(d.config.read_text())
+        d.configure({**config, "rules": self.rules(i, **limit)})
+        assert d.ctl("reload")["ok"]
+
     def knock(self, sources, *rates):
         self.crowd = Crowd(self.nodes.outside, self.targets, sources)
         self.crowd.set_rates(*rates)
@@ -80,9 +87,9 @@ def field(ready_to_test, folder):
     f.close()
 
 
-def within(count, seconds):
+def within(count, seconds, rate=RATE):
     """5 % of the limit, either way; the burst is on top."""
-    wanted = RATE * seconds
+    wanted = rate * seconds
     print(f"{count} of {wanted} in {seconds} s")
     assert wanted * 0.95 <= count <= wanted * 1.05 + BURST, f"{count} of {wanted}"
 
@@ -107,7 +114,7 @@ def test_clients_everywhere_and_clients_at_one_node_get_the_limit(field, of):
     print(f"at most {excess:.1f} beyond the rate in any time, {allowed:.1f} allowed")
     assert excess <= allowed
     # The node has borrowed most of what it spends, and says so.
-    found = re.search(r"^r +(\S+) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) +([\d.]+)$", table,
+    found = re.search(r"^r +(\S+) +(\S+) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) +([\d.]+)$", table,
                       re.M)
     assert found and found[1] == (OUTSIDE if of == "client" else "-"), table
     assert float(found[4]) > RATE * 0.8 and float(found[7]) > RATE * 0.6, table
@@ -142,3 +149,53 @@ def test_a_partition_stays_within_what_is_said(field):
     excess = crowd.excess(RATE)
     print(f"at most {excess:.1f} beyond the rate in any time, {allowed:.1f} allowed")
     assert excess <= allowed
+
+
+def test_limits_change_and_daemons_too(field):
+    limit, sources = LIMITS["client"]
+    field.start(limit)
+    crowd = field.knock(sources, RATE, RATE, 0, 0, 0)
+    time.sleep(3)
+    # Half of it, on one node after the other; then its next daemon, under load.
+    for i, d in enumerate(field.daemons):
+        field.reload(d, i, requests_per_second=RATE // 2, burst=BURST)
+    time.sleep(2)
+    begin = time.monotonic()
+    time.sleep(5)
+    changed = time.monotonic()
+    old = field.daemons[0]
+    field.daemons[0] = takeover.take_over(old)
+    takeover.wait_ended(old)
+    time.sleep(2)
+    taken = time.monotonic()
+    time.sleep(5)
+    end = time.monotonic()
+    lent = field.daemons[2].ctl("cluster")["limits"][0]["lent"]
+    # A limit that is shared no more is each node's own.
+    for i, d in enumerate(field.daemons):
+        field.reload(d, i, requests_per_second=RATE // 2, burst=BURST, cluster=False)
+    alone = time.monotonic()
+    time.sleep(3)
+    last = time.monotonic()
+    crowd.stop()
+    within(crowd.count(begin, changed), changed - begin, RATE // 2)
+    within(crowd.count(changed, taken), taken - changed, RATE // 2)
+    within(crowd.count(taken, end), end - taken, RATE // 2)
+    assert lent > RATE / 2 / NODES * 0.9
+    within(crowd.count(alone, last), last - alone, RATE)
+
+
+def test_a_limit_is_not_shared_by_mistake(daemon):
+    alone = rule("r", f"127.0.0.1:{LISTEN}", [f"127.0.0.1:{BACK}"], acceleration="relay")
+    shared = {**alone, "rate_limit": {"enabled": True, "requests_per_second": 10,
+                                      "cluster": True}}
+    together = {"enabled": True, "bind_addr": "127.0.0.1:7946", "insecure": True, "name": "a"}
+    d = daemon({"rules": [shared]}).spawn()
+    assert d.process.wait(10) != 0
+    assert "rate_limit.cluster: true, and this node is in no cluster" in d.log
+    d.forget()
+    with daemon({"rules": [alone]}) as d:
+        d.configure({"rules": [shared], "cluster": together})
+        assert d.lbctl("reload").returncode
+        assert d.count_log("rule r: rate_limit.cluster: this node has been in no cluster since") \
+            == 1

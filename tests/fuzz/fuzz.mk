@@ -38,6 +38,13 @@ FUZZ_OBJ_cluster_wire := $(patsubst %.c,$(O)/fuzz/%.o,$(wildcard userspace/clust
 	userspace/cluster/wire.c userspace/base/addr.c userspace/base/hash.c)
 $(O)/fuzz/cluster_wire: $(FUZZ_OBJ_cluster_wire)
 
+FUZZ_OBJ_cluster_seal := $(patsubst %,$(O)/fuzz/userspace/%.o,cluster/seal cluster/seal_keys \
+	base/hash)
+$(O)/fuzz/cluster_seal: $(FUZZ_OBJ_cluster_seal)
+
+FUZZ_OBJ_cluster_share := $(patsubst %.c,$(O)/fuzz/%.o,$(wildcard userspace/cluster/share*.c))
+$(O)/fuzz/cluster_share: $(FUZZ_OBJ_cluster_share)
+
 FUZZ_BIN := $(FUZZ_TARGETS:%=$(O)/fuzz/%)
 FUZZ_OBJ := $(sort $(FUZZ_TARGETS:%=$(O)/fuzz/tests/fuzz/%.o) $(foreach t,$(FUZZ_TARGETS),$(FUZZ_OBJ_$t)))
 

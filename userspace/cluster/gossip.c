@@ -3,6 +3,7 @@
 #include "cluster/gossip.h"
 
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -407,6 +408,17 @@ static void look_at(void *arg, const struct lb_member_view *m)
 		l->fn(l->arg, m);
 }
 
+/* Linux 4.12: SO_MEMINFO (net/core/sock.c, sk_get_meminfo). */
+static uint64_t overflowed(const struct lb_gossip *g)
+{
+	uint32_t info[SK_MEMINFO_VARS] = {};
+	socklen_t size = sizeof(info);
+
+	if (g->fd < 0 || getsockopt(g->fd, SOL_SOCKET, SO_MEMINFO, info, &size))
+		return 0;
+	return info[SK_MEMINFO_DROPS];
+}
+
 void lb_gossip_look(struct lb_gossip *g, struct lb_gossip_report *report,
 		    void (*fn)(void *arg, const struct lb_member_view *m), void *arg)
 {
@@ -416,6 +428,7 @@ void lb_gossip_look(struct lb_gossip *g, struct lb_gossip_report *report,
 	pthread_mutex_lock(&g->lock);
 	report->counts = *lb_member_counts(g->members);
 	report->unsent = g->unsent;
+	report->overflowed = overflowed(g);
 	report->sealed = g->seal;
 	for (unsigned int v = 0; g->seal && v < LB_SEAL_VERDICTS; v++)
 		report->opened[v] = lb_seal_count(g->seal, (enum lb_seal_verdict)v);

@@ -40,6 +40,7 @@ struct lb_gossip_report {
 	struct lb_member_counts counts;
 	uint64_t opened[LB_SEAL_VERDICTS]; /* without a key: all 0 */
 	uint64_t unsent;                   /* the kernel would not take them */
+	uint64_t overflowed;               /* came faster than they were taken */
 	bool sealed;
 	uint32_t states[LB_MEMBER_LEFT + 1]; /* members, this node included */
 	uint32_t health;

@@ -110,17 +110,21 @@ void share_begin(struct lb_share *s, struct key *k, uint64_t now_us)
 	count_share(s, k, now_us);
 }
 
+void share_set_limit(struct lb_share *s, struct key *k, uint32_t per_second, uint64_t now_us)
+{
+	/* What was lent of the old one is feared all the same. */
+	share_refill(s, k, now_us);
+	k->limit.per_second = per_second;
+	count_share(s, k, now_us);
+}
+
 /* Its tokens and its share, by what the limit and the caller's bucket are now. */
 static void use(struct lb_share *s, struct key *k, const struct lb_share_ask *ask, uint64_t now_us)
 {
 	uint64_t full;
 
-	if (k->limit.per_second != ask->limit.per_second) {
-		/* Another limit: what was lent of the old one is feared all the same. */
-		share_refill(s, k, now_us);
-		k->limit.per_second = ask->limit.per_second;
-		count_share(s, k, now_us);
-	}
+	if (k->limit.per_second != ask->limit.per_second)
+		share_set_limit(s, k, ask->limit.per_second, now_us);
 	if (!k->limit.burst) {
 		k->limit.burst = ask->limit.burst;
 		k->label = *ask->label;

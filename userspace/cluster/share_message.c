@@ -172,7 +172,12 @@ static void read_entry(struct lb_share *s, uint32_t node, const struct message *
 		return;
 	if (!k)
 		k = share_add(s, key, (uint32_t)limit, now_us);
-	/* Another limit is another configuration: it lends us nothing, and we lend it nothing. */
+	/*
+	 * Another limit is another configuration: it lends us nothing, and we lend it nothing. But
+	 * where nobody asks for the key ours may be what it was long ago.
+	 */
+	if (k && k->limit.per_second != limit && !k->demand && !k->asked)
+		share_set_limit(s, k, (uint32_t)limit, now_us);
 	if (!k || k->limit.per_second != limit)
 		return;
 	p = &k->pairs[node];

@@ -78,6 +78,7 @@ uint64_t share_need(const struct lb_share *s, const struct key *k);
 uint64_t share_burst(const struct key *k);
 /* It is new, and its bucket empty. */
 void share_begin(struct lb_share *s, struct key *k, uint64_t now_us);
+void share_set_limit(struct lb_share *s, struct key *k, uint32_t per_second, uint64_t now_us);
 /* All shares anew, for another number of nodes. */
 void share_resize(struct lb_share *s, uint32_t known, uint64_t now_us);
 /* Tokens up to now, then the share anew. To be called before and after anything it depends on. */

@@ -26,7 +26,7 @@ static void add_member(void *arg, const struct lb_member_view *m)
 
 static json_t *summary(const struct lb_gossip_report *r)
 {
-	uint64_t dropped = r->counts.malformed + r->counts.misdirected;
+	uint64_t dropped = r->counts.malformed + r->counts.misdirected + r->overflowed;
 
 	for (unsigned int v = LB_SEAL_MALFORMED; v < LB_SEAL_VERDICTS; v++)
 		dropped += r->opened[v];

@@ -37,6 +37,7 @@ static void print_dropped(const struct lb_gossip_report *r, FILE *out)
 			r->opened[v] + (v == LB_SEAL_MALFORMED ? r->counts.malformed : 0));
 	fprintf(out, "%s{reason=\"misdirected\"} %" PRIu64 "\n", name, r->counts.misdirected);
 	fprintf(out, "%s{reason=\"twin\"} %" PRIu64 "\n", name, r->counts.twins);
+	fprintf(out, "%s{reason=\"overflow\"} %" PRIu64 "\n", name, r->overflowed);
 }
 
 static void print_gauge(FILE *out, const char *name, const char *help, double value)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Daemons that are a cluster: a network namespace each, joined by bridges that can be split."""
 import os
+import socket
 
 from .daemon import Daemon, rule
 from .net import PREFIX, Net
@@ -81,7 +82,7 @@ class Nodes:
             self._hub(f"link set port{i} master br{int(i in others)}")
 
     def silence(self, *others):
-        """No gossip between these nodes and all others; clients reach all of them. None: it ends."""
+        """No gossip between these nodes and all others; clients reach all. None: it ends."""
         for i, node in enumerate(self.nodes):
             far = [n.addr for j, n in enumerate(self.nodes) if (j in others) != (i in others)]
             node.nft("delete table inet gossip", check=False)
@@ -107,3 +108,20 @@ class Nodes:
             "workers": 1,
         }
         return Daemon(node, folder, config)
+
+
+def captured(node, count):
+    """Sealed datagrams on their way to a node."""
+    def sniff():
+        found = []
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as s:
+            s.bind(("eth0", 0x0800))
+            s.settimeout(30)
+            while len(found) < count:
+                packet, where = s.recvfrom(2000)
+                udp = packet[(packet[0] & 15) * 4:]
+                if where[2] == socket.PACKET_HOST and packet[9] == socket.IPPROTO_UDP and \
+                        int.from_bytes(udp[2:4], "big") == PORT:
+                    found.append(udp[8:])
+        return found
+    return node.call(None, sniff)
