@@ -258,10 +258,15 @@ install: all ## install under DESTDIR and PREFIX (/usr/local)
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lbctl
 	install -m 0644 lb.yaml LICENSE README.md $(DESTDIR)$(PREFIX)/share/layer4-lb
 	install -D -m 0644 docs/layer4-lb.8 $(DESTDIR)$(PREFIX)/share/man/man8/layer4-lb.8
+	install -D -m 0644 docs/lb.yaml.5 $(DESTDIR)$(PREFIX)/share/man/man5/lb.yaml.5
+	install -m 0644 docs/grafana.json docs/lb.schema.json $(DESTDIR)$(PREFIX)/share/layer4-lb
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's|@BINDIR@|$(PREFIX)/bin|' systemd/layer4-lb.service >$(DESTDIR)$(UNITDIR)/layer4-lb.service
 	chmod 0644 $(DESTDIR)$(UNITDIR)/layer4-lb.service
 	install -m 0644 systemd/layer4-lb.socket $(DESTDIR)$(UNITDIR)/layer4-lb.socket
+	install -D -m 0644 systemd/limits.conf \
+		$(DESTDIR)$(UNITDIR)/layer4-lb.service.d/50-limits.conf
+	install -D -m 0644 systemd/sysctl.conf $(DESTDIR)$(PREFIX)/lib/sysctl.d/50-layer4-lb.conf
 
 .PHONY: clean distclean
 clean: ## remove what was built; downloads of the benchmark and kernels stay
@@ -276,6 +281,6 @@ help: ## this list
 	@printf '%s\n' '' 'Variables: V=1 show commands, SAN=1 sanitizers, O=DIR output folder,' \
 	'DESTDIR, PREFIX and UNITDIR for install, TEST_ARGS for scripts/test.'
 
--include scripts/run.mk scripts/bench.mk scripts/limits.mk tests/fuzz/fuzz.mk vmtest/vmtest.mk
+-include scripts/run.mk scripts/bench.mk scripts/limits.mk scripts/ship.mk tests/fuzz/fuzz.mk vmtest/vmtest.mk
 -include $(BPF_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(MAIN_SRC:%.c=$(O)/%.d) $(TOOL_SRC:%.c=$(O)/%.d) \
 	$(TEST_BIN:=.d)

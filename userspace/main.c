@@ -555,6 +555,7 @@ int main(int argc, char **argv)
 
 	if (parse_options(argc, argv, &o))
 		return EXIT_USAGE;
+	lb_kernel_raise_privileges();
 	switch (o.action) {
 	case ACTION_HELP:
 		print_help(stdout);

@@ -2,13 +2,14 @@
 """Rights: the service works without them, keeps few of them, and pins nothing for somebody else."""
 import os
 import re
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
 from lbtest import lane as lanes, machine
-from lbtest.daemon import rule
+from lbtest.daemon import PROGRAM, rule
 from lbtest.process import run
 
 LISTEN, BACK = ("10.81.0.1", 6900), ("10.81.1.2", 7900)
@@ -61,6 +62,30 @@ def test_an_unprivileged_user_can_run_it(net, folder, daemon):
     with d:
         assert d.refusal("sockmap") == "no_cap", d.log
         lane(d, folder, lanes.RELAY).run(EXCHANGE, EXCHANGE).assert_identical()
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given", "not given"])
+def test_a_file_with_capabilities_uses_what_its_user_may_have(net, folder, daemon, given):
+    """As in a container: no root, the file carries them, the bounding set allows them or not."""
+    four = [f"cap_{c}" for c in ("bpf", "net_admin", "perfmon", "net_bind_service")]
+    program = folder / "layer4-lb"
+    shutil.copy(PROGRAM, program)
+    run("setcap", ",".join(four) + "=p", program)
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    if not given:
+        user += ["--bounding-set=" + ",".join("-" + c.removeprefix("cap_") for c in four)]
+    d = daemon(SOCKMAP, wrap=user)
+    d.command[d.command.index(PROGRAM)] = program
+    for path in (folder, *folder.parents):
+        if str(path).startswith("/tmp/"):
+            path.chmod(path.stat().st_mode | 0o755)
+    d.config.chmod(0o644)
+    d.access_log.touch()
+    d.access_log.chmod(0o666)
+    with d:
+        assert d.refusal("sockmap") == (None if given else "no_cap"), d.log
+        carrier = lanes.SOCKMAP if given else lanes.RELAY
+        lane(d, folder, carrier).run(EXCHANGE, EXCHANGE).assert_identical()
 
 
 def test_everything_but_four_capabilities_is_dropped_after_the_start(daemon):

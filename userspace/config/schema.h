@@ -84,6 +84,13 @@ const char *lb_schema_nearest(const struct lb_schema_block *block, const char *n
  */
 bool lb_schema_locate(const char *name, char *path, size_t size);
 
+/* Of a key and of what it is in: that of the two which promises less. */
+static inline enum lb_schema_status lb_schema_stricter(enum lb_schema_status a,
+						       enum lb_schema_status b)
+{
+	return a > b ? a : b;
+}
+
 /* Has the block a switch, and is it off? <base> is its struct. */
 bool lb_schema_is_disabled(const struct lb_schema_block *block, const void *base);
 /* Of a list: how many items it has, and the <i>th. <base> is the struct the list is in. */
@@ -131,7 +138,7 @@ bool lb_schema_is_equal(const struct lb_schema_block *block, const void *a, cons
 /* The same for one key; <a> and <b> are the structs of its block. */
 bool lb_schema_is_key_equal(const struct lb_schema_key *key, const void *a, const void *b);
 
-/* --- schema_print.c, schema_markdown.c -------------------------------------------------------- */
+/* --- schema_print.c, schema_markdown.c, schema_man.c, schema_json.c --------------------------- */
 
 /* Does the key, or everything below it, hold its default? <base> is the struct of its block. */
 bool lb_schema_is_default(const struct lb_schema_key *key, const void *base);
@@ -140,5 +147,9 @@ void lb_schema_print(const struct lb_schema_block *block, const void *base, FILE
 
 /* docs/configuration.md. */
 void lb_schema_print_markdown(FILE *out);
+/* docs/lb.yaml.5. */
+void lb_schema_print_man(FILE *out);
+/* docs/lb.schema.json. 0 or -ENOMEM. */
+int lb_schema_print_json(FILE *out);
 
 #endif

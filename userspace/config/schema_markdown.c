@@ -83,11 +83,6 @@ static void print_row(const struct lb_schema_key *key, enum lb_schema_status sta
 	fprintf(out, " | %s |\n", key->help);
 }
 
-static enum lb_schema_status stricter(enum lb_schema_status a, enum lb_schema_status b)
-{
-	return a > b ? a : b;
-}
-
 static void print_section(const struct lb_schema_block *block, const char *path,
 			  enum lb_schema_status status, FILE *out)
 {
@@ -95,7 +90,7 @@ static void print_section(const struct lb_schema_block *block, const char *path,
 	fputs("| key | value | default | in force | meaning |\n", out);
 	fputs("|---|---|---|---|---|\n", out);
 	for (size_t i = 0; i < block->count; i++)
-		print_row(&block->keys[i], stricter(status, block->keys[i].status), out);
+		print_row(&block->keys[i], lb_schema_stricter(status, block->keys[i].status), out);
 	for (size_t i = 0; i < block->count; i++) {
 		const struct lb_schema_key *key = &block->keys[i];
 		char below[PATH_BYTES];
@@ -104,7 +99,7 @@ static void print_section(const struct lb_schema_block *block, const char *path,
 			continue;
 		snprintf(below, sizeof(below), "%s%s%s%s", path, path[0] ? "." : "", key->name,
 			 key->list ? "[]" : "");
-		print_section(key->block, below, stricter(status, key->status), out);
+		print_section(key->block, below, lb_schema_stricter(status, key->status), out);
 	}
 }
 

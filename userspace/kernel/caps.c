@@ -26,6 +26,17 @@ static bool is_kept(unsigned int cap)
 	return false;
 }
 
+void lb_kernel_raise_privileges(void)
+{
+	if (capng_get_caps_process())
+		return;
+	for (size_t i = 0; i < LB_ARRAY_SIZE(kept); i++)
+		if (capng_have_capability(CAPNG_PERMITTED, kept[i]))
+			(void)capng_update(CAPNG_ADD, CAPNG_EFFECTIVE, kept[i]);
+	/* What is not there is told of by the probe. */
+	(void)capng_apply(CAPNG_SELECT_CAPS);
+}
+
 /* Of the permitted set, whatever was effective. */
 static int choose(void)
 {

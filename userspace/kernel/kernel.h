@@ -121,6 +121,12 @@ bool lb_ring_consume(struct lb_kernel *k, uint32_t worker,
 int lb_kernel_print_selftest(void);
 
 /*
+ * Makes effective what it keeps below and is permitted: a file's capabilities may be permitted only
+ * (capabilities(7)), so that a container that was given fewer can start it at all. Main thread,
+ * before anything else.
+ */
+void lb_kernel_raise_privileges(void);
+/*
  * Keeps CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_NET_BIND_SERVICE of those we have, drops all
  * others from every set including bounding, and sets no_new_privs. Call in the main thread before
  * other threads exist (capabilities are per thread). 0 or -errno.

@@ -5,7 +5,7 @@
  *   tests/config/NN-name.yaml   with  .ok   notices as comments, then the canonical form
  *                               or    .err  notices, "line:column: message"
  *   tests/config/compat/        in another product's words; the first line is the answer
- *   lb.yaml, docs/configuration.md
+ *   lb.yaml, docs/configuration.md, docs/lb.yaml.5, docs/lb.schema.json
  *
  * Every file is a test of its own. LB_GOLDEN_UPDATE=1 writes the answers instead of comparing them.
  * Runs from the top of the tree.
@@ -217,16 +217,36 @@ static void the_shipped_sample_loads_without_a_word(void **state)
 	lb_config_notices_fini(&notices);
 }
 
-static void the_reference_says_what_the_table_says(void **state)
+static void print_json(FILE *out)
+{
+	assert_int_equal(lb_schema_print_json(out), 0);
+}
+
+static void compare_document(const char *path, void (*print)(FILE *out))
 {
 	LB_AUTO_FREE char *text = NULL;
 	size_t size = 0;
 	FILE *out = open_memstream(&text, &size);
 
 	assert_non_null(out);
-	lb_schema_print_markdown(out);
+	print(out);
 	assert_int_equal(fclose(out), 0);
-	compare_with_file("docs/configuration.md", text);
+	compare_with_file(path, text);
+}
+
+static void the_reference_says_what_the_table_says(void **state)
+{
+	compare_document("docs/configuration.md", lb_schema_print_markdown);
+}
+
+static void the_manual_page_says_what_the_table_says(void **state)
+{
+	compare_document("docs/lb.yaml.5", lb_schema_print_man);
+}
+
+static void the_schema_for_editors_says_what_the_table_says(void **state)
+{
+	compare_document("docs/lb.schema.json", print_json);
 }
 
 /* Every key of the table is in the canonical form of the file that sets them all. */
@@ -257,9 +277,12 @@ static void no_key_is_forgotten_in_02_everything(void **state)
 static struct CMUnitTest tests[TESTS_MAX] = {
 	cmocka_unit_test(the_shipped_sample_loads_without_a_word),
 	cmocka_unit_test(the_reference_says_what_the_table_says),
+	cmocka_unit_test(the_manual_page_says_what_the_table_says),
+	cmocka_unit_test(the_schema_for_editors_says_what_the_table_says),
 	cmocka_unit_test(no_key_is_forgotten_in_02_everything),
 };
-static size_t tests_count = 3;
+#define TESTS_FIXED 5
+static size_t tests_count = TESTS_FIXED;
 
 static bool has_suffix(const char *name, const char *suffix)
 {
@@ -310,7 +333,7 @@ int main(void)
 	add_all(DIR_GOLDEN, ".err", has_a_question);
 	unsetenv("NUM_ACCEPTORS");
 	failed = _cmocka_run_group_tests("config golden", tests, tests_count, NULL, NULL);
-	for (size_t i = 3; i < tests_count; i++)
+	for (size_t i = TESTS_FIXED; i < tests_count; i++)
 		free(tests[i].initial_state);
 	return failed;
 }
