@@ -27,6 +27,9 @@ struct lb_health_check {
 	uint64_t since_ms; /* in this state since; 0: the start */
 	void *watcher;
 	bool running;
+	bool trusts;       /* it is not asked, because of what others say */
+	bool doubted;      /* flows have said otherwise */
+	uint64_t asked_ms; /* the last answer's time */
 	struct lb_task release;
 };
 
@@ -95,10 +98,24 @@ static void run(struct lb_health_check *c)
 	lb_probe_start(&c->probe);
 }
 
+/* Only of a state that was found here, and that no answer has disagreed with since. */
+static bool is_vouched(const struct lb_health_check *c, uint64_t *until_ms)
+{
+	return c->config->share && c->all->opts.share.vouched && c->health.asked &&
+	       !c->health.streak && !c->doubted &&
+	       c->all->opts.share.vouched(c->watcher, c->health.up, until_ms);
+}
+
 static void on_due(struct lb_timer *t)
 {
 	struct lb_health_check *c = lb_container_of(t, struct lb_health_check, timer);
+	uint64_t now = lb_loop_now_ms(c->all->opts.loop), until_ms;
 
+	c->trusts = is_vouched(c, &until_ms);
+	if (c->trusts) {
+		lb_timer_start(c->all->opts.loop, t, until_ms > now ? until_ms - now : 1);
+		return;
+	}
 	if (c->all->running < LB_PROBES_MAX) {
 		run(c);
 		return;
@@ -153,12 +170,45 @@ static void on_done(struct lb_probe *p, enum lb_probe_result result, const char 
 	struct lb_health_checks *h = c->all;
 
 	h->running--;
-	c->running = false;
+	c->running = c->doubted = false;
+	c->asked_ms = lb_loop_now_ms(h->opts.loop);
+	if (result != LB_PROBE_SKIPPED && c->config->share && h->opts.share.answered)
+		h->opts.share.answered(c->watcher, result == LB_PROBE_GOOD);
 	if (result != LB_PROBE_SKIPPED)
 		note(c, result == LB_PROBE_GOOD, cause);
 	lb_timer_start(h->opts.loop, &c->timer,
 		       spread(h, lb_health_next_ms(&c->health, c->config)));
 	run_next(h);
+}
+
+void lb_health_checks_look_again(struct lb_health_checks *h)
+{
+	for (struct lb_list *n = h->checks.next; n != &h->checks; n = n->next) {
+		struct lb_health_check *c = lb_container_of(n, struct lb_health_check, all_node);
+		uint64_t until_ms;
+
+		if (!c->trusts || is_vouched(c, &until_ms))
+			continue;
+		c->trusts = false;
+		lb_timer_start(h->opts.loop, &c->timer, 0);
+	}
+}
+
+bool lb_health_check_trusts(const struct lb_health_check *c)
+{
+	return c->trusts;
+}
+
+void lb_health_check_doubt(struct lb_health_check *c)
+{
+	uint64_t now = lb_loop_now_ms(c->all->opts.loop), next;
+
+	if (!c->config->share || c->running || c->doubted || !c->trusts)
+		return;
+	next = c->asked_ms + c->config->interval_ms / c->config->fall;
+	c->doubted = true;
+	c->trusts = false;
+	lb_timer_start(c->all->opts.loop, &c->timer, next > now ? next - now : 0);
 }
 
 /* --- birth and death -------------------------------------------------------------------------- */

@@ -34,6 +34,13 @@ struct lb_health_change {
 struct lb_health_checks_opts {
 	struct lb_loop *loop;
 	void (*changed)(const struct lb_health_change *change);
+	/* Of checks that are shared (health_check.share); NULL: none is. */
+	struct {
+		/* Others have found it <up>, too: no need to ask before *until_ms. */
+		bool (*vouched)(void *watcher, bool up, uint64_t *until_ms);
+		/* A check has been answered. */
+		void (*answered)(void *watcher, bool good);
+	} share;
 };
 
 /* 0 or -errno. Any thread, before the loop runs. */
@@ -58,6 +65,18 @@ int lb_health_checks_renew(struct lb_health_check *c, const struct lb_rule_confi
 bool lb_health_check_known(const struct lb_health_check *c, bool *up);
 /* Another daemon has found it <up> or not. False: it has been answered here. The loop's thread. */
 bool lb_health_check_restore(struct lb_health_check *c, bool up);
+/* Whether it is not asked because of what others say. The loop's thread. */
+bool lb_health_check_trusts(const struct lb_health_check *c);
+/*
+ * Others may say something else of backends than before: those that are not asked because of what
+ * they said are, at once, if that does not hold any more. The loop's thread.
+ */
+void lb_health_checks_look_again(struct lb_health_checks *h);
+/*
+ * Flows have seen it fail: it is asked soon, whatever others say; not more often than one that is
+ * down. Harmless when its checks are not shared. The loop's thread.
+ */
+void lb_health_check_doubt(struct lb_health_check *c);
 /* Ends it: no callback comes any more. NULL inside is fine. */
 void lb_health_checks_remove(struct lb_health_check **pc);
 /* Ends all. NULL is fine. The loop must not run any more. */

@@ -33,6 +33,7 @@ struct lb_gossip {
 			uint32_t alive);
 	void (*clock)(void *arg, const struct lb_addr *from, int64_t ahead_ms);
 	void (*shares)(void *arg, uint64_t id, const uint8_t *bytes, size_t len);
+	void (*health)(void *arg, uint64_t id, const uint8_t *bytes, size_t len);
 	void *arg;
 };
 
@@ -99,6 +100,13 @@ static void shares_came(void *arg, uint64_t sender, const uint8_t *bytes, size_t
 	struct lb_gossip *g = arg;
 
 	g->shares(g->arg, sender, bytes, len);
+}
+
+static void health_came(void *arg, uint64_t sender, const uint8_t *bytes, size_t len)
+{
+	struct lb_gossip *g = arg;
+
+	g->health(g->arg, sender, bytes, len);
 }
 
 /* --- time and the socket ---------------------------------------------------------------------- */
@@ -249,7 +257,11 @@ static int open_seal(struct lb_gossip *g, const char *path, char *why)
 static int open_membership(struct lb_gossip *g, const struct lb_gossip_opts *opts, char *why)
 {
 	static const struct lb_member_ops ops = {
-		.send = send_datagram, .changed = member_changed, .shares = shares_came};
+		.send = send_datagram,
+		.changed = member_changed,
+		.shares = shares_came,
+		.health = health_came,
+	};
 	struct lb_member_params p = {
 		.self.config_hash = opts->config_hash,
 		.incarnation = wall_ms(),
@@ -289,6 +301,7 @@ int lb_gossip_open(struct lb_gossip **ret, const struct lb_gossip_opts *opts,
 	g->changed = opts->changed;
 	g->clock = opts->clock;
 	g->shares = opts->shares;
+	g->health = opts->health;
 	g->arg = opts->arg;
 	lb_timer_init(&g->timer, on_timer);
 	err = opts->config->key_file ? open_seal(g, opts->config->key_file, why) : 0;
@@ -375,6 +388,13 @@ void lb_gossip_say_shares(struct lb_gossip *g, uint64_t id, const uint8_t *bytes
 {
 	pthread_mutex_lock(&g->lock);
 	(void)lb_member_say(g->members, id, LB_WIRE_SHARES, bytes, len);
+	pthread_mutex_unlock(&g->lock);
+}
+
+void lb_gossip_say_health(struct lb_gossip *g, uint64_t id, const uint8_t *bytes, size_t len)
+{
+	pthread_mutex_lock(&g->lock);
+	(void)lb_member_say(g->members, id, LB_WIRE_HEALTH, bytes, len);
 	pthread_mutex_unlock(&g->lock);
 }
 

@@ -33,6 +33,8 @@ struct lb_gossip_opts {
 	void (*clock)(void *arg, const struct lb_addr *from, int64_t ahead_ms);
 	/* What node <id> says of its shares of limits. */
 	void (*shares)(void *arg, uint64_t id, const uint8_t *bytes, size_t len);
+	/* .. and of the backends it checks. */
+	void (*health)(void *arg, uint64_t id, const uint8_t *bytes, size_t len);
 	void *arg;
 };
 
@@ -65,6 +67,8 @@ void lb_gossip_set_config(struct lb_gossip *g, uint32_t config_hash);
 int lb_gossip_read_keys(struct lb_gossip *g, const char *path, char why[LB_GOSSIP_WHY_MAX]);
 /* To node <id>, of this one's shares. Lost when it is not there. Any thread but from <shares>. */
 void lb_gossip_say_shares(struct lb_gossip *g, uint64_t id, const uint8_t *bytes, size_t len);
+/* The same of what its checks were answered. */
+void lb_gossip_say_health(struct lb_gossip *g, uint64_t id, const uint8_t *bytes, size_t len);
 /* Tells that this node leaves .. */
 void lb_gossip_leave(struct lb_gossip *g);
 /* .. and has told enough of them. */

@@ -171,13 +171,18 @@ static void answer(struct lb_membership *g, const struct lb_addr *from,
 	}
 }
 
-static void take_shares(struct lb_membership *g, const struct lb_wire_in *in)
+/* What is not the membership's own. */
+static void hand_on(struct lb_membership *g, const struct lb_wire_in *in)
 {
-	bool wanted = in->shares && g->params.ops->shares;
-	const struct member *m = wanted ? member_find(g, in->head.sender) : NULL;
+	const struct lb_member_ops *ops = g->params.ops;
+	const struct member *m = in->shares || in->health ? member_find(g, in->head.sender) : NULL;
 
-	if (m && m->state <= LB_MEMBER_SUSPECT)
-		g->params.ops->shares(g->params.arg, m->id, in->shares, in->shares_len);
+	if (!m || m->state > LB_MEMBER_SUSPECT)
+		return;
+	if (in->shares && ops->shares)
+		ops->shares(g->params.arg, m->id, in->shares, in->shares_len);
+	if (in->health && ops->health)
+		ops->health(g->params.arg, m->id, in->health, in->health_len);
 }
 
 void lb_member_receive(struct lb_membership *g, uint64_t now_us, const struct lb_addr *from,
@@ -205,7 +210,7 @@ void lb_member_receive(struct lb_membership *g, uint64_t now_us, const struct lb
 	g->counts.received++;
 	while (lb_wire_next_update(&in, &u))
 		member_hear(g, &u);
-	take_shares(g, &in);
+	hand_on(g, &in);
 	answer(g, from, &in.head);
 }
 

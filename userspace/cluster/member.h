@@ -85,6 +85,8 @@ struct lb_member_ops {
 	 * NULL: nobody wants them.
 	 */
 	void (*shares)(void *arg, uint64_t sender, const uint8_t *bytes, size_t len);
+	/* The same of a section LB_WIRE_HEALTH. */
+	void (*health)(void *arg, uint64_t sender, const uint8_t *bytes, size_t len);
 };
 
 struct lb_member_params {

@@ -325,6 +325,11 @@ static bool read_section(struct reader *r, struct lb_wire_in *in)
 			return false;
 		in->shares = bytes;
 		in->shares_len = len;
+	} else if (kind == LB_WIRE_HEALTH) {
+		if (in->health)
+			return false;
+		in->health = bytes;
+		in->health_len = len;
 	}
 	return true;
 }

@@ -46,6 +46,7 @@ enum lb_wire_kind {
 enum lb_wire_section {
 	LB_WIRE_UPDATES = 1, /* of members */
 	LB_WIRE_SHARES,      /* of limits (cluster/share) */
+	LB_WIRE_HEALTH,      /* of backends (cluster/opinion) */
 	LB_WIRE_SECTIONS,
 };
 
@@ -118,6 +119,8 @@ struct lb_wire_in {
 	size_t updates_len;
 	const uint8_t *shares;
 	size_t shares_len;
+	const uint8_t *health;
+	size_t health_len;
 };
 
 /*

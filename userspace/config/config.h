@@ -223,6 +223,7 @@ struct lb_health_check_config {
 	char *send;
 	char *expect;
 	uint64_t slow_start_ms; /* 0: full weight at once */
+	bool share;             /* with the other nodes of the cluster */
 };
 
 struct lb_passive_health_config {

@@ -135,6 +135,8 @@ static void check_health(struct check *c, struct place rule)
 	if (health->enabled && health->path[0] != '/')
 		complain(c, LB_CONFIG_ERROR, rule, "health_check", "path",
 			 "expected a path that starts with /");
+	if (health->enabled && health->share && !c->config->cluster.enabled)
+		complain(c, LB_CONFIG_ERROR, rule, "health_check", "share", "needs a cluster");
 }
 
 static bool is_denied(const struct lb_rule_config *config, const struct lb_prefix *clients)

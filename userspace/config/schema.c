@@ -387,6 +387,8 @@ static const struct lb_schema_key health_check_keys[] = {
 	 .help = "tcp: what a good answer starts with."},
 	{"slow_start_ms", MS(lb_health_check_config, slow_start_ms), RANGE(0, HOUR), .def = "0",
 	 .help = "A backend that came up reaches its weight over this time."},
+	{"share", BOOL(lb_health_check_config, share), .def = "false",
+	 .help = "Let two nodes of the cluster ask for all. docs/cluster.md."},
 };
 static const struct lb_schema_block health_check_block = {KEYS(health_check_keys)};
 

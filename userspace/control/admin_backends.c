@@ -46,8 +46,10 @@ static json_t *json_of(const struct lb_drains *drains, const struct lb_rule *rul
 {
 	json_int_t share = (json_int_t)((uint64_t)b->weight * 100 / b->whole_weight);
 	json_t *row = lb_backend_row(rule, b);
+	char node[LB_WIRE_NAME_MAX];
 
-	if (row && json_object_update_new(row, json_pack("{s:I,s:o}", "share_percent", share,
+	if (row && json_object_update_new(row, json_pack("{s:I,s:s?,s:o}", "share_percent", share,
+							 "checked_by", lb_health_source(b, node),
 							 "drain", json_of_drain(drains, b)))) {
 		json_decref(row);
 		return NULL;

@@ -60,8 +60,12 @@ int lb_backends_build(struct lb_rule *rule, const struct lb_rule_config *config)
 
 static void listen_to_flows(struct lb_rule *rule)
 {
+	const struct lb_health_check_config *check = &rule->config->health_check;
+
 	__atomic_store_n(&rule->failed,
-			 rule->config->passive_health.enabled ? lb_health_failed : NULL,
+			 rule->config->passive_health.enabled || (check->enabled && check->share)
+				 ? lb_health_failed
+				 : NULL,
 			 __ATOMIC_RELAXED);
 }
 
@@ -186,10 +190,15 @@ static void *run(void *arg)
 }
 
 int lb_backends_start(struct lb_backends *b, const struct lb_same_host *same_host,
-		      struct lb_worker *const *workers, uint32_t workers_count)
+		      struct lb_opinions *opinions, struct lb_worker *const *workers,
+		      uint32_t workers_count)
 {
 	const struct lb_health_opts opts = {
-		.loop = b->env.loop, .workers = workers, .workers_count = workers_count};
+		.loop = b->env.loop,
+		.workers = workers,
+		.workers_count = workers_count,
+		.opinions = opinions,
+	};
 	const struct lb_drains_opts drains = {
 		.loop = b->env.loop, .workers = workers, .workers_count = workers_count};
 	int err = lb_health_new(&b->env.health, &opts);

@@ -12,6 +12,7 @@
 #include "worker.h"
 
 struct lb_backends;
+struct lb_opinions;
 struct lb_roster;
 struct lb_same_host;
 
@@ -52,10 +53,13 @@ struct lb_drains *lb_backends_drains(const struct lb_backends *b);
 /* Runs fn(arg) in the watching thread, soon. Any thread, while it runs. 0 or -ENOMEM. */
 int lb_backends_post(struct lb_backends *b, void (*fn)(void *arg), void *arg);
 
-/* The workers run: the watch begins. <same_host>: NULL when not in service. 0, or -errno after a
- * message. */
+/*
+ * The workers run: the watch begins. <same_host>: NULL when not in service; <opinions>: of other
+ * nodes, NULL without a cluster. 0, or -errno after a message.
+ */
 int lb_backends_start(struct lb_backends *b, const struct lb_same_host *same_host,
-		      struct lb_worker *const *workers, uint32_t workers_count);
+		      struct lb_opinions *opinions, struct lb_worker *const *workers,
+		      uint32_t workers_count);
 
 /* --- a change, while the thread runs ---------------------------------------------------------- */
 

@@ -28,6 +28,7 @@ struct lb_cluster {
 	struct lb_loop *loop;
 	struct lb_gossip *gossip;
 	struct lb_limits *limits;
+	struct lb_opinions *opinions;
 	pthread_t thread;
 	bool bound, runs;
 	/* The thread's: one name after the other. */
@@ -55,13 +56,17 @@ static void count_member(struct lb_cluster *c, const struct lb_member_view *m,
 	int err = 0;
 
 	if (event == LB_MEMBER_JOINED)
+		err = lb_opinions_join(c->opinions, m->id, m->name);
+	else if (event == LB_MEMBER_DIED || event == LB_MEMBER_WENT)
+		lb_opinions_leave(c->opinions, m->id);
+	if (event == LB_MEMBER_JOINED && !err)
 		err = lb_limits_join(c->limits, m->id, now_us());
 	else if (event == LB_MEMBER_DIED)
 		lb_limits_silent(c->limits, m->id);
 	else if (event == LB_MEMBER_WENT || event == LB_MEMBER_FORGOTTEN)
 		lb_limits_leave(c->limits, m->id, now_us());
 	if (err)
-		lb_err("cluster: %s is not counted where limits are shared: %s", m->name,
+		lb_err("cluster: %s is not counted among those that share: %s", m->name,
 		       strerror(-err));
 }
 
@@ -79,11 +84,26 @@ static void say(void *arg, uint64_t id, const uint8_t *bytes, size_t len)
 	lb_gossip_say_shares(c->gossip, id, bytes, len);
 }
 
+static void health_came(void *arg, uint64_t id, const uint8_t *bytes, size_t len)
+{
+	struct lb_cluster *c = arg;
+
+	lb_opinions_receive(c->opinions, id, bytes, len, lb_clock_ms());
+}
+
+static void say_health(void *arg, uint64_t id, const uint8_t *bytes, size_t len)
+{
+	struct lb_cluster *c = arg;
+
+	lb_gossip_say_health(c->gossip, id, bytes, len);
+}
+
 static void on_tick(struct lb_timer *t)
 {
 	struct lb_cluster *c = lb_container_of(t, struct lb_cluster, tick);
 
 	lb_limits_tick(c->limits, now_us(), say, c);
+	lb_opinions_tick(c->opinions, lb_clock_ms(), say_health, c);
 	lb_timer_start(c->loop, t, LB_SHARE_TICK_MS);
 }
 
@@ -118,11 +138,13 @@ static int open_limits(struct lb_cluster *c, const char *name)
 		.nodes_max = LB_GOSSIP_MEMBERS_MAX,
 		.section_max = lb_member_section_max(),
 	};
+	int err;
 
 	if (getrandom(&p.session, sizeof(p.session), 0) != sizeof(p.session))
 		return -errno;
 	lb_timer_init(&c->tick, on_tick);
-	return lb_limits_new(&c->limits, &p, now_us());
+	err = lb_opinions_new(&c->opinions, p.self, p.section_max);
+	return err ? err : lb_limits_new(&c->limits, &p, now_us());
 }
 
 /* --- the log ---------------------------------------------------------------------------------- */
@@ -273,6 +295,7 @@ static int open_gossip(struct lb_cluster *c, const struct lb_config *config)
 		.changed = member_changed,
 		.clock = clock_differs,
 		.shares = shares_came,
+		.health = health_came,
 		.arg = c,
 	};
 	int err = open_limits(c, opts.name);
@@ -431,6 +454,7 @@ void lb_cluster_close(struct lb_cluster **pc)
 	lb_resolve_cancel(&c->lookup);
 	lb_gossip_close(&c->gossip);
 	lb_limits_free(&c->limits);
+	lb_opinions_free(&c->opinions);
 	lb_loop_free(c->loop);
 	free(c->peers);
 	free(c);
@@ -444,6 +468,11 @@ const char *lb_cluster_key_file(const struct lb_cluster *c)
 struct lb_gossip *lb_cluster_gossip(const struct lb_cluster *c)
 {
 	return c->gossip;
+}
+
+struct lb_opinions *lb_cluster_opinions(const struct lb_cluster *c)
+{
+	return c ? c->opinions : NULL;
 }
 
 struct lb_limits *lb_cluster_limits(const struct lb_cluster *c)

@@ -12,6 +12,7 @@
 
 #include "cluster/gossip.h"
 #include "cluster/limits.h"
+#include "cluster/opinion.h"
 #include "config/config.h"
 
 struct lb_cluster;
@@ -45,6 +46,8 @@ const char *lb_cluster_key_file(const struct lb_cluster *c);
 struct lb_gossip *lb_cluster_gossip(const struct lb_cluster *c);
 /* NULL for NULL. */
 struct lb_limits *lb_cluster_limits(const struct lb_cluster *c);
+/* NULL for NULL. */
+struct lb_opinions *lb_cluster_opinions(const struct lb_cluster *c);
 /* How many nodes there should be at least, by <config>. */
 uint32_t lb_cluster_nodes_min(const struct lb_cluster_config *config);
 void lb_cluster_print_metrics(const struct lb_cluster *c, FILE *out);

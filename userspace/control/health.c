@@ -9,6 +9,7 @@
 #include "backend/health_check.h"
 #include "backend/passive_health.h"
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "loop/loop.h"
 
@@ -20,6 +21,9 @@
 
 /* A backend that is watched. Lives as long as the backend: flows may tell of it until then. */
 struct watched {
+	/* What other nodes know its checks as, while they are shared. */
+	uint64_t subject;
+	bool shared;
 	struct lb_health_service *health;
 	const struct lb_rule *rule;
 	struct lb_backend *backend;    /* whose this is */
@@ -37,7 +41,115 @@ struct watched {
 struct lb_health_service {
 	struct lb_health_opts opts;
 	struct lb_health_checks *checks;
+	bool heard; /* atomic: other nodes have told something, and the loop knows */
 };
+
+/* --- other nodes (cluster/opinion) ------------------------------------------------------------ */
+
+static uint64_t now_ms(const struct watched *w)
+{
+	return lb_loop_now_ms(w->health->opts.loop);
+}
+
+/* What is asked, of whom, for which rule: only who asks the same can tell of it. 0 or -ENOMEM. */
+static int name_subject(const struct watched *w, uint64_t *ret)
+{
+	const struct lb_rule_config *rule = w->rule->config;
+	const struct lb_health_check_config *check = &rule->health_check;
+	char addr[LB_ADDR_STR_MAX];
+	LB_AUTO_FREE char *text = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return -ENOMEM;
+	fprintf(out, "%s\n%s\n%s\n%d %u %d %d\n%s\n%s\n%s\n%s\n",
+		w->rule->of ? w->rule->of->config->name : "", rule->name,
+		lb_addr_format(&w->backend->addr, addr), (int)check->protocol,
+		(unsigned int)check->port, check->tls, check->send_proxy, check->path,
+		check->host ? check->host : w->backend->config->addr,
+		check->send ? check->send : "", check->expect ? check->expect : "");
+	for (size_t i = 0; i < check->expect_status_count; i++)
+		fprintf(out, "%u-%u\n", (unsigned int)check->expect_status[i].from,
+			(unsigned int)check->expect_status[i].to);
+	if (fclose(out))
+		return -ENOMEM;
+	*ret = lb_hash(text, size);
+	return 0;
+}
+
+static void end_sharing(struct watched *w)
+{
+	if (w->shared)
+		lb_opinions_unwatch(w->health->opts.opinions, w->subject);
+	w->shared = false;
+}
+
+/* As the configuration has it. Without memory it asks by itself. */
+static void renew_sharing(struct watched *w)
+{
+	const struct lb_health_check_config *check = &w->rule->config->health_check;
+
+	end_sharing(w);
+	if (!w->check || !check->share || !w->health->opts.opinions || name_subject(w, &w->subject))
+		return;
+	/* Two of a checker's answers, the second one as late as may be. */
+	w->shared = !lb_opinions_watch(w->health->opts.opinions, w->subject,
+				       2 * check->interval_ms + check->timeout_ms);
+}
+
+static bool on_vouched(void *watcher, bool up, uint64_t *until_ms)
+{
+	const struct watched *w = watcher;
+	struct lb_opinion opinion;
+
+	if (!w->shared ||
+	    !lb_opinions_vouch(w->health->opts.opinions, w->subject, up, now_ms(w), &opinion))
+		return false;
+	*until_ms = opinion.until_ms;
+	return true;
+}
+
+static void on_answered(void *watcher, bool good)
+{
+	const struct watched *w = watcher;
+
+	if (w->shared)
+		lb_opinions_note(w->health->opts.opinions, w->subject, good, now_ms(w));
+}
+
+static void look_again(void *arg)
+{
+	struct lb_health_service *h = arg;
+
+	__atomic_store_n(&h->heard, false, __ATOMIC_SEQ_CST);
+	lb_health_checks_look_again(h->checks);
+}
+
+/* The cluster's thread; however much it hears, the loop is told once. */
+static void on_heard(void *arg)
+{
+	struct lb_health_service *h = arg;
+
+	if (!__atomic_exchange_n(&h->heard, true, __ATOMIC_SEQ_CST) &&
+	    lb_loop_post(h->opts.loop, look_again, h))
+		__atomic_store_n(&h->heard, false, __ATOMIC_SEQ_CST);
+}
+
+const char *lb_health_source(const struct lb_backend *b, char node[LB_WIRE_NAME_MAX])
+{
+	const struct watched *w = b->watch;
+	struct lb_opinion opinion;
+	bool up;
+
+	if (!w || w->away || !w->check || !lb_health_check_known(w->check, &up))
+		return NULL;
+	if (!w->shared || !lb_health_check_trusts(w->check) ||
+	    !lb_opinions_vouch(w->health->opts.opinions, w->subject, up, now_ms(w), &opinion))
+		return "own";
+	memcpy(node, opinion.node, LB_WIRE_NAME_MAX);
+	return node;
+}
 
 static void tell_uneven(const struct lb_rule *rule, int err)
 {
@@ -209,6 +321,8 @@ static void on_failures(void *arg)
 
 	__atomic_store_n(&w->told, false, __ATOMIC_SEQ_CST);
 	n = __atomic_exchange_n(&w->failures, 0, __ATOMIC_SEQ_CST);
+	if (n && !w->away && w->check)
+		lb_health_check_doubt(w->check);
 	if (n && !w->away && w->passive.at_ms &&
 	    lb_passive_note(&w->passive, &w->passive_config, n, now) && may_eject(w))
 		eject(w, now);
@@ -296,6 +410,8 @@ static int begin(struct watched *w)
 		err = lb_health_checks_add(w->health->checks, config, w->rule->check_tls,
 					   w->backend, w, &w->check);
 	w->away = err != 0;
+	if (!err)
+		renew_sharing(w);
 	return err;
 }
 
@@ -325,6 +441,7 @@ static int renew_passive(struct watched *w)
 /* Nobody asks how it is any more: it takes flows. */
 static void end_checks(struct watched *w)
 {
+	end_sharing(w);
 	lb_health_checks_remove(&w->check);
 	lb_timer_stop(w->health->opts.loop, &w->slow);
 	if (w->backend->weight != w->backend->whole_weight)
@@ -359,6 +476,7 @@ int lb_health_renew(struct lb_health_service *h, const struct lb_rule *rule, str
 		return lb_health_watch(h, rule, b);
 	err = renew_passive(w);
 	one = renew_checks(w, changed);
+	renew_sharing(w);
 	return err ? err : one;
 }
 
@@ -390,6 +508,7 @@ void lb_health_unwatch(struct lb_backend *b)
 	if (!w || w->away)
 		return;
 	w->away = true;
+	end_sharing(w);
 	lb_health_checks_remove(&w->check);
 	lb_timer_stop(w->health->opts.loop, &w->back);
 	lb_timer_stop(w->health->opts.loop, &w->slow);
@@ -448,16 +567,23 @@ void lb_health_restore(struct lb_backend *b, const struct lb_health_known *known
 int lb_health_new(struct lb_health_service **ret, const struct lb_health_opts *opts)
 {
 	LB_AUTO(lb_health_free) struct lb_health_service *h = calloc(1, sizeof(*h));
-	const struct lb_health_checks_opts checks = {.loop = opts->loop, .changed = on_change};
+	const struct lb_health_checks_opts checks = {
+		.loop = opts->loop,
+		.changed = on_change,
+		.share = {on_vouched, on_answered},
+	};
 	int err;
 
 	if (!h)
 		return -ENOMEM;
 	h->opts = *opts;
 	err = lb_health_checks_new(&h->checks, &checks);
-	if (!err)
-		*ret = LB_TAKE_PTR(h);
-	return err;
+	if (err)
+		return err;
+	if (h->opts.opinions)
+		lb_opinions_listen(h->opts.opinions, on_heard, h);
+	*ret = LB_TAKE_PTR(h);
+	return 0;
 }
 
 void lb_health_free(struct lb_health_service **ph)

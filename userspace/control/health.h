@@ -10,6 +10,7 @@
 #ifndef LB_CONTROL_HEALTH_H
 #define LB_CONTROL_HEALTH_H
 
+#include "cluster/opinion.h"
 #include "flow/env.h"
 #include "worker.h"
 
@@ -20,6 +21,7 @@ struct lb_health_opts {
 	struct lb_loop *loop;
 	struct lb_worker *const *workers;
 	uint32_t workers_count;
+	struct lb_opinions *opinions; /* of other nodes; NULL: there is no cluster */
 };
 
 /* 0 or -errno. */
@@ -63,6 +65,11 @@ struct lb_health_known lb_health_known(const struct lb_backend *b);
  * thread.
  */
 void lb_health_restore(struct lb_backend *b, const struct lb_health_known *known);
+/*
+ * From whom it is that <b> is up or down: "own", or the node that has asked last, in <node>. NULL:
+ * from nobody. The loop's thread.
+ */
+const char *lb_health_source(const struct lb_backend *b, char node[LB_WIRE_NAME_MAX]);
 /* For lb_rule.failed: a flow has shown <b> failing. Any worker that holds it. */
 void lb_health_failed(const struct lb_rule *rule, struct lb_backend *b);
 

@@ -443,7 +443,8 @@ static int bring_up(struct lb_service *s, const struct lb_service_opts *opts)
 		return err;
 	err = run_workers(s);
 	if (!err)
-		err = lb_backends_start(s->backends, s->same_host, s->workers, s->workers_count);
+		err = lb_backends_start(s->backends, s->same_host, lb_cluster_opinions(s->cluster),
+					s->workers, s->workers_count);
 	if (!err)
 		err = lb_service_open_admin(s);
 	if (!err && s->takeover)

@@ -225,6 +225,13 @@ static void cell_drain(const json_t *row, char *text)
 		put_drain(drain, text);
 }
 
+static void cell_checked_by(const json_t *row, char *text)
+{
+	const char *by = json_string_value(json_object_get(row, "checked_by"));
+
+	(void)snprintf(text, CELL_MAX, "%s", by ? by : "-");
+}
+
 static const struct column backends_columns[] = {
 	{{"RULE", false}, cell_rule},
 	{{"BACKEND", false}, cell_backend},
@@ -235,6 +242,7 @@ static const struct column backends_columns[] = {
 	{{"CONNECTIONS", true}, cell_connections},
 	{{"FAILED", true}, cell_failures},
 	{{"CHECKS FAILED/ALL", true}, cell_checks},
+	{{"CHECKED BY", false}, cell_checked_by},
 	{{"UP", true}, cell_up},
 	{{"DOWN", true}, cell_down},
 	{{"DRAIN", false}, cell_drain},

@@ -82,7 +82,7 @@ static void a_drain_shows_its_forecast(void **state)
 	      "{\"rule\":\"web\",\"backend\":\"a:80\",\"state\":\"up\",\"weight\":5,"
 	      "\"share_percent\":100,\"flows\":1,\"limit\":0,\"connections\":2,"
 	      "\"connect_failures\":0,\"checks\":9,\"check_failures\":1,\"bytes_up\":0,"
-	      "\"bytes_down\":0,\"drain\":null},"
+	      "\"checked_by\":\"lb-2\",\"bytes_down\":0,\"drain\":null},"
 	      "{\"rule\":\"web\",\"backend\":\"b:80\",\"state\":\"draining\",\"weight\":5,"
 	      "\"share_percent\":40,\"flows\":12,\"limit\":20,\"connections\":2,"
 	      "\"connect_failures\":0,\"checks\":0,\"check_failures\":0,\"bytes_up\":0,"
@@ -91,13 +91,14 @@ static void a_drain_shows_its_forecast(void **state)
 	      "{\"rule\":\"web\",\"backend\":\"c:80\",\"state\":\"draining\",\"drain\":"
 	      "{\"flows\":0,\"idle\":0,\"bytes_per_second\":0}}]}",
 	      "RULE  BACKEND  STATE      WEIGHT  FLOWS  LIMIT  CONNECTIONS  FAILED  "
-	      "CHECKS FAILED/ALL  UP  DOWN  DRAIN\n"
+	      "CHECKS FAILED/ALL  CHECKED BY  UP  DOWN  DRAIN\n"
 	      "web   a:80     up              5      1      -            2       0           "
-	      "     1/9   0     0  -\n"
+	      "     1/9  lb-2         0     0  -\n"
 	      "web   b:80     draining  5 (40%)     12     20            2       0           "
-	      "     0/0   0     0  12 flows, 3 idle, 1.2M/s, cut in 25s, all gone in 40s\n"
+	      "     0/0  -            0     0  12 flows, 3 idle, 1.2M/s, cut in 25s, all gone in "
+	      "40s\n"
 	      "web   c:80     draining        -      -      -            -       -           "
-	      "       -   -     -  done\n");
+	      "       -  -            -     -  done\n");
 }
 
 static void a_reply_that_says_nothing_is_shown_all_the_same(void **state)
