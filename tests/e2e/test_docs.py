@@ -31,7 +31,7 @@ NOT_RUN = {
     r"make (bench\S*|limits)|scripts/(bench-profile|tuning\.py)":
         "minutes to hours on an idle machine",
     r"make run|scripts/run": "test_make_run.py runs it",
-    r"make (install|deb)|apt|dpkg|systemctl|modprobe": "changes the host",
+    r"make (install|deb)|apt|dpkg|editor|systemctl|modprobe": "changes the host",
     r"ip addr add": "test_ha.py does it",
     r"ssh |kubectl |helm ": "asks another machine",
     r"docker |podman |buildah ": "an image's own test builds and runs it",
@@ -105,6 +105,7 @@ PREPARED = {
     "docs/kernel.md": serve(TWO_BACKENDS.replace("sockmap", "auto")),
     "docs/cluster.md": three_nodes,
     "docs/tools.md": sample,
+    "docs/install.md": sample,
     "docs/migration.md": first_example,
 }
 
