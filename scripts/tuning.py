@@ -46,7 +46,7 @@ def sysctl(net, side, **values):
 
 
 @contextlib.contextmanager
-def serving(net, carrier, backends=1, keys=None, **top):
+def serving(net, carrier, backends=1, keys=None, first=BACK, **top):
     """A daemon of one rule; carrier None: none, the client's packets are routed to the backend."""
     folder = tempfile.mkdtemp(prefix="l4tuning")
     if carrier is None:
@@ -56,7 +56,7 @@ def serving(net, carrier, backends=1, keys=None, **top):
         return
     config = {"workers": 2, "access_log": "off", **top, "rules": [
         rule("r", f"{LB_ADDR[4]}:{LISTEN}",
-             [f"{BACKEND_ADDR[4]}:{BACK + i}" for i in range(backends)], acceleration=carrier,
+             [f"{BACKEND_ADDR[4]}:{first + i}" for i in range(backends)], acceleration=carrier,
              **(keys or {}))]}
     d = Daemon(net, folder, config)
     d.start()
@@ -151,17 +151,18 @@ def table_of_backlog(net):
             yield f"| {limit} | {made} |"
 
 
-def flows_that_find_a_port(carrier, backends):
-    """(of 150 clients those that were answered, grafts), with a hundred ports each."""
-    net = nets.Net()  # of its own: ports that were used wait in TIME_WAIT
+def flows_that_find_a_port(net, carrier, backends, first):
+    """
+    (of 150 clients those that were answered, grafts), with a hundred ports each. Backends from port
+    <first> on: ports of ours that were used towards others wait in TIME_WAIT.
+    """
     top = {"graft": {"port_min": 20000, "port_max": 20099}} if carrier == "graft" else {}
     sysctl(net, LB, net__ipv4__ip_local_port_range="40000 40099")
     with contextlib.ExitStack() as s:
-        s.callback(net.close)
-        d, folder, at = s.enter_context(serving(net, carrier, backends, **top))
+        d, folder, at = s.enter_context(serving(net, carrier, backends, first=first, **top))
         for i in range(backends):
             s.enter_context(idle_program(net, BACKEND, folder, "echo", BACKEND_ADDR[4],
-                                         str(BACK + i)))
+                                         str(first + i)))
         wait_until(lambda: len(run(*net.inside(BACKEND), "ss", "-Hltn").stdout.splitlines())
                    == backends, 5, "they listen")
         answered = 0
@@ -174,12 +175,14 @@ def flows_that_find_a_port(carrier, backends):
         return answered, d.grafted()
 
 
-def table_of_ports(_):
+def table_of_ports(net):
     yield "| `acceleration` | backends | flows that found a port, of 150 | grafted |"
     yield "|---|--:|--:|--:|"
+    first = BACK
     for carrier in ("relay", "graft"):
         for backends in (1, 2):
-            answered, grafts = flows_that_find_a_port(carrier, backends)
+            answered, grafts = flows_that_find_a_port(net, carrier, backends, first)
+            first += backends
             yield f"| {carrier} | {backends} | {answered} | {grafts} |"
 
 
@@ -202,8 +205,10 @@ def sink(net, folder):
         process.kill()
 
 
-OFFLOADS = {"as veth has them": (), "GRO off": ("gro", "off"),
-            "GSO, TSO and GRO off": ("gro", "off", "gso", "off", "tso", "off")}
+# What is changed, and what changes it back.
+OFFLOADS = {"as veth has them: GSO, TSO": ((), ()),
+            "GRO besides": (("gro", "on"), ("gro", "off")),
+            "none of them": (("gso", "off", "tso", "off"), ("gso", "on", "tso", "on"))}
 
 
 def table_of_offloads(net):
@@ -213,15 +218,16 @@ def table_of_offloads(net):
     def one(name, carrier, **top):
         with serving(net, carrier, **top) as (_, folder, at), sink(net, folder):
             rates.setdefault(name, {}).setdefault(carrier, []).append(gigabits(net, folder, at))
+
+    def switch(words):
+        for side, device in devices if words else ():
+            run(*net.inside(side), "ethtool", "-K", device, *words)
     for _ in range(ROUNDS):
-        for name, words in OFFLOADS.items():
-            for side, device in devices if words else ():
-                run(*net.inside(side), "ethtool", "-K", device, *words)
+        for name, ways in OFFLOADS.items():
+            switch(ways[0])
             for carrier in (None, *CARRIERS):
                 one(name, carrier)
-            for side, device in devices if words else ():
-                run(*net.inside(side), "ethtool", "-K", device,
-                    *("on" if w == "off" else w for w in words))
+            switch(ways[1])
         for carrier in CARRIERS:
             one("native XDP at both interfaces", carrier, admission="native",
                 keys={"deny_list": ["192.0.2.1"]})  # without a list there is no program

@@ -443,6 +443,16 @@ static void return_large_blocks(void)
 	(void)mallopt(M_MMAP_THRESHOLD, 128 * 1024);
 }
 
+/* Whoever knew more has said it, and it stays the last error, which `lbctl upgrade` prints. */
+static void not_started(int err)
+{
+	char said[LB_LOG_LAST_MAX];
+
+	lb_log_last_error(said);
+	if (!*said)
+		lb_err("not started: %s", strerror(-err));
+}
+
 static enum exit_code run(const struct lb_config *config, const struct options *o)
 {
 	LB_AUTO(lb_listen_fds_free) struct lb_listen_fds *handed = NULL;
@@ -465,8 +475,7 @@ static enum exit_code run(const struct lb_config *config, const struct options *
 		return EXIT_SYSTEM;
 	err = lb_service_start(&s.service, config, &opts);
 	if (err) {
-		/* Whoever knew more has said it. */
-		lb_err("not started: %s", strerror(-err));
+		not_started(err);
 		return EXIT_SYSTEM;
 	}
 	lb_listen_fds_free(&handed);

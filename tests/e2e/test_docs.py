@@ -26,12 +26,13 @@ ORIGINALS = {"haproxy": "haproxy -c -f {}",
 
 # What a command begins with, and why nobody runs it here.
 NOT_RUN = {
-    r"make (test|churn|scan-tls|vmtest\S*|cluster-sim|fuzz)|\S*scripts/test":
+    r"make (test|churn|nth-failure|scan-tls|vmtest\S*|cluster-sim|fuzz)|\S*scripts/test":
         "tests, this one among them",
     r"make (bench\S*|limits)|scripts/(bench-profile|tuning\.py)":
         "minutes to hours on an idle machine",
     r"make run|scripts/run": "test_make_run.py runs it",
-    r"make (install|deb)|apt|dpkg|systemctl|modprobe": "changes the host",
+    r"make (install|deb)|apt|dpkg|editor|systemctl|modprobe": "changes the host",
+    r"ip addr add": "test_ha.py does it",
     r"ssh |kubectl |helm ": "asks another machine",
     r"docker |podman |buildah ": "an image's own test builds and runs it",
     r"openssl ocsp": "asks the responder of a public authority",
@@ -104,6 +105,7 @@ PREPARED = {
     "docs/kernel.md": serve(TWO_BACKENDS.replace("sockmap", "auto")),
     "docs/cluster.md": three_nodes,
     "docs/tools.md": sample,
+    "docs/install.md": sample,
     "docs/migration.md": first_example,
 }
 
@@ -192,7 +194,7 @@ def run_command(stage, command):
             if any(text in line for line in command.output):
                 stack.enter_context(arrange(stage))
         code, said = stage.run(command.words)
-    wrong = docs.shape_errors(command.output, said)
+    wrong = docs.shape_errors([stage.substituted(line) for line in command.output], said)
     failure = code and not any("lbctl: " in line for line in command.output)
     assert not wrong and not failure, "\n".join([
         f"{command.place}: {command.words}: exit code {code}", *wrong, "it says:", *said])

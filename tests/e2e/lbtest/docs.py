@@ -130,13 +130,17 @@ def _is_heads(line):
     return len(words) >= 3 and all(re.fullmatch(r"[A-Z][A-Z/]*", w) for w in words)
 
 
+def _word_pattern(word):
+    """A number may be another one, and what is left out (`..`) anything; `layer4-lb` has none."""
+    if set(word) == {"."}:
+        return ".*"
+    if word[0].isdigit():
+        return r"\S+"
+    return r"\S*".join(re.escape(p) for p in re.split(r"(?<![A-Za-z])\d[\w.:]*", word))
+
+
 def _pattern(line):
-    """Words stay words; what has a digit in it, or is left out (`..`), may be something else."""
-    words = []
-    for word in line.split():
-        words.append(r".*" if set(word) == {"."} else
-                     r"\S+" if re.search(r"\d", word) else re.escape(word))
-    return r"\s*" + r"\s+".join(words) + r"\s*"
+    return r"\s*" + r"\s+".join(map(_word_pattern, line.split())) + r"\s*"
 
 
 def shape_errors(expected, actual):

@@ -93,7 +93,8 @@ class Stage:
                  (r"/var/log/layer4-lb/|/tmp/", f"{self.folder}/"),
                  (r"\$\(pidof layer4-lb\)", lambda: str(self.daemon_pid())),
                  (r"--reuid lb --regid lb", "--reuid nobody --regid nogroup"),
-                 (r"(?:build/)?layer4-lb(?: --config lb\.yaml)?$", self._sample),
+                 (r"(?<![/\w])(?:build/)?layer4-lb(?: --config lb\.yaml)?$", self._sample),
+                 (r"/sys/fs/bpf/layer4-lb$", f"/sys/fs/bpf/layer4-lb-{self.instance}"),
                  (r"\beth0\b", "lb0"))
 
         def here(match):
