@@ -2,7 +2,7 @@
 #
 # What is given to others: the Debian package and the image for containers. docs/install.md.
 
-.PHONY: deb deb-test
+.PHONY: deb deb-test image image-test
 deb: ## build the Debian package into build/deb/, lintian has nothing to say
 	@scripts/install-deps --deb
 	@LB_BUILD=$(O) scripts/deb
@@ -10,3 +10,11 @@ deb-test: ## install, run, upgrade and purge the package in a chroot of Debian (
 	@scripts/install-deps --deb
 	+@$(MAKE) --no-print-directory O=$(O) all
 	@LB_BUILD=$(O) scripts/deb-test
+image: ## build the image for containers, without a registry (root)
+	@scripts/install-deps --image
+	@LB_BUILD=$(O) scripts/image
+image-test: ## build it and run it: sockmap and graft in a container's namespaces (root)
+	@scripts/install-deps --image
+	+@$(MAKE) --no-print-directory O=$(O) all
+	@LB_BUILD=$(O) scripts/image
+	@LB_BUILD=$(O) scripts/image-test

@@ -85,7 +85,8 @@ def test_a_file_with_capabilities_uses_what_its_user_may_have(net, folder, daemo
     with d:
         assert d.refusal("sockmap") == (None if given else "no_cap"), d.log
         carrier = lanes.SOCKMAP if given else lanes.RELAY
-        lane(d, folder, carrier).run(EXCHANGE, EXCHANGE).assert_identical()
+        exchange = {**EXCHANGE, "go": 1} if given else EXCHANGE
+        lane(d, folder, carrier).run(exchange, exchange).assert_identical()
 
 
 def test_everything_but_four_capabilities_is_dropped_after_the_start(daemon):
