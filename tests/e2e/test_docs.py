@@ -35,6 +35,8 @@ NOT_RUN = {
     r"ip addr add": "test_ha.py does it",
     r"ssh |kubectl |helm ": "asks another machine",
     r"docker |podman |buildah ": "an image's own test builds and runs it",
+    r"make image": "minutes; image-test builds the image and runs it",
+    r"scripts/proxy-verify": "test_samples.py runs it",
     r"openssl ocsp": "asks the responder of a public authority",
 }
 # Whatever begins otherwise is run by nobody: it fails.
