@@ -172,18 +172,20 @@ def test_limits_change_and_daemons_too(field):
     time.sleep(5)
     end = time.monotonic()
     lent = field.daemons[2].ctl("cluster")["limits"][0]["lent"]
-    # A limit that is shared no more is each node's own.
+    # A limit that is shared no more is each node's own. Where the clients are delayed by whatever
+    # else the machine does, tokens wait for them.
     for i, d in enumerate(field.daemons):
-        field.reload(d, i, requests_per_second=RATE // 2, burst=BURST, cluster=False)
+        field.reload(d, i, requests_per_second=RATE // 2, burst=RATE // 2, cluster=False)
     alone = time.monotonic()
-    time.sleep(3)
+    time.sleep(5)
     last = time.monotonic()
     crowd.stop()
     within(crowd.count(begin, changed), changed - begin, RATE // 2)
     within(crowd.count(changed, taken), taken - changed, RATE // 2)
     within(crowd.count(taken, end), end - taken, RATE // 2)
     assert lent > RATE / 2 / NODES * 0.9
-    within(crowd.count(alone, last), last - alone, RATE)
+    own = crowd.count(alone, last)
+    assert RATE * (last - alone) * 0.95 <= own <= RATE * (last - alone) * 1.05 + RATE, own
 
 
 def test_a_limit_is_not_shared_by_mistake(daemon):
