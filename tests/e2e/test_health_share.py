@@ -10,6 +10,7 @@ import pytest
 from lbtest.backends import Backend
 from lbtest.clients import says_y
 from lbtest.daemon import Daemon, rule
+from lbtest.net import Net
 from lbtest.nodes import PORT, Nodes
 from lbtest.process import PATIENCE, wait_until
 
@@ -73,8 +74,9 @@ class Site:
     @contextlib.contextmanager
     def blind(self, number):
         """A node whose packets to the backend are lost."""
-        with self.nodes.nodes[number].nft(
-                None, "chain c { type filter hook output priority 0; tcp dport 7990 drop; }"):
+        # What a plain namespace does: a node's own nft() takes one command.
+        with Net.nft(self.nodes.nodes[number], None, "chain c { type filter hook output priority 0;"
+                     " tcp dport 7990 drop; }"):
             yield
 
     def connect(self, number):
