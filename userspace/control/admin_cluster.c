@@ -124,7 +124,7 @@ static void add_limits(struct lb_admin_job *job, struct lb_limits *limits)
 			  (int)r.keys, "excess_ppm", (json_int_t)r.excess_ppm, "excess",
 			  (json_int_t)r.excess, "sent", (json_int_t)n->sent, "sent_bytes",
 			  (json_int_t)n->sent_bytes, "received", (json_int_t)n->received, "stale",
-			  (json_int_t)(n->stale + n->malformed), "untracked",
+			  (json_int_t)n->stale + (json_int_t)n->malformed, "untracked",
 			  (json_int_t)n->untracked));
 	lb_admin_text_begin_list(&job->reply, "limits");
 	for (size_t i = 0; i < rows.count; i++)
