@@ -43,7 +43,8 @@ static void add(struct node *n, const char *text, uint32_t weight, bool backup)
 	assert_int_equal(lb_pool_new_entry(n->pool, &config, &entry), 0);
 	lb_pool_list_entry(entry);
 	assert_int_equal(lb_pool_new_backend(entry, &rule, &addr, false, &b), 0);
-	memcpy(set, n->pool->backends, count * sizeof(struct lb_backend *));
+	if (count)
+		memcpy(set, n->pool->backends, count * sizeof(struct lb_backend *));
 	set[count] = b;
 	assert_int_equal(lb_select_change(n->select, set, count + 1, LB_BALANCE_SOURCE_HASH), 0);
 	lb_pool_put(&b);
