@@ -114,9 +114,10 @@ class Net:
         chain = f"chain c {{ type filter hook input priority 0; meta l4proto tcp {rule}; }}"
         with contextlib.ExitStack() as stack:
             for side, device in devices:
+                # GRO is off on a veth device to begin with.
                 def offload(state, side=side, device=device):
                     run(*self.inside(side), "ethtool", "-K", device, "tso", state, "gso", state,
-                        "gro", state)
+                        "gro", "off")
                 stack.callback(offload, "on")
                 offload("off")
             for side in self.names:

@@ -8,7 +8,7 @@ from .net import PREFIX, Net
 from .process import run
 
 PORT = 7946
-OUTSIDE = "10.82.0.100"
+OUTSIDE = "10.82.0.200"
 
 
 class Node(Net):
