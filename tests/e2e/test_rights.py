@@ -50,15 +50,22 @@ def test_without_bpf_rights_everything_but_sockmap_works(net, folder, daemon, mi
         assert not d.held and not d.pins()
 
 
-def test_an_unprivileged_user_can_run_it(net, folder, daemon):
-    # The folder of the test belongs to root; so must the log's file be made beforehand.
-    d = daemon(CONFIG, wrap=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def let_in(d, folder):
+    """The folder of the test belongs to root; so must the log's file be made beforehand."""
     for path in (folder, *folder.parents):
         if str(path).startswith("/tmp/"):
             path.chmod(path.stat().st_mode | 0o755)
     d.config.chmod(0o644)
     d.access_log.touch()
     d.access_log.chmod(0o666)
+
+
+def test_an_unprivileged_user_can_run_it(net, folder, daemon):
+    d = daemon(CONFIG, wrap=NOBODY)
+    let_in(d, folder)
     with d:
         assert d.refusal("sockmap") == "no_cap", d.log
         lane(d, folder, lanes.RELAY).run(EXCHANGE, EXCHANGE).assert_identical()
@@ -71,17 +78,10 @@ def test_a_file_with_capabilities_uses_what_its_user_may_have(net, folder, daemo
     program = folder / "layer4-lb"
     shutil.copy(PROGRAM, program)
     run("setcap", ",".join(four) + "=p", program)
-    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    if not given:
-        user += ["--bounding-set=" + ",".join("-" + c.removeprefix("cap_") for c in four)]
-    d = daemon(SOCKMAP, wrap=user)
+    barred = ["--bounding-set=" + ",".join("-" + c.removeprefix("cap_") for c in four)]
+    d = daemon(SOCKMAP, wrap=NOBODY + ([] if given else barred))
     d.command[d.command.index(PROGRAM)] = program
-    for path in (folder, *folder.parents):
-        if str(path).startswith("/tmp/"):
-            path.chmod(path.stat().st_mode | 0o755)
-    d.config.chmod(0o644)
-    d.access_log.touch()
-    d.access_log.chmod(0o666)
+    let_in(d, folder)
     with d:
         assert d.refusal("sockmap") == (None if given else "no_cap"), d.log
         carrier = lanes.SOCKMAP if given else lanes.RELAY

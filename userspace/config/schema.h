@@ -91,6 +91,14 @@ static inline enum lb_schema_status lb_schema_stricter(enum lb_schema_status a,
 	return a > b ? a : b;
 }
 
+/*
+ * Every block of the table with its path ("rules[].tls"; the root's is empty) and how far it is in
+ * force: what it is in comes before it.
+ */
+typedef void (*lb_schema_block_fn)(const struct lb_schema_block *block, const char *path,
+				   enum lb_schema_status status, FILE *out);
+void lb_schema_each_block(lb_schema_block_fn fn, FILE *out);
+
 /* Has the block a switch, and is it off? <base> is its struct. */
 bool lb_schema_is_disabled(const struct lb_schema_block *block, const void *base);
 /* Of a list: how many items it has, and the <i>th. <base> is the struct the list is in. */

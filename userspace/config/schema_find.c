@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Decides where a key's row and its field are. */
+/* Decides where a key's row and its field are, and in which order blocks come. */
 #include <string.h>
 
 #include "config/schema.h"
+
+#define PATH_BYTES 160
 
 const struct lb_schema_key *lb_schema_find(const struct lb_schema_block *block, const char *name)
 {
@@ -32,4 +34,25 @@ void *lb_schema_list_item(const struct lb_schema_key *key, const void *base, siz
 	/* The field is a pointer to something else; only its bytes may be read as a char *. */
 	memcpy(&items, (const char *)base + key->offset, sizeof(items));
 	return items + i * key->item_size;
+}
+
+static void walk(const struct lb_schema_block *block, const char *path,
+		 enum lb_schema_status status, lb_schema_block_fn fn, FILE *out)
+{
+	fn(block, path, status, out);
+	for (size_t i = 0; i < block->count; i++) {
+		const struct lb_schema_key *key = &block->keys[i];
+		char below[PATH_BYTES];
+
+		if (key->type != LB_SCHEMA_BLOCK)
+			continue;
+		snprintf(below, sizeof(below), "%s%s%s%s", path, path[0] ? "." : "", key->name,
+			 key->list ? "[]" : "");
+		walk(key->block, below, lb_schema_stricter(status, key->status), fn, out);
+	}
+}
+
+void lb_schema_each_block(lb_schema_block_fn fn, FILE *out)
+{
+	walk(&lb_schema_root, "", LB_SCHEMA_IN_FORCE, fn, out);
 }

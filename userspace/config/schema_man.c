@@ -7,8 +7,6 @@
 
 #include "config/schema.h"
 
-#define PATH_BYTES 160
-
 static const char intro[] =
 	".\\\" SPDX-License-Identifier: MIT\n"
 	".\\\" Generated from userspace/config/schema.c; a unit test compares.\n"
@@ -114,21 +112,11 @@ static void print_section(const struct lb_schema_block *block, const char *path,
 	fputs("\n", out);
 	for (size_t i = 0; i < block->count; i++)
 		print_key(&block->keys[i], lb_schema_stricter(status, block->keys[i].status), out);
-	for (size_t i = 0; i < block->count; i++) {
-		const struct lb_schema_key *key = &block->keys[i];
-		char below[PATH_BYTES];
-
-		if (key->type != LB_SCHEMA_BLOCK)
-			continue;
-		snprintf(below, sizeof(below), "%s%s%s%s", path, path[0] ? "." : "", key->name,
-			 key->list ? "[]" : "");
-		print_section(key->block, below, lb_schema_stricter(status, key->status), out);
-	}
 }
 
 void lb_schema_print_man(FILE *out)
 {
 	fputs(intro, out);
-	print_section(&lb_schema_root, "", LB_SCHEMA_IN_FORCE, out);
+	lb_schema_each_block(print_section, out);
 	fputs(outro, out);
 }

@@ -7,8 +7,6 @@
 
 #include "config/schema.h"
 
-#define PATH_BYTES 160
-
 static const char intro[] =
 	"# Configuration\n"
 	"\n"
@@ -91,20 +89,10 @@ static void print_section(const struct lb_schema_block *block, const char *path,
 	fputs("|---|---|---|---|---|\n", out);
 	for (size_t i = 0; i < block->count; i++)
 		print_row(&block->keys[i], lb_schema_stricter(status, block->keys[i].status), out);
-	for (size_t i = 0; i < block->count; i++) {
-		const struct lb_schema_key *key = &block->keys[i];
-		char below[PATH_BYTES];
-
-		if (key->type != LB_SCHEMA_BLOCK)
-			continue;
-		snprintf(below, sizeof(below), "%s%s%s%s", path, path[0] ? "." : "", key->name,
-			 key->list ? "[]" : "");
-		print_section(key->block, below, lb_schema_stricter(status, key->status), out);
-	}
 }
 
 void lb_schema_print_markdown(FILE *out)
 {
 	fputs(intro, out);
-	print_section(&lb_schema_root, "", LB_SCHEMA_IN_FORCE, out);
+	lb_schema_each_block(print_section, out);
 }

@@ -65,7 +65,9 @@ static struct rate rate_of(uint32_t per_second, uint32_t burst, uint32_t nodes)
 		return r;
 	r.token_ns = later((SECOND * nodes + per_second / 2) / per_second, 1);
 	/* Fewer tokens that take longer: the time is that of all nodes. One token there must be. */
-	r.burst_ns = later(r.token_ns * (burst ? burst : per_second) / nodes, r.token_ns);
+	r.burst_ns =
+		(uint64_t)((unsigned __int128)r.token_ns * (burst ? burst : per_second) / nodes);
+	r.burst_ns = later(r.burst_ns, r.token_ns);
 	return r;
 }
 

@@ -265,6 +265,38 @@ static void a_partition_is_within_what_is_said(void **state)
 }
 
 /* Nobody has said how many there are to be: each has all of it until it meets another. */
+/* A token of one of many nodes takes long; many of them take more ns than 64 bits hold. */
+static void a_large_burst_of_a_slow_rate_is_whole(void **state)
+{
+	const struct lb_rate_limit_config config = {
+		.requests_per_second = 1, .burst = 100000000, .ipv6_prefix = 64};
+	const struct lb_limits_params p = {
+		.self = 1,
+		.session = 1,
+		.nodes_min = 200,
+		.nodes_max = 256,
+		.section_max = lb_member_section_max(),
+	};
+	struct lb_addr from = {.in4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(CLIENT)}};
+	const uint64_t now_ns = 1000 * SIM_SECOND * 1000;
+	struct lb_limits_report report;
+	struct lb_rate_limit *rate;
+	struct lb_limits *limits;
+	uint64_t until;
+
+	assert_int_equal(lb_limits_new(&limits, &p, 1000 * SIM_SECOND), 0);
+	assert_int_equal(lb_rate_limit_new(&rate, &config), 0);
+	lb_rate_limit_share(rate, limits, "r", now_ns);
+	for (uint32_t i = 0; i < config.burst / p.nodes_min; i++)
+		assert_int_equal(lb_rate_limit_take(rate, &from, now_ns, &until),
+				 LB_RATE_LIMIT_TAKEN);
+	/* All of it was this node's own. */
+	lb_limits_look(limits, 1000 * SIM_SECOND, &report, NULL, NULL);
+	assert_int_equal(report.keys, 0);
+	lb_rate_limit_free(&rate);
+	lb_limits_free(&limits);
+}
+
 static void who_has_met_shares(void **state)
 {
 	struct field f;
@@ -312,6 +344,7 @@ int main(void)
 		cmocka_unit_test(who_is_below_its_share_costs_nothing),
 		cmocka_unit_test(a_partition_is_within_what_is_said),
 		cmocka_unit_test(who_has_met_shares),
+		cmocka_unit_test(a_large_burst_of_a_slow_rate_is_whole),
 		cmocka_unit_test(a_stranger_with_the_same_key_is_judged_alone),
 	};
 
