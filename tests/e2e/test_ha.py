@@ -230,8 +230,9 @@ class Held:
 
 def test_bgp_nodes_share_clients_and_agree(bgp):
     chosen(bgp)
-    # Every node has had some of them.
-    assert all(len(d.flows()) > 5 for d in bgp.daemons), [len(d.flows()) for d in bgp.daemons]
+    # Every node has had some of them; a flow's line comes a little after its end.
+    wait_until(lambda: all(len(d.flows()) > 5 for d in bgp.daemons), 5,
+               lambda: f"each has had some: {[len(d.flows()) for d in bgp.daemons]}")
 
 
 def test_bgp_a_node_is_taken_out(bgp):
