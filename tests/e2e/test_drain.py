@@ -231,7 +231,8 @@ def test_bytes_under_way_are_not_closed_over(net, start):
                 talk.client.send(b"x" * 65536)
         d.ctl("drain", "r", FIRST, "--deadline", "60s")
         # The last of a window goes in persist probes, seconds apart.
-        wait_until(lambda: backend(d)["drain"]["idle"] == 1, IDLE + 25, "it is idle")
+        wait_until(lambda: backend(d)["drain"]["idle"] == 1, IDLE + 25,
+                   lambda: f"it is idle: {backend(d)['drain']}, {d.living()}, {d.flows()}")
         drain = backend(d)["drain"]
         assert (drain["flows"], drain["closed_idle"]) == (1, 0), drain
         d.ctl("drain", "r", FIRST, "--deadline", "1s")

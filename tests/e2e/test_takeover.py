@@ -89,22 +89,28 @@ def test_five_takeovers_cut_and_refuse_nobody(net, daemon, family, echo, busy):
     skip_without_any(d)
     before, rss, first = takeover.footprint(d), machine.process_rss(d.pid), d
     flows = {c: [Flow(net, n) for _ in range(FLOWS)] for n, c in enumerate(lanes.CARRIERS)}
-    for f in itertools.chain(*flows.values()):
-        f.exchange()
+
+    def exchange_all(when, size):
+        for c, f in ((c, f) for c, some in flows.items() for f in some):
+            name = f"{c}, port {f.socket.getsockname()[1]}"
+            try:
+                f.exchange(size)
+            except OSError as e:
+                pytest.fail(f"{when}: {name}: {e!r}: {d.flows(c)}")
+    exchange_all("at first", 20000)
     wait_carried(d, "graft", FLOWS)
     wait_carried(d, "sockmap", FLOWS)
     clients = [busy(10) for _ in range(2)]
-    for _ in range(TAKEOVERS):
+    for i in range(TAKEOVERS):
         old, d = d, family(take_over(d))
         assert d.grafted() == FLOWS
-        for f in itertools.chain(*flows.values()):
-            f.exchange(3000)
+        exchange_all(f"takeover {i}", 3000)
         # It has nothing left to wait for, although all of its flows live.
         wait_ended(old)
         wait_carried(d, "sockmap", FLOWS)
     assert sum(b.stop() for b in clients) > 100
+    exchange_all("at last", 20000)
     for f in itertools.chain(*flows.values()):
-        f.exchange()
         f.end()
     wait_until(lambda: takeover.footprint(d) == before, 5,
                lambda: f"{before}, now {takeover.footprint(d)}: {d.fd_names()}")

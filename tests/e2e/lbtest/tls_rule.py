@@ -44,11 +44,11 @@ def echo(serve):
 
 @pytest.fixture
 def start(daemon, pair):
-    """start(tls keys, **keys of the rule): one rule that terminates TLS."""
-    def make(keys=None, **more):
+    """start(tls keys, wrap, **keys of the rule): one rule that terminates TLS."""
+    def make(keys=None, wrap=(), **more):
         return daemon({"workers": 2, "rules": [rule(
             "r", f"{LB_ADDR[4]}:{LISTEN}", [f"{BACKEND_ADDR[4]}:{BACK}"],
-            tls={"enabled": True, **pair.config(), **(keys or {})}, **more)]}).start()
+            tls={"enabled": True, **pair.config(), **(keys or {})}, **more)]}, wrap=wrap).start()
     return make
 
 
