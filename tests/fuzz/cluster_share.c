@@ -35,6 +35,18 @@ static void sent(void *arg, uint64_t node, const uint8_t *bytes, size_t len)
 	demand(!lb_share_counts(peer)->malformed);
 }
 
+static void count(void *arg, const struct lb_share_label *label, uint32_t max,
+		  struct lb_share_use *ret)
+{
+	demand(label->kind == LB_SHARE_CLIENT_CONNECTIONS);
+	*ret = (struct lb_share_use){.most = 100, .used = 50, .wanted = max & 1};
+}
+
+static bool unknown(void *arg, uint64_t key, struct lb_share_label *label)
+{
+	return false;
+}
+
 static struct lb_share *node(uint64_t self, uint64_t *now_us)
 {
 	struct lb_share_params p = {
@@ -44,6 +56,8 @@ static struct lb_share *node(uint64_t self, uint64_t *now_us)
 		.nodes_max = 4,
 		.keys_max = 8,
 		.send = self == 1 ? sent : unheard,
+		.use = count,
+		.find = unknown,
 		.arg = now_us,
 		.section_max = SECTION_MAX,
 	};
@@ -57,23 +71,36 @@ static struct lb_share *node(uint64_t self, uint64_t *now_us)
 
 static void look(void *arg, const struct lb_share_view *v)
 {
-	demand(v->limit.per_second && v->limit.per_second <= LB_SHARE_LIMIT_MAX);
-	demand(v->safe == v->limit.per_second * 1000ull / 3);
-	demand(v->lent <= v->safe && v->share <= v->safe + v->borrowed);
+	demand(v->limit.most && v->limit.most <= LB_SHARE_LIMIT_MAX);
+	demand(v->share <= v->safe + v->borrowed);
+	if (v->label->kind == LB_SHARE_CLIENT_CONNECTIONS) {
+		demand(v->safe % 1000 == 0 && v->safe <= v->limit.most * 1000ull / 3 + 1000);
+		demand(v->used == v->limit.most / 2 * 1000ull);
+	} else if (v->label->rule[0]) {
+		demand(v->safe == v->limit.most * 1000ull / 3);
+		demand(v->lent <= v->safe);
+	}
 }
 
 static void use(struct lb_share *s, uint64_t now_us)
 {
-	static const struct lb_share_label label = {.rule = "r"};
+	static const struct lb_share_label rate = {.rule = "r"},
+					   held = {"r", LB_SHARE_CLIENT_CONNECTIONS, {1}, 0};
 
 	for (uint64_t key = 1; key <= KEYS; key++) {
-		struct lb_share_ask ask = {key, {100, 10}, &label, 0};
+		struct lb_share_ask ask = {
+			key, {100, key == KEYS ? 0 : 10}, key == KEYS ? &held : &rate, 0};
 		uint64_t until;
+		uint32_t max;
 
-		if (lb_share_look(s, &ask, now_us, &until) == LB_SHARE_HAS)
-			lb_share_spend(s, &ask);
-		else
+		if (key == KEYS && lb_share_max(s, &ask, now_us, &max))
+			lb_share_want(s, &ask);
+		else if (key == KEYS)
 			(void)lb_share_track(s, &ask, now_us);
+		else if (lb_share_look(s, &ask, now_us, &until) == LB_SHARE_HAS)
+			lb_share_spend(s, &ask);
+		else if (!lb_share_track(s, &ask, now_us))
+			(void)lb_share_look(s, &ask, now_us, &until);
 	}
 }
 
@@ -90,7 +117,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		size -= 2;
 		len = len < size ? len : size;
 		use(s, now_us);
-		lb_share_receive(s, 2 + len % 2, data, len, now_us);
+		lb_share_receive(s, 2 + (len && data[0] & 1), data, len, now_us);
 		lb_share_tick(s, now_us += 60000);
 		lb_share_each(s, now_us, look, NULL);
 		demand(lb_share_size(s) == 3);

@@ -42,7 +42,8 @@ FUZZ_OBJ_cluster_seal := $(patsubst %,$(O)/fuzz/userspace/%.o,cluster/seal clust
 	base/hash)
 $(O)/fuzz/cluster_seal: $(FUZZ_OBJ_cluster_seal)
 
-FUZZ_OBJ_cluster_share := $(patsubst %.c,$(O)/fuzz/%.o,$(wildcard userspace/cluster/share*.c))
+FUZZ_OBJ_cluster_share := $(patsubst %.c,$(O)/fuzz/%.o,$(wildcard userspace/cluster/share*.c) \
+	userspace/base/hash.c)
 $(O)/fuzz/cluster_share: $(FUZZ_OBJ_cluster_share)
 
 FUZZ_BIN := $(FUZZ_TARGETS:%=$(O)/fuzz/%)

@@ -94,6 +94,9 @@ struct lb_backend {
 	/* Under the lock. */
 	struct lb_list node; /* in pool->left, when it has left */
 	uint32_t index;      /* in the set */
+	/* flow/select's, where nodes share the limit: what this one may have, once that is known. */
+	bool shared;
+	uint32_t share;
 	uint32_t holders;
 	uint64_t active;  /* connections it has, or is being asked for; anybody may read, relaxed */
 	uint64_t turn;    /* flow/select's: when it is its turn by weight, in virtual time */

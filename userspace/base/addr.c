@@ -228,6 +228,25 @@ void lb_addr_map(struct lb_addr *a)
 	memcpy(&a->in6.sin6_addr.s6_addr[12], &v4, sizeof(v4));
 }
 
+void lb_addr_to_bytes(const struct lb_addr *a, uint8_t bytes[16])
+{
+	struct lb_addr mapped = *a;
+
+	lb_addr_map(&mapped);
+	memset(bytes, 0, 16);
+	if (mapped.sa.sa_family == AF_INET6)
+		memcpy(bytes, &mapped.in6.sin6_addr, 16);
+}
+
+void lb_addr_from_bytes(struct lb_addr *ret, const uint8_t bytes[16], uint16_t port)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->in6.sin6_family = AF_INET6;
+	ret->in6.sin6_port = htons(port);
+	memcpy(&ret->in6.sin6_addr, bytes, 16);
+	lb_addr_unmap(ret);
+}
+
 bool lb_addr_is_any(const struct lb_addr *a)
 {
 	struct in_addr v4;

@@ -58,6 +58,10 @@ bool lb_addr_equal(const struct lb_addr *a, const struct lb_addr *b);
 void lb_addr_unmap(struct lb_addr *a);
 /* The way back: 1.2.3.4 becomes ::ffff:1.2.3.4; leaves any other address alone. */
 void lb_addr_map(struct lb_addr *a);
+/* The 16 bytes of the address as IPv6, IPv4 as lb_addr_map() makes it; all zero without one. */
+void lb_addr_to_bytes(const struct lb_addr *a, uint8_t bytes[16]);
+/* The way back, IPv4 as such. */
+void lb_addr_from_bytes(struct lb_addr *ret, const uint8_t bytes[16], uint16_t port);
 /* 0.0.0.0, :: or ::ffff:0.0.0.0 */
 bool lb_addr_is_any(const struct lb_addr *a);
 /* 127.0.0.0/8 (v4-mapped too) or ::1 */

@@ -21,6 +21,7 @@ struct message {
 struct lb_limits {
 	pthread_mutex_t lock; /* of all below but the messages */
 	struct lb_share *share;
+	struct lb_list holders;
 	uint32_t size; /* atomic */
 	/* The cluster's thread's: what the last tick has to say. */
 	size_t messages_count;
@@ -60,6 +61,96 @@ size_t lb_limits_take(struct lb_limits *l, const struct lb_limits_ask *asks, siz
 uint32_t lb_limits_size(const struct lb_limits *l)
 {
 	return __atomic_load_n(&l->size, __ATOMIC_RELAXED);
+}
+
+/* --- connections ------------------------------------------------------------------------------ */
+
+static struct lb_limits_holder *holder_at(struct lb_list *node)
+{
+	return lb_container_of(node, struct lb_limits_holder, node);
+}
+
+void lb_limits_add_holder(struct lb_limits *l, struct lb_limits_holder *h)
+{
+	pthread_mutex_lock(&l->lock);
+	lb_list_append(&l->holders, &h->node);
+	pthread_mutex_unlock(&l->lock);
+}
+
+void lb_limits_remove_holder(struct lb_limits *l, struct lb_limits_holder *h)
+{
+	pthread_mutex_lock(&l->lock);
+	lb_list_remove(&h->node);
+	pthread_mutex_unlock(&l->lock);
+}
+
+/* A rule that was removed lives on beside a new one of its name while it has connections. */
+static void use(void *arg, const struct lb_share_label *label, uint32_t max,
+		struct lb_share_use *ret)
+{
+	struct lb_limits *l = arg;
+
+	lb_list_for_each (node, &l->holders) {
+		struct lb_limits_holder *h = holder_at(node);
+		struct lb_share_use one = {};
+
+		if ((uint8_t)h->kind != label->kind || strcmp(h->rule, label->rule) != 0)
+			continue;
+		h->use(h, label, max, &one);
+		ret->most = one.most ? one.most : ret->most;
+		ret->used += one.used;
+		ret->wanted += one.wanted;
+	}
+}
+
+static bool find(void *arg, uint64_t key, struct lb_share_label *label)
+{
+	struct lb_limits *l = arg;
+
+	lb_list_for_each (node, &l->holders) {
+		struct lb_limits_holder *h = holder_at(node);
+
+		if (h->find && h->find(h, key, label))
+			return true;
+	}
+	return false;
+}
+
+uint32_t lb_limits_own(const struct lb_limits *l, uint32_t limit)
+{
+	return limit / lb_limits_size(l);
+}
+
+bool lb_limits_follow(struct lb_limits *l, const struct lb_share_ask *ask, bool near,
+		      uint64_t now_us)
+{
+	uint32_t max;
+
+	return lb_share_max(l->share, ask, now_us, &max) ||
+	       (near && !lb_share_track(l->share, ask, now_us));
+}
+
+enum lb_limits_verdict
+lb_limits_connect(struct lb_limits *l, const struct lb_share_ask *ask, uint64_t now_us,
+		  enum lb_limits_verdict (*take)(void *arg, uint32_t max, bool shared), void *arg)
+{
+	uint32_t max = lb_limits_own(l, ask->limit.most);
+	enum lb_limits_verdict v;
+	bool shared;
+
+	pthread_mutex_lock(&l->lock);
+	shared = lb_share_max(l->share, ask, now_us, &max);
+	v = take(arg, max, shared);
+	if (v != LB_LIMITS_TAKEN && !shared) {
+		shared = !lb_share_track(l->share, ask, now_us);
+		/* What is left over when all have their parts may be this node's. */
+		if (v == LB_LIMITS_REFUSED && lb_share_max(l->share, ask, now_us, &max))
+			v = take(arg, max, true);
+	}
+	if (v == LB_LIMITS_REFUSED && shared)
+		lb_share_want(l->share, ask);
+	pthread_mutex_unlock(&l->lock);
+	return v;
 }
 
 /* --- others ----------------------------------------------------------------------------------- */
@@ -121,6 +212,12 @@ void lb_limits_tick(struct lb_limits *l, uint64_t now_us,
 {
 	l->messages_count = 0;
 	pthread_mutex_lock(&l->lock);
+	lb_list_for_each (node, &l->holders) {
+		struct lb_limits_holder *h = holder_at(node);
+
+		if (h->look)
+			h->look(h, l, now_us);
+	}
 	lb_share_tick(l->share, now_us);
 	unlock(l);
 	for (size_t i = 0; i < l->messages_count; i++)
@@ -139,6 +236,8 @@ int lb_limits_new(struct lb_limits **ret, const struct lb_limits_params *params,
 		.nodes_max = params->nodes_max,
 		.keys_max = LB_LIMITS_KEYS_MAX,
 		.send = keep,
+		.use = use,
+		.find = find,
 		.arg = l,
 		.section_max = params->section_max,
 	};
@@ -147,6 +246,7 @@ int lb_limits_new(struct lb_limits **ret, const struct lb_limits_params *params,
 	if (!l)
 		return -ENOMEM;
 	pthread_mutex_init(&l->lock, NULL);
+	lb_list_init(&l->holders);
 	err = lb_share_new(&l->share, &p, now_us);
 	if (err)
 		return err;
@@ -170,7 +270,7 @@ void lb_limits_free(struct lb_limits **pl)
 void lb_limits_look(struct lb_limits *l, uint64_t now_us, struct lb_limits_report *report,
 		    void (*fn)(void *arg, const struct lb_share_view *view), void *arg)
 {
-	const struct lb_share_limit million = {.per_second = MILLION}, nothing = {};
+	const struct lb_share_limit million = {.most = MILLION}, nothing = {};
 	uint64_t bound;
 
 	pthread_mutex_lock(&l->lock);

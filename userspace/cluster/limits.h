@@ -9,6 +9,7 @@
 #ifndef LB_CLUSTER_LIMITS_H
 #define LB_CLUSTER_LIMITS_H
 
+#include "base/list.h"
 #include "cluster/share.h"
 
 /* Beyond, clients get what this node may give without asking others. */
@@ -42,6 +43,50 @@ struct lb_limits_ask {
  */
 size_t lb_limits_take(struct lb_limits *l, const struct lb_limits_ask *asks, size_t count,
 		      uint64_t now_us, uint64_t *until_us);
+
+/* --- connections ------------------------------------------------------------------------------ */
+
+/*
+ * Who counts connections of a rule. What it gives is called with the lock held: it may take locks
+ * of its own for moments, and call nothing here but lb_limits_follow(). So nobody may ask anything
+ * here while he holds one of those.
+ */
+struct lb_limits_holder {
+	struct lb_list node;
+	char rule[LB_SHARE_RULE_MAX];
+	enum lb_share_kind kind;
+	/* As lb_share_params.use and .find; <find> may be NULL. */
+	void (*use)(struct lb_limits_holder *h, const struct lb_share_label *label, uint32_t max,
+		    struct lb_share_use *ret);
+	bool (*find)(struct lb_limits_holder *h, uint64_t key, struct lb_share_label *label);
+	/* Before all of that, once a tick; may be NULL. */
+	void (*look)(struct lb_limits_holder *h, struct lb_limits *l, uint64_t now_us);
+};
+
+/* It has connections from now on, .. */
+void lb_limits_add_holder(struct lb_limits *l, struct lb_limits_holder *h);
+/* .. no more; fine when it has none. */
+void lb_limits_remove_holder(struct lb_limits *l, struct lb_limits_holder *h);
+
+/* <limit> of one of the nodes there are, while nothing of it is lent. No lock. */
+uint32_t lb_limits_own(const struct lb_limits *l, uint32_t limit);
+/* True when the key of <ask> is taken up; it is, when it is not and its owner is <near> its own. */
+bool lb_limits_follow(struct lb_limits *l, const struct lb_share_ask *ask, bool near,
+		      uint64_t now_us);
+
+enum lb_limits_verdict {
+	LB_LIMITS_TAKEN,
+	LB_LIMITS_NEAR, /* taken; others should hear of it before there are too many */
+	LB_LIMITS_REFUSED,
+};
+
+/*
+ * One more connection. <take> decides, with how many there may be now, and whether <use> will say
+ * from then on when that changes; it may be asked twice. Returns what it has said last.
+ */
+enum lb_limits_verdict
+lb_limits_connect(struct lb_limits *l, const struct lb_share_ask *ask, uint64_t now_us,
+		  enum lb_limits_verdict (*take)(void *arg, uint32_t max, bool shared), void *arg);
 
 /* --- the cluster's thread --------------------------------------------------------------------- */
 

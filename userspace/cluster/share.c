@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "cluster/share_state.h"
 
 /* Who are to come in a tick, and do not. */
@@ -33,16 +34,18 @@ uint64_t share_loan_us(const struct lb_share *s)
 
 uint64_t lb_share_safe(const struct lb_share *s, const struct lb_share_limit *limit)
 {
-	return limit->per_second * 1000ull / lb_share_size(s);
+	return limit->most * 1000ull / lb_share_size(s);
 }
 
 uint64_t share_safe(const struct lb_share *s, const struct key *k)
 {
-	return lb_share_safe(s, &k->limit);
+	return k->held ? share_held_safe(s, k) : lb_share_safe(s, &k->limit);
 }
 
 uint64_t share_need(const struct lb_share *s, const struct key *k)
 {
+	if (k->held)
+		return k->demand;
 	/* Never nothing at all: the first who comes again should find something. */
 	return k->demand + k->demand / 10 + share_safe(s, k) / 100;
 }
@@ -52,7 +55,7 @@ uint64_t share_need(const struct lb_share *s, const struct key *k)
 uint64_t share_burst(const struct key *k)
 {
 	unsigned __int128 all = (unsigned __int128)k->limit.burst * TOKEN * k->share;
-	uint64_t tokens = (uint64_t)(all / (k->limit.per_second * 1000ull));
+	uint64_t tokens = (uint64_t)(all / (k->limit.most * 1000ull));
 
 	return tokens > TOKEN ? tokens : TOKEN;
 }
@@ -64,21 +67,21 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 
 static void count_share(struct lb_share *s, struct key *k, uint64_t now_us)
 {
-	uint64_t safe = share_safe(s, k), feared = 0, borrowed = 0;
+	uint64_t safe = share_safe(s, k), away = 0, borrowed = 0;
 
 	k->share_us = UINT64_MAX;
 	for (uint32_t i = 0; i < s->nodes_count; i++) {
 		struct pair *p = &k->pairs[i];
 
-		if (p->feared && now_us >= p->feared_us)
+		if (p->feared && now_us >= p->feared_us && !k->held)
 			p->feared = p->lent = 0;
-		feared += p->feared;
+		away += share_barred(k, i);
 		if (!p->borrowed || now_us >= p->borrowed_us)
 			continue;
 		borrowed += p->borrowed;
 		k->share_us = earlier(k->share_us, p->borrowed_us);
 	}
-	k->share = (safe > feared ? safe - feared : 0) + borrowed;
+	k->share = (safe > away ? safe - away : 0) + borrowed;
 }
 
 /* Tokens up to now. Beyond the end of a loan the share is another one: it counts from now. */
@@ -110,11 +113,11 @@ void share_begin(struct lb_share *s, struct key *k, uint64_t now_us)
 	count_share(s, k, now_us);
 }
 
-void share_set_limit(struct lb_share *s, struct key *k, uint32_t per_second, uint64_t now_us)
+void share_set_limit(struct lb_share *s, struct key *k, uint32_t most, uint64_t now_us)
 {
 	/* What was lent of the old one is feared all the same. */
 	share_refill(s, k, now_us);
-	k->limit.per_second = per_second;
+	k->limit.most = most;
 	count_share(s, k, now_us);
 }
 
@@ -123,8 +126,8 @@ static void use(struct lb_share *s, struct key *k, const struct lb_share_ask *as
 {
 	uint64_t full;
 
-	if (k->limit.per_second != ask->limit.per_second)
-		share_set_limit(s, k, ask->limit.per_second, now_us);
+	if (k->limit.most != ask->limit.most)
+		share_set_limit(s, k, ask->limit.most, now_us);
 	if (!k->limit.burst) {
 		k->limit.burst = ask->limit.burst;
 		k->label = *ask->label;
@@ -136,7 +139,17 @@ static void use(struct lb_share *s, struct key *k, const struct lb_share_ask *as
 
 static bool is_same(const struct lb_share_label *a, const struct lb_share_label *b)
 {
-	return !memcmp(a->client, b->client, sizeof(a->client)) && !strcmp(a->rule, b->rule);
+	return a->kind == b->kind && a->port == b->port &&
+	       !memcmp(a->addr, b->addr, sizeof(a->addr)) && !strcmp(a->rule, b->rule);
+}
+
+uint64_t lb_share_key(const struct lb_share_label *label)
+{
+	const uint64_t parts[] = {lb_hash(label->rule, strlen(label->rule)),
+				  lb_hash(label->addr, sizeof(label->addr)),
+				  (uint64_t)label->kind << 16 | label->port};
+
+	return lb_hash(parts, sizeof(parts));
 }
 
 /* NULL: not taken up, or somebody else's. */
@@ -144,7 +157,9 @@ static struct key *key_of(struct lb_share *s, const struct lb_share_ask *ask)
 {
 	struct key *k = share_find(s, ask->key);
 
-	return k && (!k->label.rule[0] || is_same(&k->label, ask->label)) ? k : NULL;
+	if (!k || k->held != (ask->label->kind != LB_SHARE_RATE))
+		return NULL;
+	return !k->label.rule[0] || is_same(&k->label, ask->label) ? k : NULL;
 }
 
 enum lb_share_verdict lb_share_look(struct lb_share *s, const struct lb_share_ask *ask,
@@ -177,13 +192,35 @@ void lb_share_spend(struct lb_share *s, const struct lb_share_ask *ask)
 		k->tokens -= earlier(k->tokens, TOKEN);
 }
 
+bool lb_share_max(struct lb_share *s, const struct lb_share_ask *ask, uint64_t now_us,
+		  uint32_t *max)
+{
+	struct key *k = key_of(s, ask);
+
+	if (!k)
+		return false;
+	use(s, k, ask, now_us);
+	share_refill(s, k, now_us);
+	*max = (uint32_t)(k->share / 1000);
+	return true;
+}
+
+void lb_share_want(struct lb_share *s, const struct lb_share_ask *ask)
+{
+	struct key *k = key_of(s, ask);
+
+	if (k)
+		k->asked++;
+}
+
 int lb_share_track(struct lb_share *s, const struct lb_share_ask *ask, uint64_t now_us)
 {
 	struct key *k = NULL;
 
 	/* There is one already: somebody else's. */
 	if (!share_find(s, ask->key))
-		k = share_add(s, ask->key, ask->limit.per_second, now_us);
+		k = share_add(s, ask->key, ask->label->kind != LB_SHARE_RATE, ask->limit.most,
+			      now_us);
 	if (!k) {
 		s->counts.untracked++;
 		return -ENOSPC;
@@ -231,7 +268,10 @@ void lb_share_tick(struct lb_share *s, uint64_t now_us)
 	if (now_us <= s->tick_us)
 		return;
 	for (uint32_t i = 0; i < s->keys_count; i++) {
-		estimate(&s->keys[i], now_us);
+		if (s->keys[i].held)
+			share_held_tick(s, &s->keys[i], now_us);
+		else
+			estimate(&s->keys[i], now_us);
 		share_refill(s, &s->keys[i], now_us);
 	}
 	s->tick_us = now_us;
@@ -267,7 +307,7 @@ uint64_t lb_share_bound(const struct lb_share *s, const struct lb_share_limit *l
 			uint64_t window_us)
 {
 	unsigned __int128 tokens =
-		(unsigned __int128)limit->per_second * window_us / 1000000 + limit->burst;
+		(unsigned __int128)limit->most * window_us / 1000000 + limit->burst;
 
 	return (uint64_t)(tokens * safe_parts(s) >> 32) + 1 + lb_share_size(s);
 }
@@ -283,8 +323,9 @@ void lb_share_each(struct lb_share *s, uint64_t now_us,
 		v.demand = k->demand;
 		v.safe = share_safe(s, k);
 		v.share = k->share;
+		v.used = k->used;
 		for (uint32_t j = 0; j < s->nodes_count; j++) {
-			v.lent += k->pairs[j].feared;
+			v.lent += share_away(k, j);
 			v.borrowed += now_us < k->pairs[j].borrowed_us ? k->pairs[j].borrowed : 0;
 		}
 		fn(arg, &v);

@@ -31,6 +31,16 @@
  * caller judges it by this node's safe share, with a bucket of its own; what that one lacks by then
  * the key lacks, too.
  *
+ * Connections. Of a limit of M connections at a time each node owns M / N likewise, in whole ones,
+ * and what is left over goes to one each of those that a hash chooses. They are lent in the same
+ * way, but one that is in use cannot be taken back: it is had back when it has ended. So who has
+ * borrowed says with each message how many of them it keeps, what is lent does not come back by the
+ * clock, and a borrower that is silent keeps all of it. Where a node has more than it may have at
+ * all, because others have joined, or the limit is less than it was, or the node that had lent has
+ * been restarted, it says to all others that it keeps so many, and each of them does without as
+ * many. So with the nodes as they are the sum is M at most, and it is never what somebody has to
+ * be cut for. A node that has just come may let in its part before it hears of that.
+ *
  * Deterministic: time and the network are arguments. The clock is one that is never set. One
  * thread. All memory is that of keys_max keys for the nodes there are.
  */
@@ -53,9 +63,31 @@
 
 struct lb_share;
 
+enum lb_share_kind {
+	LB_SHARE_RATE,                /* of new connections: tokens */
+	LB_SHARE_CLIENT_CONNECTIONS,  /* that a client has at a time */
+	LB_SHARE_BACKEND_CONNECTIONS, /* that a backend has at a time */
+};
+
+/* Of all nodes together. */
 struct lb_share_limit {
-	uint32_t per_second; /* of all nodes together; 1..LB_SHARE_LIMIT_MAX */
-	uint32_t burst;      /* of all nodes together, tokens */
+	uint32_t most;  /* tokens a second, or connections; 1..LB_SHARE_LIMIT_MAX */
+	uint32_t burst; /* tokens; connections have none */
+};
+
+/* Whose a key is, for people; and against two that have the same one. */
+struct lb_share_label {
+	char rule[LB_SHARE_RULE_MAX]; /* "": nobody here has asked for it */
+	uint8_t kind;                 /* enum lb_share_kind */
+	uint8_t addr[16];             /* a client's or a backend's; all zero: all of the rule */
+	uint16_t port;                /* a backend's */
+};
+
+/* Connections. */
+struct lb_share_use {
+	uint32_t most;   /* as the limit is now; 0: nobody here has it any more */
+	uint32_t used;   /* at this moment */
+	uint32_t wanted; /* more, by those who wait */
 };
 
 struct lb_share_params {
@@ -65,14 +97,20 @@ struct lb_share_params {
 	uint32_t nodes_max, keys_max;
 	/* <bytes> for <node>, at most <section_max>. Not to be called back from. */
 	void (*send)(void *arg, uint64_t node, const uint8_t *bytes, size_t len);
+	/*
+	 * Once a tick for each key of connections that has been asked for here: no more than <max>
+	 * may there be by new ones from now on, and then, how many there are. NULL: there are none.
+	 * Not to be called back from.
+	 */
+	void (*use)(void *arg, const struct lb_share_label *label, uint32_t max,
+		    struct lb_share_use *ret);
+	/*
+	 * Once for each that only others have asked for: true, with its label, when there are
+	 * connections of it here. NULL: there are none. Not to be called back from.
+	 */
+	bool (*find)(void *arg, uint64_t key, struct lb_share_label *label);
 	void *arg;
 	size_t section_max;
-};
-
-/* Whose a key is, for people; and against two that have the same one. */
-struct lb_share_label {
-	char rule[LB_SHARE_RULE_MAX]; /* "": nobody here has asked for it */
-	uint8_t client[16];           /* all zero: all clients of the rule */
 };
 
 /* What a caller is to have a token of. */
@@ -80,7 +118,7 @@ struct lb_share_ask {
 	uint64_t key;
 	struct lb_share_limit limit;
 	const struct lb_share_label *label;
-	uint64_t lacks; /* of the caller's own bucket, parts of LB_SHARE_TOKEN */
+	uint64_t lacks; /* of a rate, of the caller's own bucket: parts of LB_SHARE_TOKEN */
 };
 
 enum lb_share_verdict {
@@ -100,8 +138,9 @@ struct lb_share_view {
 	uint64_t key;
 	const struct lb_share_label *label; /* for the time of the call */
 	struct lb_share_limit limit;
-	/* Of this node, in thousandths of a token per second. */
+	/* Of this node, in thousandths of a token per second, or of a connection. */
 	uint64_t demand, safe, lent, borrowed, share;
+	uint64_t used; /* connections, likewise */
 };
 
 /* 0, -EINVAL or -ENOMEM. */
@@ -116,11 +155,19 @@ void lb_share_silent(struct lb_share *s, uint64_t id);
 /* .. or has left, or been forgotten. */
 void lb_share_leave(struct lb_share *s, uint64_t id, uint64_t now_us);
 
+/* The same on every node. */
+uint64_t lb_share_key(const struct lb_share_label *label);
+
 /* Is there a token? When it is refused, *until_us is when to ask again, at the latest. */
 enum lb_share_verdict lb_share_look(struct lb_share *s, const struct lb_share_ask *ask,
 				    uint64_t now_us, uint64_t *until_us);
 /* Spends the one that lb_share_look() has just found. */
 void lb_share_spend(struct lb_share *s, const struct lb_share_ask *ask);
+/* Of connections: true, with how many this node may have, or false when it is not taken up. */
+bool lb_share_max(struct lb_share *s, const struct lb_share_ask *ask, uint64_t now_us,
+		  uint32_t *max);
+/* .. and one more was wanted. */
+void lb_share_want(struct lb_share *s, const struct lb_share_ask *ask);
 /* One that is not is taken up. 0 or -ENOSPC. */
 int lb_share_track(struct lb_share *s, const struct lb_share_ask *ask, uint64_t now_us);
 /* Every LB_SHARE_TICK_MS. */

@@ -3,7 +3,9 @@
  * What nodes say of their shares, a section of a datagram. All numbers are big-endian.
  *
  *	session 4 | stamp 8 | heard session 4 | heard stamp 8 | loan 4 (ms) | nodes 4
- *	(key 8 | limit 4 (per second) | demand 6 | lent 6)*       rates in thousandths per second
+ *	(key 8 | flags 1 | limit 4 | demand 6 | lent 6 | kept 6 | excess 6)*
+ *
+ * Limits are tokens per second, or connections; the others are in thousandths of those.
  *
  * Must never prolong a loan by a message that is older than another one.
  */
@@ -12,11 +14,14 @@
 #include "cluster/share_state.h"
 
 #define HEAD_BYTES  32u
-#define ENTRY_BYTES 24u
+#define ENTRY_BYTES 37u
 #define ENTRIES_MAX 64u
 /* 48 bits, more than 2^48 / 1000 a second is not said. */
 #define RATE_MAX    ((1ull << 48) - 1)
 #define LOAN_MS_MAX 600000u
+
+#define FLAG_HELD   1u /* connections */
+#define FLAG_ANSWER 2u /* say what you keep */
 
 struct entry {
 	uint32_t key; /* index */
@@ -46,6 +51,11 @@ static uint64_t larger(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* --- out -------------------------------------------------------------------------------------- */
 
 /* Sorted by weight, the heaviest first, the lightest falls off. */
@@ -68,7 +78,12 @@ static bool matters(const struct lb_share *s, const struct key *k, uint32_t node
 	const struct pair *p = &k->pairs[node];
 
 	/* What has been taken back is to be heard of, too. */
-	return offer || p->feared || now_us < p->borrowed_us || share_need(s, k) > share_safe(s, k);
+	if (offer || share_barred(k, node) || now_us < p->borrowed_us)
+		return true;
+	if (k->held)
+		return p->answer || p->kept || k->excess ||
+		       share_held_wish(k->demand) > share_safe(s, k);
+	return share_need(s, k) > share_safe(s, k);
 }
 
 static uint32_t choose(struct lb_share *s, uint32_t node, uint32_t max, struct entry *entries,
@@ -81,11 +96,26 @@ static uint32_t choose(struct lb_share *s, uint32_t node, uint32_t max, struct e
 		struct entry e = {.key = i};
 
 		e.lent = share_offer(s, k, node, now_us);
-		e.weight = larger(k->demand, larger(e.lent, k->pairs[node].feared));
+		e.weight = larger(k->demand, larger(e.lent, share_away(k, node)));
 		if (matters(s, k, node, e.lent, now_us))
 			count = keep(entries, count, max, e);
 	}
 	return count;
+}
+
+static void put_entry(struct key *k, uint32_t node, uint64_t lent, uint64_t now_us, uint8_t **at)
+{
+	struct pair *p = &k->pairs[node];
+	bool answer = k->held && (share_barred(k, node) || lent);
+
+	put(at, k->key, 8);
+	put(at, (k->held ? FLAG_HELD : 0) | (answer ? FLAG_ANSWER : 0), 1);
+	put(at, k->limit.most, 4);
+	put(at, smaller(share_held_demand(k, node, now_us), RATE_MAX), 6);
+	put(at, lent, 6);
+	put(at, smaller(share_held_claim(k, node, now_us), RATE_MAX), 6);
+	put(at, smaller(k->excess, RATE_MAX), 6);
+	p->answer = false;
 }
 
 bool share_tell(struct lb_share *s, uint32_t node, uint64_t now_us)
@@ -108,10 +138,9 @@ bool share_tell(struct lb_share *s, uint32_t node, uint64_t now_us)
 	for (uint32_t i = 0; i < count; i++) {
 		struct key *k = &s->keys[entries[i].key];
 
-		put(&at, k->key, 8);
-		put(&at, k->limit.per_second, 4);
-		put(&at, k->demand < RATE_MAX ? k->demand : RATE_MAX, 6);
-		put(&at, entries[i].lent, 6);
+		if (k->held)
+			entries[i].lent = share_held_spare(s, k, node, entries[i].lent, now_us);
+		put_entry(k, node, entries[i].lent, now_us, &at);
 		share_lend(s, k, node, entries[i].lent, s->stamp_us, now_us);
 	}
 	s->counts.sent++;
@@ -157,6 +186,7 @@ static void new_life(struct lb_share *s, uint32_t node, uint32_t session, uint64
 	for (uint32_t i = 0; i < s->keys_count; i++) {
 		share_refill(s, &s->keys[i], now_us);
 		s->keys[i].pairs[node].borrowed = 0;
+		share_held_new_life(&s->keys[i], node);
 		share_refill(s, &s->keys[i], now_us);
 	}
 }
@@ -164,21 +194,25 @@ static void new_life(struct lb_share *s, uint32_t node, uint32_t session, uint64
 static void read_entry(struct lb_share *s, uint32_t node, const struct message *m,
 		       const uint8_t **at, uint64_t now_us)
 {
-	uint64_t key = get(at, 8), limit = get(at, 4), demand = get(at, 6), lent = get(at, 6);
+	uint64_t key = get(at, 8), flags = get(at, 1), limit = get(at, 4), demand = get(at, 6);
+	uint64_t lent = get(at, 6), kept = get(at, 6), excess = get(at, 6);
 	struct key *k = share_find(s, key);
+	bool held = flags & FLAG_HELD;
 	struct pair *p;
 
 	if (!limit || limit > LB_SHARE_LIMIT_MAX)
 		return;
 	if (!k)
-		k = share_add(s, key, (uint32_t)limit, now_us);
+		k = share_add(s, key, held, (uint32_t)limit, now_us);
+	if (!k || k->held != held)
+		return;
 	/*
 	 * Another limit is another configuration: it lends us nothing, and we lend it nothing. But
 	 * where nobody asks for the key ours may be what it was long ago.
 	 */
-	if (k && k->limit.per_second != limit && !k->demand && !k->asked)
+	if (k->limit.most != limit && !k->demand && !k->asked)
 		share_set_limit(s, k, (uint32_t)limit, now_us);
-	if (!k || k->limit.per_second != limit)
+	if (k->limit.most != limit)
 		return;
 	p = &k->pairs[node];
 	p->demand = demand;
@@ -188,6 +222,10 @@ static void read_entry(struct lb_share *s, uint32_t node, const struct message *
 	if (lent || p->borrowed)
 		p->borrowed_us = s->nodes[node].heard_us + m->loan_us;
 	p->borrowed = s->nodes[node].heard_us ? lent : 0;
+	if (held) {
+		p->answer = flags & FLAG_ANSWER;
+		share_held_heard(k, node, m->heard_us, kept, excess);
+	}
 	share_refill(s, k, now_us);
 }
 
@@ -219,7 +257,9 @@ void lb_share_receive(struct lb_share *s, uint64_t id, const uint8_t *bytes, siz
 	s->nodes[node].stamp_us = m.stamp_us;
 	s->nodes[node].size = m.size;
 	/* Not beyond what we have said: that would be a loan from the future. */
-	if (m.heard_session == s->params.session && m.heard_us <= s->stamp_us) {
+	if (m.heard_session != s->params.session || m.heard_us > s->stamp_us)
+		m.heard_us = 0;
+	if (m.heard_us) {
 		s->nodes[node].heard_us = larger(s->nodes[node].heard_us, m.heard_us);
 		share_heard(s, node, m.heard_us, now_us);
 	}

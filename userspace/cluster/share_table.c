@@ -51,7 +51,7 @@ static bool idle(struct lb_share *s, struct key *k, uint64_t now_us)
 		if (p->feared || (p->borrowed && now_us < p->borrowed_us) || now_us < p->wanted_us)
 			return false;
 	}
-	return k->tokens == share_burst(k);
+	return k->held ? share_held_idle(s, k) : k->tokens == share_burst(k);
 }
 
 /* With room for its pairs, of no use to anybody. NULL: none. */
@@ -78,7 +78,7 @@ static struct key *place(struct lb_share *s, uint64_t now_us)
 	return NULL;
 }
 
-struct key *share_add(struct lb_share *s, uint64_t key, uint32_t per_second, uint64_t now_us)
+struct key *share_add(struct lb_share *s, uint64_t key, bool held, uint32_t most, uint64_t now_us)
 {
 	struct key *k = place(s, now_us);
 	uint32_t *head = head_of(s, key);
@@ -86,7 +86,7 @@ struct key *share_add(struct lb_share *s, uint64_t key, uint32_t per_second, uin
 	if (!k)
 		return NULL;
 	*k = (struct key){
-		.next = *head, .key = key, .limit.per_second = per_second, .pairs = k->pairs};
+		.next = *head, .key = key, .held = held, .limit.most = most, .pairs = k->pairs};
 	*head = (uint32_t)(k - s->keys) + 1;
 	share_begin(s, k, now_us);
 	return k;

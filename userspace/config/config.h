@@ -132,6 +132,10 @@ struct lb_timeouts_config {
 	uint64_t user_timeout_ms; /* 0: the kernel's */
 };
 
+struct lb_connection_limits_config {
+	bool cluster; /* they are those of all nodes together */
+};
+
 struct lb_queue_config {
 	uint32_t max; /* 0: no queue */
 	uint64_t timeout_ms;
@@ -258,6 +262,7 @@ struct lb_rule_config {
 	struct lb_timeouts_config timeouts;
 	uint32_t retries; /* further backends tried after the first one failed */
 	struct lb_queue_config queue;
+	struct lb_connection_limits_config connection_limits;
 	uint32_t backend_connection_limit;       /* per backend; 0: no limit */
 	uint32_t client_connection_limit;        /* per client address; 0: no limit */
 	enum lb_proxy_protocol proxy_protocol;   /* what we send to backends */

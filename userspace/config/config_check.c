@@ -190,11 +190,15 @@ static void check_cluster(struct check *c)
 /* Alone, this node would let in what all of them together may. */
 static void check_shared_limits(struct check *c, struct place rule)
 {
-	const struct lb_rate_limit_config *limit = &c->config->rules[rule.index].rate_limit;
+	static const char why[] = "true, and this node is in no cluster (cluster.enabled)";
+	const struct lb_rule_config *r = &c->config->rules[rule.index];
 
-	if (limit->enabled && limit->cluster && !c->config->cluster.enabled)
-		complain(c, LB_CONFIG_ERROR, rule, "rate_limit", "cluster",
-			 "true, and this node is in no cluster (cluster.enabled)");
+	if (c->config->cluster.enabled)
+		return;
+	if (r->rate_limit.enabled && r->rate_limit.cluster)
+		complain(c, LB_CONFIG_ERROR, rule, "rate_limit", "cluster", why);
+	if (r->connection_limits.cluster)
+		complain(c, LB_CONFIG_ERROR, rule, "connection_limits", "cluster", why);
 }
 
 static void check_graft(struct check *c)

@@ -234,6 +234,13 @@ static const struct lb_schema_key queue_keys[] = {
 };
 static const struct lb_schema_block queue_block = {KEYS(queue_keys)};
 
+static const struct lb_schema_key connection_limits_keys[] = {
+	{"cluster", BOOL(lb_connection_limits_config, cluster), .def = "false",
+	 .help = "Both, and `max_connections` of backends, are those of all nodes of the cluster "
+		 "together."},
+};
+static const struct lb_schema_block connection_limits_block = {KEYS(connection_limits_keys)};
+
 static const struct lb_schema_key certificate_keys[] = {
 	{"cert", STRING(lb_certificate_config, cert), RANGE(1, PATH_BYTES), REQUIRED,
 	 .help = "PEM file: certificate and chain."},
@@ -436,6 +443,8 @@ static const struct lb_schema_key rule_keys[] = {
 	{"client_connection_limit", NUMBER(lb_rule_config, client_connection_limit),
 	 RANGE(0, CONNECTIONS), .def = "0",
 	 .help = "Connections each client address may have at once. 0: no limit."},
+	{"connection_limits", BLOCK(lb_rule_config, connection_limits, connection_limits_block),
+	 .help = "What holds for both limits of connections."},
 	{"proxy_protocol", WORD(lb_rule_config, proxy_protocol, proxy_protocol_words), .def = "off",
 	 .help = "Header that tells backends the client's address; `true` means v2."},
 	{"accept_proxy_protocol", .type = LB_SCHEMA_PREFIX, ITEMS(0, 4096),

@@ -77,35 +77,54 @@ static void keep_row(void *arg, const struct lb_share_view *v)
 
 static void set_label(json_t *o, const struct lb_share_label *label)
 {
-	static const uint8_t nobody[sizeof(label->client)];
-	struct lb_addr a = {.in6.sin6_family = AF_INET6};
+	static const uint8_t nobody[sizeof(label->addr)];
 	char text[LB_ADDR_STR_MAX];
+	struct lb_addr a;
 
 	/* Others are short of it, and nobody has asked for it here. */
 	if (!label->rule[0])
 		return;
 	json_object_set_new(o, "rule", json_string(label->rule));
-	if (!memcmp(label->client, nobody, sizeof(nobody)))
+	if (!memcmp(label->addr, nobody, sizeof(nobody)))
 		return;
-	memcpy(&a.in6.sin6_addr, label->client, sizeof(label->client));
-	lb_addr_unmap(&a);
-	json_object_set_new(o, "client", json_string(lb_addr_format_host(&a, text)));
+	lb_addr_from_bytes(&a, label->addr, label->port);
+	if (label->kind == LB_SHARE_BACKEND_CONNECTIONS)
+		json_object_set_new(o, "backend", json_string(lb_addr_format(&a, text)));
+	else
+		json_object_set_new(o, "client", json_string(lb_addr_format_host(&a, text)));
+}
+
+/* Of connections only nodes that count with different numbers of them can have too many. */
+static double overshoot_of(const struct row *r, const struct lb_limits_report *report)
+{
+	const struct lb_share_limit *limit = &r->view.limit;
+	double share = ((double)limit->most + limit->burst) * (double)report->excess_ppm / 1000000;
+
+	if (r->label.kind == LB_SHARE_RATE || report->excess_ppm)
+		share += (double)report->excess;
+	return share;
 }
 
 static json_t *row_of(const struct row *r, const struct lb_limits_report *report)
 {
+	static const char *const kinds[] = {
+		[LB_SHARE_RATE] = "rate",
+		[LB_SHARE_CLIENT_CONNECTIONS] = "connections",
+		[LB_SHARE_BACKEND_CONNECTIONS] = "connections",
+	};
 	const struct lb_share_view *v = &r->view;
-	double all = (double)v->limit.per_second + v->limit.burst;
 	char key[17];
 	json_t *o;
 
 	(void)snprintf(key, sizeof(key), "%016" PRIx64, v->key);
-	o = json_pack("{s:s,s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f}", "key", key, "limit",
-		      (json_int_t)v->limit.per_second, "burst", (json_int_t)v->limit.burst,
-		      "demand", (double)v->demand / 1000, "share", (double)v->share / 1000, "safe",
-		      (double)v->safe / 1000, "lent", (double)v->lent / 1000, "borrowed",
-		      (double)v->borrowed / 1000, "overshoot",
-		      all * (double)report->excess_ppm / 1000000 + (double)report->excess);
+	o = json_pack("{s:s,s:s,s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f}", "key", key, "of",
+		      kinds[r->label.kind], "limit", (json_int_t)v->limit.most, "burst",
+		      (json_int_t)v->limit.burst, "demand", (double)v->demand / 1000, "share",
+		      (double)v->share / 1000, "safe", (double)v->safe / 1000, "lent",
+		      (double)v->lent / 1000, "borrowed", (double)v->borrowed / 1000, "overshoot",
+		      overshoot_of(r, report));
+	if (o && r->label.kind != LB_SHARE_RATE)
+		json_object_set_new(o, "used", json_integer((json_int_t)(v->used / 1000)));
 	if (o)
 		set_label(o, &r->label);
 	return o;

@@ -31,6 +31,12 @@ int lb_admission_build(struct lb_rule *rule, const struct lb_rule_config *config
 /* What of it is shared with others: before it serves. 0, or -EINVAL, logged: there are none. */
 int lb_admission_share(struct lb_rule *rule, const struct lb_rule_config *config,
 		       struct lb_limits *limits);
+/*
+ * Its limits of connections, while it serves: by what <config> says of them; NULL: with nobody,
+ * <config> does not matter then.
+ */
+void lb_admission_share_connections(struct lb_rule *rule, const struct lb_rule_config *config,
+				    struct lb_limits *limits);
 /* NULL inside is fine. Nobody may use the rule any more. */
 void lb_admission_unbuild(struct lb_rule *rule);
 

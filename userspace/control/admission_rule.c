@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a rule needs to judge its clients: its access lists and its rates, made, changed, shared
- * with other nodes. See admission.h. Must never let a rule that is to share its limit serve
+ * What a rule needs to judge its clients: its access lists and its rates, made, changed, and with
+ * its limits of connections shared with other nodes. See admission.h. Must never let a rule that is to share its limit serve
  * without.
  */
 #include "control/admission.h"
@@ -15,7 +15,9 @@
 #include "base/log.h"
 #include "control/admission_parts.h"
 #include "flow/acl.h"
+#include "flow/client_connection_limit.h"
 #include "flow/rate_limit.h"
+#include "flow/select.h"
 
 bool admission_has_lists(const struct lb_rule_config *c)
 {
@@ -68,10 +70,10 @@ static bool is_shared(const struct lb_rule_config *config)
 
 static int check_shared(const struct lb_rule_config *config, const struct lb_limits *limits)
 {
-	if (!is_shared(config) || limits)
+	if (limits || (!is_shared(config) && !config->connection_limits.cluster))
 		return 0;
-	lb_err("rule %s: rate_limit.cluster: this node has been in no cluster since its start",
-	       config->name);
+	lb_err("rule %s: %s.cluster: this node has been in no cluster since its start",
+	       config->name, is_shared(config) ? "rate_limit" : "connection_limits");
 	return -EINVAL;
 }
 
@@ -81,6 +83,18 @@ static void share(struct lb_rate_limit *l, const struct lb_rule_config *config,
 	lb_rate_limit_share(l, is_shared(config) ? limits : NULL, config->name, lb_clock_ns());
 }
 
+void lb_admission_share_connections(struct lb_rule *rule, const struct lb_rule_config *config,
+				    struct lb_limits *limits)
+{
+	struct lb_limits *l = limits && config->connection_limits.cluster ? limits : NULL;
+	const char *name = l ? config->name : NULL;
+
+	if (rule->client_connection_limit)
+		lb_client_connection_limit_share(rule->client_connection_limit, l, name);
+	if (rule->select)
+		lb_select_share(rule->select, l, name);
+}
+
 int lb_admission_share(struct lb_rule *rule, const struct lb_rule_config *config,
 		       struct lb_limits *limits)
 {
@@ -88,6 +102,8 @@ int lb_admission_share(struct lb_rule *rule, const struct lb_rule_config *config
 
 	if (!err && rule->rate_limit)
 		share(rule->rate_limit, config, limits);
+	if (!err)
+		lb_admission_share_connections(rule, config, limits);
 	return err;
 }
 

@@ -322,6 +322,7 @@ static void commit_limits(struct plan *p, struct target *t)
 	if (rule->client_connection_limit)
 		lb_client_connection_limit_set(rule->client_connection_limit,
 					       t->config->client_connection_limit);
+	lb_admission_share_connections(rule, t->config, t->admission.limits);
 	if (!lb_difference_is_same(rule->config, t->config, "bandwidth_limit"))
 		/* Without memory some wait longer than they would have to. */
 		(void)lb_service_change_bandwidth(p->s, rule->index, &t->config->bandwidth_limit);

@@ -26,6 +26,7 @@ static const char *const live[] = {
 	"queue",
 	"backend_connection_limit",
 	"client_connection_limit",
+	"connection_limits",
 	"proxy_protocol",
 	"accept_proxy_protocol",
 	"bandwidth_limit",

@@ -522,6 +522,8 @@ void lb_service_stop(struct lb_service **ps)
 	*ps = NULL;
 	lb_service_halt(s);
 	lb_exporter_close(&s->exporter);
+	for (size_t i = 0; i < s->rules_count; i++)
+		lb_admission_share_connections(&s->rules[i], NULL, NULL);
 	lb_cluster_close(&s->cluster);
 	lb_admission_free(&s->admission);
 	lb_service_close_held(s);

@@ -46,6 +46,11 @@ static enum lb_step refuse(struct lb_session *s, enum lb_reason reason)
 	return LB_STEP_CLOSE;
 }
 
+static uint64_t now_us(const struct lb_session *s)
+{
+	return lb_loop_now_ns(s->env->carrier.loop) / 1000;
+}
+
 enum lb_step lb_admit_enter(struct lb_session *s)
 {
 	struct lb_client_connection_limit *limit = s->rule->client_connection_limit;
@@ -54,7 +59,7 @@ enum lb_step lb_admit_enter(struct lb_session *s)
 	if (acl && !lb_acl_allows(acl, &s->client))
 		return refuse(s, LB_REASON_ACL_DENIED);
 	if (limit) {
-		if (!lb_client_connection_limit_take(limit, &s->client))
+		if (!lb_client_connection_limit_take(limit, &s->client, now_us(s)))
 			return refuse(s, LB_REASON_CLIENT_LIMIT);
 		s->admitted = true;
 	}

@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "flow/client_table.h"
@@ -12,12 +14,17 @@
 struct client {
 	struct lb_client client;
 	uint32_t connections;
+	/* Of what nodes lend each other: what it may have, if that is of this <sharing>. */
+	uint32_t max, sharing;
 };
 
 struct lb_client_connection_limit {
-	pthread_mutex_t lock;
-	uint32_t max;
+	pthread_mutex_t lock; /* of all below; taken after that of <limits> */
+	uint32_t max;         /* UINT32_MAX: any */
 	struct lb_client_table table;
+	struct lb_limits *limits; /* atomic; NULL: the limit is this node's */
+	uint32_t sharing;         /* how often that has begun */
+	struct lb_limits_holder holder;
 };
 
 static struct client *find(struct lb_client_connection_limit *l, const struct lb_addr *addr)
@@ -37,6 +44,179 @@ static bool add(struct lb_client_connection_limit *l, const struct lb_addr *addr
 	lb_client_table_add(&l->table, &c->client, addr);
 	return true;
 }
+
+static struct lb_limits *limits_of(const struct lb_client_connection_limit *l)
+{
+	return __atomic_load_n(&l->limits, __ATOMIC_ACQUIRE);
+}
+
+static uint32_t max_of(const struct lb_client_connection_limit *l)
+{
+	return __atomic_load_n(&l->max, __ATOMIC_RELAXED);
+}
+
+/* --- with other nodes ------------------------------------------------------------------------- */
+
+static struct lb_client_connection_limit *owner_of(struct lb_limits_holder *h)
+{
+	return lb_container_of(h, struct lb_client_connection_limit, holder);
+}
+
+static struct lb_share_label label_of(const struct lb_client_connection_limit *l,
+				      const uint8_t addr[16])
+{
+	struct lb_share_label label = {.kind = LB_SHARE_CLIENT_CONNECTIONS};
+
+	memcpy(label.rule, l->holder.rule, sizeof(label.rule));
+	memcpy(label.addr, addr, sizeof(label.addr));
+	return label;
+}
+
+static void set_share(const struct lb_client_connection_limit *l, struct client *c, uint32_t max)
+{
+	c->max = max;
+	c->sharing = l->sharing;
+}
+
+static void use(struct lb_limits_holder *h, const struct lb_share_label *label, uint32_t max,
+		struct lb_share_use *ret)
+{
+	struct lb_client_connection_limit *l = owner_of(h);
+	struct lb_addr addr;
+	struct client *c;
+
+	lb_addr_from_bytes(&addr, label->addr, 0);
+	ret->most = max_of(l);
+	pthread_mutex_lock(&l->lock);
+	c = find(l, &addr);
+	if (c) {
+		set_share(l, c, max);
+		ret->used = c->connections;
+	}
+	pthread_mutex_unlock(&l->lock);
+}
+
+struct search {
+	const struct lb_client_connection_limit *l;
+	uint64_t key;
+	struct lb_share_label *label;
+	bool found;
+};
+
+static void compare(struct lb_client *c, void *arg)
+{
+	struct search *s = arg;
+	const struct lb_share_label label = label_of(s->l, c->key);
+
+	if (s->found || lb_share_key(&label) != s->key)
+		return;
+	*s->label = label;
+	s->found = true;
+}
+
+static bool find_key(struct lb_limits_holder *h, uint64_t key, struct lb_share_label *label)
+{
+	struct lb_client_connection_limit *l = owner_of(h);
+	struct search s = {.l = l, .key = key, .label = label};
+
+	pthread_mutex_lock(&l->lock);
+	lb_client_table_each(&l->table, compare, &s);
+	pthread_mutex_unlock(&l->lock);
+	return s.found;
+}
+
+struct entry {
+	struct lb_client_connection_limit *l;
+	const struct lb_addr *client;
+};
+
+/* Half of it leaves time to hear of more; and it is this node's, too, when there is one more. */
+static bool is_near(const struct client *c, uint32_t max)
+{
+	return c->connections > max / 2;
+}
+
+static enum lb_limits_verdict take_shared(void *arg, uint32_t max, bool shared)
+{
+	enum lb_limits_verdict v = LB_LIMITS_REFUSED;
+	struct entry *e = arg;
+	struct client *c;
+
+	pthread_mutex_lock(&e->l->lock);
+	c = find(e->l, e->client);
+	if (c && c->connections < max)
+		c->connections++;
+	else if (!c && max && add(e->l, e->client))
+		c = find(e->l, e->client);
+	else
+		c = NULL;
+	if (c)
+		v = is_near(c, max) ? LB_LIMITS_NEAR : LB_LIMITS_TAKEN;
+	if (c && shared)
+		set_share(e->l, c, max);
+	pthread_mutex_unlock(&e->l->lock);
+	return v;
+}
+
+/* What needs nobody else. A client that is new here may be known to those who have borrowed. */
+static bool take_own(struct lb_client_connection_limit *l, struct lb_limits *limits,
+		     const struct lb_addr *client)
+{
+	struct client *c;
+	bool ok;
+
+	pthread_mutex_lock(&l->lock);
+	c = find(l, client);
+	if (c && c->sharing == l->sharing)
+		ok = c->connections < c->max;
+	else
+		ok = c && c->connections < lb_limits_own(limits, max_of(l)) / 2;
+	if (ok)
+		c->connections++;
+	pthread_mutex_unlock(&l->lock);
+	return ok;
+}
+
+static bool take_among(struct lb_client_connection_limit *l, struct lb_limits *limits,
+		       const struct lb_addr *client, uint64_t now_us)
+{
+	struct entry e = {l, client};
+	struct lb_share_label label;
+	uint8_t addr[16];
+
+	lb_addr_to_bytes(client, addr);
+	label = label_of(l, addr);
+	const struct lb_share_ask ask = {
+		.key = lb_share_key(&label), .limit.most = max_of(l), .label = &label};
+
+	return take_own(l, limits, client) ||
+	       lb_limits_connect(limits, &ask, now_us, take_shared, &e) != LB_LIMITS_REFUSED;
+}
+
+void lb_client_connection_limit_share(struct lb_client_connection_limit *l,
+				      struct lb_limits *limits, const char *rule)
+{
+	struct lb_limits *before = limits_of(l);
+
+	if (limits == before)
+		return;
+	__atomic_store_n(&l->limits, NULL, __ATOMIC_RELEASE);
+	if (before)
+		lb_limits_remove_holder(before, &l->holder);
+	if (!limits)
+		return;
+	pthread_mutex_lock(&l->lock);
+	l->sharing++;
+	pthread_mutex_unlock(&l->lock);
+	l->holder = (struct lb_limits_holder){
+		.kind = LB_SHARE_CLIENT_CONNECTIONS, .use = use, .find = find_key};
+	/* The configuration's bounds keep it below. */
+	(void)snprintf(l->holder.rule, sizeof(l->holder.rule), "%s", rule);
+	lb_limits_add_holder(limits, &l->holder);
+	__atomic_store_n(&l->limits, limits, __ATOMIC_RELEASE);
+}
+
+/* --- for everybody ---------------------------------------------------------------------------- */
 
 static void free_client(struct lb_client *c)
 {
@@ -67,6 +247,7 @@ void lb_client_connection_limit_free(struct lb_client_connection_limit **pl)
 	if (!l)
 		return;
 	*pl = NULL;
+	lb_client_connection_limit_share(l, NULL, NULL);
 	lb_client_table_fini(&l->table, free_client);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
@@ -95,9 +276,14 @@ static bool take(struct lb_client_connection_limit *l, const struct lb_addr *cli
 }
 
 bool lb_client_connection_limit_take(struct lb_client_connection_limit *l,
-				     const struct lb_addr *client)
+				     const struct lb_addr *client, uint64_t now_us)
 {
-	return take(l, client, __atomic_load_n(&l->max, __ATOMIC_RELAXED));
+	struct lb_limits *limits = limits_of(l);
+	uint32_t max = max_of(l);
+
+	if (limits && max <= LB_SHARE_LIMIT_MAX)
+		return take_among(l, limits, client, now_us);
+	return take(l, client, max);
 }
 
 bool lb_client_connection_limit_adopt(struct lb_client_connection_limit *l,

@@ -11,17 +11,6 @@
 
 #define HEADS_FEW 64u
 
-static void key_of(const struct lb_addr *a, uint8_t key[16])
-{
-	static const uint8_t mapped[16] = {[10] = 0xff, [11] = 0xff};
-
-	memcpy(key, mapped, 16);
-	if (a->sa.sa_family == AF_INET6)
-		memcpy(key, &a->in6.sin6_addr, 16);
-	else
-		memcpy(key + 12, &a->in4.sin_addr, 4);
-}
-
 static size_t head_of(const struct lb_client_table *t, const uint8_t key[16], size_t count)
 {
 	struct {
@@ -61,7 +50,7 @@ struct lb_client *lb_client_table_find(const struct lb_client_table *t, const st
 	struct lb_client *c;
 	uint8_t key[16];
 
-	key_of(addr, key);
+	lb_addr_to_bytes(addr, key);
 	c = t->heads[head_of(t, key, t->heads_count)];
 	while (c && memcmp(c->key, key, sizeof(key)) != 0)
 		c = c->next;
@@ -97,7 +86,7 @@ void lb_client_table_add(struct lb_client_table *t, struct lb_client *c, const s
 
 	if (t->count >= t->heads_count)
 		grow(t);
-	key_of(addr, c->key);
+	lb_addr_to_bytes(addr, c->key);
 	to = head_of(t, c->key, t->heads_count);
 	c->next = t->heads[to];
 	t->heads[to] = c;

@@ -153,13 +153,9 @@ static struct lb_limits_ask ask_of(uint32_t per_second, uint32_t burst, const st
 	};
 }
 
-/* The same on every node. */
 static void name(struct lb_limits_ask *ask, const struct lb_share_label *label)
 {
-	const uint64_t parts[] = {lb_hash(label->rule, strlen(label->rule)),
-				  lb_hash(label->client, sizeof(label->client))};
-
-	ask->share.key = lb_hash(parts, sizeof(parts));
+	ask->share.key = lb_share_key(label);
 	ask->share.label = label;
 }
 
@@ -181,7 +177,7 @@ static enum lb_rate_limit_verdict take_shared(struct lb_rate_limit *l, const str
 	struct lb_limits_ask asks[2];
 	size_t count = 0, got;
 
-	memcpy(label.client, key->bytes, sizeof(label.client));
+	memcpy(label.addr, key->bytes, sizeof(label.addr));
 	asks[count] =
 		ask_of(l->config.requests_per_second, l->config.burst, client, full_ns, now_ns);
 	name(&asks[count++], &label);

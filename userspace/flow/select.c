@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -38,6 +39,10 @@ struct lb_select {
 	uint64_t turn;
 	uint64_t clock; /* virtual time, see take_turn() */
 	uint64_t random;
+	struct lb_limits *limits; /* NULL: what a backend may have is this node's */
+	uint32_t pressed;         /* asked for a full one since the last look, .. */
+	uint32_t pressing;        /* .. and in the time before that */
+	struct lb_limits_holder holder;
 };
 
 static bool is_eligible(const struct lb_backend *b)
@@ -55,9 +60,16 @@ static void unlock(struct lb_select *sel)
 	pthread_mutex_unlock(&sel->pool->lock);
 }
 
-static bool has_room(const struct lb_backend *b)
+static uint32_t limit_of(const struct lb_select *sel, const struct lb_backend *b)
 {
-	return !b->limit || b->active < b->limit;
+	if (!sel->limits)
+		return b->limit;
+	return b->shared ? b->share : lb_limits_own(sel->limits, b->limit);
+}
+
+static bool has_room(const struct lb_select *sel, const struct lb_backend *b)
+{
+	return !b->limit || b->active < limit_of(sel, b);
 }
 
 static void put_in_place(struct lb_select *sel, const struct lb_select_tables *t)
@@ -96,6 +108,7 @@ void lb_select_free(struct lb_select **sel)
 {
 	if (!*sel)
 		return;
+	lb_select_share(*sel, NULL, NULL);
 	pthread_mutex_destroy(&(*sel)->changing);
 	lb_select_tables_fini(&(*sel)->tables);
 	free(*sel);
@@ -116,9 +129,10 @@ static bool is_for(const struct lb_backend *b, const struct lb_select_ask *ask)
 }
 
 /* .. at once. */
-static bool is_free(const struct lb_backend *b, const struct lb_select_ask *ask)
+static bool is_free(const struct lb_select *sel, const struct lb_backend *b,
+		    const struct lb_select_ask *ask)
 {
-	return has_room(b) && is_for(b, ask);
+	return has_room(sel, b) && is_for(b, ask);
 }
 
 static struct lb_backend *backend_at(struct lb_select *sel, uint32_t index)
@@ -168,7 +182,7 @@ static struct lb_backend *neighbour(struct lb_select *sel, const struct lb_backe
 	for (uint32_t i = 0; i < pool->count; i++) {
 		struct lb_backend *next = pool->backends[(b->index + i) % pool->count];
 
-		if (next->backup == backup && is_free(next, ask))
+		if (next->backup == backup && is_free(sel, next, ask))
 			return next;
 	}
 	return NULL;
@@ -185,7 +199,7 @@ static struct lb_backend *favourite(struct lb_select *sel, bool backup,
 		struct lb_backend *b = sel->pool->backends[i];
 		uint64_t liking = lb_hash_mix(ask->source ^ b->place);
 
-		if (b->backup == backup && is_free(b, ask) && (!best || liking > most)) {
+		if (b->backup == backup && is_free(sel, b, ask) && (!best || liking > most)) {
 			best = b;
 			most = liking;
 		}
@@ -201,7 +215,7 @@ static struct lb_backend *least(struct lb_select *sel, bool backup, const struct
 	for (uint32_t i = 0; i < sel->pool->count; i++) {
 		struct lb_backend *b = sel->pool->backends[i];
 
-		if (b->backup == backup && is_free(b, ask) &&
+		if (b->backup == backup && is_free(sel, b, ask) &&
 		    (!best || lb_select_least_before(b, best)))
 			best = b;
 	}
@@ -219,7 +233,7 @@ static struct lb_backend *second_choice(struct lb_select *sel, const struct lb_b
 	for (uint64_t other = 1; other <= REHASHES; other++) {
 		struct lb_backend *b = first_choice(sel, ask, other);
 
-		if (b && b->backup == backup && is_free(b, ask))
+		if (b && b->backup == backup && is_free(sel, b, ask))
 			return b;
 	}
 	return favourite(sel, backup, ask);
@@ -229,7 +243,7 @@ static struct lb_backend *pick(struct lb_select *sel, const struct lb_select_ask
 {
 	struct lb_backend *first = first_choice(sel, ask, 0), *b;
 
-	if (!first || is_free(first, ask))
+	if (!first || is_free(sel, first, ask))
 		return first;
 	b = second_choice(sel, first, sel->tables.backup, ask);
 	/* When all of its tier have failed this client, or are full, the other one is asked. */
@@ -290,6 +304,102 @@ static void serve_queue(struct lb_select *sel)
 		w->state = LB_WAITER_GRANTED;
 		lb_door_add(w->door, w);
 	}
+}
+
+/* --- with other nodes: under the lock of the limits ------------------------------------------- */
+
+static struct lb_select *owner_of(struct lb_limits_holder *h)
+{
+	return lb_container_of(h, struct lb_select, holder);
+}
+
+/* Others may have asked for it before it is near what is this node's own. */
+static void follow(struct lb_select *sel, struct lb_backend *b, struct lb_limits *l,
+		   uint64_t now_us)
+{
+	struct lb_share_label label = {.kind = LB_SHARE_BACKEND_CONNECTIONS,
+				       .port = lb_addr_port(&b->addr)};
+	struct lb_share_ask ask = {.limit.most = b->limit, .label = &label};
+	bool near = sel->pressing || b->active * 2 >= lb_limits_own(l, b->limit);
+
+	memcpy(label.rule, sel->holder.rule, sizeof(label.rule));
+	lb_addr_to_bytes(&b->addr, label.addr);
+	ask.key = lb_share_key(&label);
+	b->shared = lb_limits_follow(l, &ask, near, now_us) && b->shared;
+}
+
+static void look(struct lb_limits_holder *h, struct lb_limits *l, uint64_t now_us)
+{
+	struct lb_select *sel = owner_of(h);
+
+	lock(sel);
+	sel->pressing = sel->pressed > sel->queue.count ? sel->pressed : sel->queue.count;
+	sel->pressed = 0;
+	for (uint32_t i = 0; i < sel->pool->count; i++)
+		if (sel->pool->backends[i]->limit)
+			follow(sel, sel->pool->backends[i], l, now_us);
+	unlock(sel);
+}
+
+static bool is_at(const struct lb_backend *b, const struct lb_addr *addr)
+{
+	struct lb_addr own = b->addr;
+
+	lb_addr_unmap(&own);
+	return lb_addr_equal(&own, addr);
+}
+
+static void use(struct lb_limits_holder *h, const struct lb_share_label *label, uint32_t max,
+		struct lb_share_use *ret)
+{
+	struct lb_select *sel = owner_of(h);
+	struct lb_addr addr;
+
+	lb_addr_from_bytes(&addr, label->addr, label->port);
+	lock(sel);
+	for (uint32_t i = 0; i < sel->pool->count; i++) {
+		struct lb_backend *b = sel->pool->backends[i];
+
+		if (!is_at(b, &addr))
+			continue;
+		b->shared = true;
+		b->share = max;
+		ret->most = b->limit;
+		ret->used += (uint32_t)b->active;
+	}
+	/* Those that have left may have connections yet. */
+	lb_list_for_each (node, &sel->pool->left) {
+		const struct lb_backend *b = lb_container_of(node, struct lb_backend, node);
+
+		ret->used += is_at(b, &addr) ? (uint32_t)b->active : 0;
+	}
+	if (ret->most)
+		ret->wanted = (sel->pressing + sel->pool->count - 1) / sel->pool->count;
+	serve_queue(sel);
+	unlock(sel);
+}
+
+void lb_select_share(struct lb_select *sel, struct lb_limits *limits, const char *rule)
+{
+	struct lb_limits *before = sel->limits;
+
+	if (limits == before)
+		return;
+	if (before)
+		lb_limits_remove_holder(before, &sel->holder);
+	lock(sel);
+	sel->limits = limits;
+	for (uint32_t i = 0; i < sel->pool->count; i++)
+		sel->pool->backends[i]->shared = false;
+	serve_queue(sel);
+	unlock(sel);
+	if (!limits)
+		return;
+	sel->holder = (struct lb_limits_holder){
+		.kind = LB_SHARE_BACKEND_CONNECTIONS, .use = use, .look = look};
+	/* The configuration's bounds keep it below. */
+	(void)snprintf(sel->holder.rule, sizeof(sel->holder.rule), "%s", rule);
+	lb_limits_add_holder(limits, &sel->holder);
 }
 
 /* --- for everybody ---------------------------------------------------------------------------- */
@@ -494,7 +604,9 @@ bool lb_select_is_full(struct lb_select *sel, const struct lb_select_ask *ask)
 
 	lock(sel);
 	for (uint32_t i = 0; i < sel->pool->count && !full; i++)
-		full = is_for(sel->pool->backends[i], ask) && !has_room(sel->pool->backends[i]);
+		full = is_for(sel->pool->backends[i], ask) &&
+		       !has_room(sel, sel->pool->backends[i]);
+	sel->pressed += full;
 	unlock(sel);
 	return full;
 }

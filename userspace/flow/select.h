@@ -19,6 +19,7 @@
 #include <stddef.h>
 
 #include "backend/pool.h"
+#include "cluster/limits.h"
 #include "config/config.h"
 
 struct lb_select;
@@ -54,6 +55,12 @@ int lb_select_change(struct lb_select *sel, struct lb_backend *const *backends, 
 int lb_select_mark(struct lb_select *sel, struct lb_backend *b, uint8_t bit, bool on);
 /* <b>'s share is <weight> LB_WEIGHT_UNITs, at least 1, for the moment. As lb_select_mark(). */
 int lb_select_weigh(struct lb_select *sel, struct lb_backend *b, uint32_t weight);
+
+/*
+ * The limits of its backends are those of <limits>' nodes, for the rule <rule> of each of them,
+ * from now on; NULL: of this node. One thread at a time. <limits> lives as long as it is told of.
+ */
+void lb_select_share(struct lb_select *sel, struct lb_limits *limits, const char *rule);
 
 /*
  * The next backend for <ask>, with one connection more and held for it; NULL when there is none for

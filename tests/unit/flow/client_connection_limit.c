@@ -28,7 +28,7 @@ static bool take(const char *text)
 {
 	struct lb_addr a = addr(text);
 
-	return lb_client_connection_limit_take(limit, &a);
+	return lb_client_connection_limit_take(limit, &a, 0);
 }
 
 static void release(const char *text)
@@ -106,7 +106,7 @@ static void *storm(void *arg)
 	struct lb_addr a = *(struct lb_addr *)arg;
 
 	for (int i = 0; i < 50000; i++) {
-		if (!lb_client_connection_limit_take(limit, &a))
+		if (!lb_client_connection_limit_take(limit, &a, 0))
 			continue;
 		assert_true(__atomic_add_fetch(&now, 1, __ATOMIC_SEQ_CST) <= 2);
 		__atomic_sub_fetch(&now, 1, __ATOMIC_SEQ_CST);

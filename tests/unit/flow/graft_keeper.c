@@ -460,7 +460,7 @@ static void a_graft_counts_for_its_client_until_its_end(void **state)
 	graft(0);
 	start();
 	assert_int_equal(lb_client_connection_limit_clients(limit), 1);
-	assert_false(lb_client_connection_limit_take(limit, &client));
+	assert_false(lb_client_connection_limit_take(limit, &client, 0));
 	lb_graft_keeper_cut(fx.keeper, LB_FLOWS_ALL, LB_REASON_DRAINED);
 	advance(2000);
 	assert_int_equal(lb_client_connection_limit_clients(limit), 0);
@@ -483,7 +483,7 @@ static void a_client_that_a_header_named_is_counted_and_written_down(void **stat
 		fx.rule.client_connection_limit = limit;
 		lb_graft_set_client(graft(0), &client);
 		start();
-		assert_false(lb_client_connection_limit_take(limit, &client));
+		assert_false(lb_client_connection_limit_take(limit, &client, 0));
 		lb_graft_keeper_cut(fx.keeper, LB_FLOWS_ALL, LB_REASON_DRAINED);
 		advance(2000);
 		assert_int_equal(lb_client_connection_limit_clients(limit), 0);

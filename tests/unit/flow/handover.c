@@ -305,12 +305,12 @@ static void limits_are_taken_and_may_be_exceeded(void **state)
 	lb_client_connection_limit_set(new.rule.client_connection_limit, 1);
 	backend_of(&new)->limit = 1;
 	assert_int_equal(lb_addr_parse("127.0.0.1:1", &client), 0);
-	assert_true(lb_client_connection_limit_take(new.rule.client_connection_limit, &client));
+	assert_true(lb_client_connection_limit_take(new.rule.client_connection_limit, &client, 0));
 	lb_select_adopt(new.rule.select, backend_of(&new));
 	e = open_flow(&old);
 	thaw(&new, freeze(&old));
 	assert_int_equal(backend_of(&new)->active, 2);
-	assert_false(lb_client_connection_limit_take(new.rule.client_connection_limit, &client));
+	assert_false(lb_client_connection_limit_take(new.rule.client_connection_limit, &client, 0));
 	lb_client_connection_limit_release(new.rule.client_connection_limit, &client);
 	assert_int_equal(lb_client_connection_limit_clients(new.rule.client_connection_limit), 1);
 	lb_select_release(new.rule.select, backend_of(&new));

@@ -314,7 +314,7 @@ static void who_has_met_shares(void **state)
 /* Two that have the same key do not share a bucket. */
 static void a_stranger_with_the_same_key_is_judged_alone(void **state)
 {
-	const struct lb_share_label a = {.rule = "r", .client = {1}}, b = {.rule = "r"};
+	const struct lb_share_label a = {.rule = "r", .addr = {1}}, b = {.rule = "r"};
 	struct lb_limits_params p = {
 		.self = 1, .nodes_min = 2, .nodes_max = 2, .section_max = 1000};
 	struct lb_limits_ask ask = {.share = {7, {10, 2}, &a, LB_SHARE_TOKEN}};

@@ -382,7 +382,7 @@ static const struct column cluster_columns[] = {
 	{{"CONFIGURATION", false}, cell_config},
 };
 
-/* Connections a second. */
+/* Connections, or connections a second. */
 static void put_rate(const json_t *row, const char *key, char *text)
 {
 	double rate = json_real_value(json_object_get(row, key));
@@ -396,6 +396,16 @@ static void put_rate(const json_t *row, const char *key, char *text)
 		put_rate(row, key, text);               \
 	}
 
+STRING_CELL(cell_of, "of")
+
+static void cell_whose(const json_t *row, char *text)
+{
+	if (json_object_get(row, "backend"))
+		cell_backend(row, text);
+	else
+		cell_client(row, text);
+}
+
 RATE_CELL(cell_demand, "demand")
 RATE_CELL(cell_share, "share")
 RATE_CELL(cell_safe, "safe")
@@ -404,10 +414,15 @@ RATE_CELL(cell_borrowed, "borrowed")
 RATE_CELL(cell_overshoot, "overshoot")
 
 static const struct column limit_columns[] = {
-	{{"RULE", false}, cell_rule},          {{"CLIENT", false}, cell_client},
-	{{"LIMIT", true}, cell_limit},         {{"DEMAND", true}, cell_demand},
-	{{"SHARE", true}, cell_share},         {{"OWN", true}, cell_safe},
-	{{"LENT", true}, cell_lent},           {{"BORROWED", true}, cell_borrowed},
+	{{"RULE", false}, cell_rule},
+	{{"WHOSE", false}, cell_whose},
+	{{"OF", false}, cell_of},
+	{{"LIMIT", true}, cell_limit},
+	{{"DEMAND", true}, cell_demand},
+	{{"SHARE", true}, cell_share},
+	{{"OWN", true}, cell_safe},
+	{{"LENT", true}, cell_lent},
+	{{"BORROWED", true}, cell_borrowed},
 	{{"OVERSHOOT", true}, cell_overshoot},
 };
 
