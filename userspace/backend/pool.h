@@ -94,7 +94,7 @@ struct lb_backend {
 	/* Under the lock. */
 	struct lb_list node; /* in pool->left, when it has left */
 	uint32_t index;      /* in the set */
-	/* flow/select's, where nodes share the limit: what this one may have, once that is known. */
+	/* flow/select's: what this node may have, where nodes share the limit and say so. */
 	bool shared;
 	uint32_t share;
 	uint32_t holders;

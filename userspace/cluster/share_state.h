@@ -38,7 +38,7 @@ struct key {
 	uint64_t demand;
 	uint32_t asked;    /* .. */
 	uint64_t since_us; /* .. since then */
-	/* Connections: in use; those of them that nobody has lent; wanted in vain, until <short_us>. */
+	/* Connections: in use; those that nobody has lent; wanted in vain, until <short_us>. */
 	uint64_t used, excess;
 	uint64_t lacked, short_us;
 	struct pair *pairs; /* by node */
@@ -106,8 +106,8 @@ uint64_t share_held_whole(uint64_t part);
 /* What who wants <demand> had better have: nobody waits for the next ones then. */
 uint64_t share_held_wish(uint64_t demand);
 /*
- * What <node> is told of the demand: what those that come before it lend is not asked of it, too. Of
- * a rate all of it.
+ * What <node> is told of the demand: what those that come before it lend is not asked of it, too.
+ * Of a rate all of it.
  */
 uint64_t share_held_demand(const struct key *k, uint32_t node, uint64_t now_us);
 /* What this node has, or may have, of <node>'s loan. */

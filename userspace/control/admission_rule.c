@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a rule needs to judge its clients: its access lists and its rates, made, changed, and with
- * its limits of connections shared with other nodes. See admission.h. Must never let a rule that is to share its limit serve
- * without.
+ * its limits of connections shared with other nodes. See admission.h. Must never let a rule that is
+ * to share its limit serve without.
  */
 #include "control/admission.h"
 

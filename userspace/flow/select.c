@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -19,6 +18,7 @@
 #include "base/hash.h"
 #include "flow/select_least.h"
 #include "flow/select_maglev.h"
+#include "flow/select_parts.h"
 #include "flow/select_queue.h"
 #include "flow/select_round_robin.h"
 #include "flow/select_tables.h"
@@ -28,36 +28,9 @@
 /* A turn of a backend of weight 1, in virtual time. */
 #define TURN 65536u
 
-struct lb_select {
-	struct lb_pool *pool;
-	enum lb_balance balance;
-	pthread_mutex_t changing; /* one change at a time; taken before the pool's lock */
-	/* Under the pool's lock. */
-	struct lb_select_tables tables;
-	struct lb_least least;
-	struct lb_select_queue queue;
-	uint64_t turn;
-	uint64_t clock; /* virtual time, see take_turn() */
-	uint64_t random;
-	struct lb_limits *limits; /* NULL: what a backend may have is this node's */
-	uint32_t pressed;         /* asked for a full one since the last look, .. */
-	uint32_t pressing;        /* .. and in the time before that */
-	struct lb_limits_holder holder;
-};
-
 static bool is_eligible(const struct lb_backend *b)
 {
 	return lb_backend_is_eligible(b) && b->weight;
-}
-
-static void lock(struct lb_select *sel)
-{
-	pthread_mutex_lock(&sel->pool->lock);
-}
-
-static void unlock(struct lb_select *sel)
-{
-	pthread_mutex_unlock(&sel->pool->lock);
 }
 
 static uint32_t limit_of(const struct lb_select *sel, const struct lb_backend *b)
@@ -287,7 +260,7 @@ static struct lb_backend *take(struct lb_select *sel, const struct lb_select_ask
  * There may be room again. Whoever has tried what is free stands aside; where one does not get
  * anything who would take everything, nobody does.
  */
-static void serve_queue(struct lb_select *sel)
+void select_serve_queue(struct lb_select *sel)
 {
 	struct lb_list *node = sel->queue.waiters.next, *next;
 
@@ -306,102 +279,6 @@ static void serve_queue(struct lb_select *sel)
 	}
 }
 
-/* --- with other nodes: under the lock of the limits ------------------------------------------- */
-
-static struct lb_select *owner_of(struct lb_limits_holder *h)
-{
-	return lb_container_of(h, struct lb_select, holder);
-}
-
-/* Others may have asked for it before it is near what is this node's own. */
-static void follow(struct lb_select *sel, struct lb_backend *b, struct lb_limits *l,
-		   uint64_t now_us)
-{
-	struct lb_share_label label = {.kind = LB_SHARE_BACKEND_CONNECTIONS,
-				       .port = lb_addr_port(&b->addr)};
-	struct lb_share_ask ask = {.limit.most = b->limit, .label = &label};
-	bool near = sel->pressing || b->active * 2 >= lb_limits_own(l, b->limit);
-
-	memcpy(label.rule, sel->holder.rule, sizeof(label.rule));
-	lb_addr_to_bytes(&b->addr, label.addr);
-	ask.key = lb_share_key(&label);
-	b->shared = lb_limits_follow(l, &ask, near, now_us) && b->shared;
-}
-
-static void look(struct lb_limits_holder *h, struct lb_limits *l, uint64_t now_us)
-{
-	struct lb_select *sel = owner_of(h);
-
-	lock(sel);
-	sel->pressing = sel->pressed > sel->queue.count ? sel->pressed : sel->queue.count;
-	sel->pressed = 0;
-	for (uint32_t i = 0; i < sel->pool->count; i++)
-		if (sel->pool->backends[i]->limit)
-			follow(sel, sel->pool->backends[i], l, now_us);
-	unlock(sel);
-}
-
-static bool is_at(const struct lb_backend *b, const struct lb_addr *addr)
-{
-	struct lb_addr own = b->addr;
-
-	lb_addr_unmap(&own);
-	return lb_addr_equal(&own, addr);
-}
-
-static void use(struct lb_limits_holder *h, const struct lb_share_label *label, uint32_t max,
-		struct lb_share_use *ret)
-{
-	struct lb_select *sel = owner_of(h);
-	struct lb_addr addr;
-
-	lb_addr_from_bytes(&addr, label->addr, label->port);
-	lock(sel);
-	for (uint32_t i = 0; i < sel->pool->count; i++) {
-		struct lb_backend *b = sel->pool->backends[i];
-
-		if (!is_at(b, &addr))
-			continue;
-		b->shared = true;
-		b->share = max;
-		ret->most = b->limit;
-		ret->used += (uint32_t)b->active;
-	}
-	/* Those that have left may have connections yet. */
-	lb_list_for_each (node, &sel->pool->left) {
-		const struct lb_backend *b = lb_container_of(node, struct lb_backend, node);
-
-		ret->used += is_at(b, &addr) ? (uint32_t)b->active : 0;
-	}
-	if (ret->most)
-		ret->wanted = (sel->pressing + sel->pool->count - 1) / sel->pool->count;
-	serve_queue(sel);
-	unlock(sel);
-}
-
-void lb_select_share(struct lb_select *sel, struct lb_limits *limits, const char *rule)
-{
-	struct lb_limits *before = sel->limits;
-
-	if (limits == before)
-		return;
-	if (before)
-		lb_limits_remove_holder(before, &sel->holder);
-	lock(sel);
-	sel->limits = limits;
-	for (uint32_t i = 0; i < sel->pool->count; i++)
-		sel->pool->backends[i]->shared = false;
-	serve_queue(sel);
-	unlock(sel);
-	if (!limits)
-		return;
-	sel->holder = (struct lb_limits_holder){
-		.kind = LB_SHARE_BACKEND_CONNECTIONS, .use = use, .look = look};
-	/* The configuration's bounds keep it below. */
-	(void)snprintf(sel->holder.rule, sizeof(sel->holder.rule), "%s", rule);
-	lb_limits_add_holder(limits, &sel->holder);
-}
-
 /* --- for everybody ---------------------------------------------------------------------------- */
 
 /* Under <changing>. */
@@ -413,11 +290,11 @@ static int rebuild(struct lb_select *sel)
 
 	if (err)
 		return err;
-	lock(sel);
+	select_lock(sel);
 	old = sel->tables;
 	put_in_place(sel, &fresh);
-	serve_queue(sel);
-	unlock(sel);
+	select_serve_queue(sel);
+	select_unlock(sel);
 	lb_select_tables_fini(&old);
 	return 0;
 }
@@ -442,10 +319,10 @@ int lb_select_weigh(struct lb_select *sel, struct lb_backend *b, uint32_t weight
 	int err;
 
 	pthread_mutex_lock(&sel->changing);
-	lock(sel);
+	select_lock(sel);
 	b->weight = weight;
 	lb_select_least_moved(&sel->least, b);
-	unlock(sel);
+	select_unlock(sel);
 	err = rebuild(sel);
 	pthread_mutex_unlock(&sel->changing);
 	return err;
@@ -507,13 +384,13 @@ static int change(struct lb_select *sel, struct lb_backend *const *backends, uin
 	err = lb_select_tables_init(&tables, (struct lb_select_set){fresh, count}, balance);
 	if (err)
 		return err;
-	lock(sel);
+	select_lock(sel);
 	exchange(sel->pool, &old, LB_TAKE_PTR(fresh), count);
 	sel->balance = balance;
 	old_tables = sel->tables;
 	put_in_place(sel, &tables);
-	serve_queue(sel);
-	unlock(sel);
+	select_serve_queue(sel);
+	select_unlock(sel);
 	lb_select_tables_fini(&old_tables);
 	let_go(sel, old);
 	return 0;
@@ -534,9 +411,9 @@ struct lb_backend *lb_select_take(struct lb_select *sel, const struct lb_select_
 {
 	struct lb_backend *b;
 
-	lock(sel);
+	select_lock(sel);
 	b = take(sel, ask);
-	unlock(sel);
+	select_unlock(sel);
 	return b;
 }
 
@@ -544,15 +421,15 @@ int lb_select_wait(struct lb_select *sel, struct lb_waiter *w, uint32_t max)
 {
 	int r = -ENOSPC;
 
-	lock(sel);
+	select_lock(sel);
 	if (sel->queue.count < max) {
 		w->state = LB_WAITER_QUEUED;
 		lb_select_queue_add(&sel->queue, w);
 		/* Room may have come since it was asked for. */
-		serve_queue(sel);
+		select_serve_queue(sel);
 		r = 0;
 	}
-	unlock(sel);
+	select_unlock(sel);
 	return r;
 }
 
@@ -560,7 +437,7 @@ struct lb_backend *lb_select_leave(struct lb_select *sel, struct lb_waiter *w)
 {
 	struct lb_backend *b = NULL;
 
-	lock(sel);
+	select_lock(sel);
 	if (w->state == LB_WAITER_QUEUED) {
 		lb_select_queue_remove(&sel->queue, w);
 	} else if (w->state == LB_WAITER_GRANTED) {
@@ -568,7 +445,7 @@ struct lb_backend *lb_select_leave(struct lb_select *sel, struct lb_waiter *w)
 		b = w->backend;
 	}
 	w->state = LB_WAITER_OUT;
-	unlock(sel);
+	select_unlock(sel);
 	return b;
 }
 
@@ -579,21 +456,21 @@ uint32_t lb_select_waiting(struct lb_select *sel)
 
 void lb_select_adopt(struct lb_select *sel, struct lb_backend *b)
 {
-	lock(sel);
+	select_lock(sel);
 	b->holders++;
 	set_active(sel, b, b->active + 1);
-	unlock(sel);
+	select_unlock(sel);
 }
 
 void lb_select_release(struct lb_select *sel, struct lb_backend *b)
 {
 	bool last;
 
-	lock(sel);
+	select_lock(sel);
 	set_active(sel, b, b->active - 1);
 	last = lb_pool_put_locked(b);
-	serve_queue(sel);
-	unlock(sel);
+	select_serve_queue(sel);
+	select_unlock(sel);
 	if (last)
 		lb_pool_bury(b);
 }
@@ -602,11 +479,11 @@ bool lb_select_is_full(struct lb_select *sel, const struct lb_select_ask *ask)
 {
 	bool full = false;
 
-	lock(sel);
+	select_lock(sel);
 	for (uint32_t i = 0; i < sel->pool->count && !full; i++)
 		full = is_for(sel->pool->backends[i], ask) &&
 		       !has_room(sel, sel->pool->backends[i]);
 	sel->pressed += full;
-	unlock(sel);
+	select_unlock(sel);
 	return full;
 }

@@ -106,8 +106,8 @@ static void knock(struct field *f, uint32_t i)
 static void go(struct field *f, uint64_t ms)
 {
 	for (uint64_t t = 0; t < ms; t++) {
-		double paid = (double)f->limit.most * (double)(f->sim.now_us - f->begin_us) /
-			      SIM_SECOND;
+		double paid =
+			(double)f->limit.most * (double)(f->sim.now_us - f->begin_us) / SIM_SECOND;
 		double over = (double)f->taken_all - paid;
 
 		f->lowest = over < f->lowest ? over : f->lowest;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Five nodes, what clients have at each of them, and what they share of it, on a simulated network. */
+/* Five nodes, what clients have at each of them and what they share, on a simulated network. */
 #include "flow/client_connection_limit.h"
 
 #include "../cluster/sim.h"
