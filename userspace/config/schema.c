@@ -237,7 +237,7 @@ static const struct lb_schema_block queue_block = {KEYS(queue_keys)};
 static const struct lb_schema_key connection_limits_keys[] = {
 	{"cluster", BOOL(lb_connection_limits_config, cluster), .def = "false",
 	 .help = "Both, and `max_connections` of backends, are those of all nodes of the cluster "
-		 "together."},
+		 "together. docs/cluster.md."},
 };
 static const struct lb_schema_block connection_limits_block = {KEYS(connection_limits_keys)};
 
