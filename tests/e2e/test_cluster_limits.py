@@ -115,8 +115,8 @@ def test_clients_everywhere_and_clients_at_one_node_get_the_limit(field, of):
     print(f"at most {excess:.1f} beyond the rate in any time, {allowed:.1f} allowed")
     assert excess <= allowed
     # The node has borrowed most of what it spends, and says so.
-    found = re.search(r"^r +(\S+) +rate +(\S+) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) +([\d.]+)$", table,
-                      re.M)
+    found = re.search(
+        r"^r +(\S+) +rate +(\S+) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) +([\d.]+)$", table, re.M)
     assert found and found[1] == (OUTSIDE if of == "client" else "-"), table
     assert float(found[4]) > RATE * 0.8 and float(found[7]) > RATE * 0.6, table
 

@@ -123,7 +123,7 @@ bool share_tell(struct lb_share *s, uint32_t node, uint64_t now_us)
 	uint8_t bytes[HEAD_BYTES + ENTRIES_MAX * ENTRY_BYTES], *at = bytes;
 	uint32_t max = (uint32_t)((s->params.section_max - HEAD_BYTES) / ENTRY_BYTES), count;
 	const struct node *n = &s->nodes[node];
-	struct entry entries[ENTRIES_MAX];
+	struct entry entries[ENTRIES_MAX] = {};
 
 	count = choose(s, node, max < ENTRIES_MAX ? max : ENTRIES_MAX, entries, now_us);
 	if (!count)

@@ -75,7 +75,7 @@ static void use(struct lb_limits_holder *h, const struct lb_share_label *label, 
 
 		ret->used += is_at(b, &addr) ? (uint32_t)b->active : 0;
 	}
-	if (ret->most)
+	if (ret->most && sel->pool->count)
 		ret->wanted = (sel->pressing + sel->pool->count - 1) / sel->pool->count;
 	select_serve_queue(sel);
 	select_unlock(sel);
