@@ -384,17 +384,11 @@ int lb_gossip_read_keys(struct lb_gossip *g, const char *path, char why[LB_GOSSI
 	return err ? refuse(err, why, "no seal: %s", strerror(-err)) : 0;
 }
 
-void lb_gossip_say_shares(struct lb_gossip *g, uint64_t id, const uint8_t *bytes, size_t len)
+void lb_gossip_say(struct lb_gossip *g, uint64_t id, enum lb_wire_section kind,
+		   const uint8_t *bytes, size_t len)
 {
 	pthread_mutex_lock(&g->lock);
-	(void)lb_member_say(g->members, id, LB_WIRE_SHARES, bytes, len);
-	pthread_mutex_unlock(&g->lock);
-}
-
-void lb_gossip_say_health(struct lb_gossip *g, uint64_t id, const uint8_t *bytes, size_t len)
-{
-	pthread_mutex_lock(&g->lock);
-	(void)lb_member_say(g->members, id, LB_WIRE_HEALTH, bytes, len);
+	(void)lb_member_say(g->members, id, kind, bytes, len);
 	pthread_mutex_unlock(&g->lock);
 }
 

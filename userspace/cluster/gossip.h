@@ -65,10 +65,12 @@ int lb_gossip_set_peers(struct lb_gossip *g, const struct lb_addr *peers, size_t
 void lb_gossip_set_config(struct lb_gossip *g, uint32_t config_hash);
 /* Any thread: other keys of the file. 0, or -errno and the reason, and the old ones stay. */
 int lb_gossip_read_keys(struct lb_gossip *g, const char *path, char why[LB_GOSSIP_WHY_MAX]);
-/* To node <id>, of this one's shares. Lost when it is not there. Any thread but from <shares>. */
-void lb_gossip_say_shares(struct lb_gossip *g, uint64_t id, const uint8_t *bytes, size_t len);
-/* The same of what its checks were answered. */
-void lb_gossip_say_health(struct lb_gossip *g, uint64_t id, const uint8_t *bytes, size_t len);
+/*
+ * To node <id>, of this one's shares or what its checks were answered. Lost when it is not there.
+ * Any thread, but not from <shares> and <health>.
+ */
+void lb_gossip_say(struct lb_gossip *g, uint64_t id, enum lb_wire_section kind,
+		   const uint8_t *bytes, size_t len);
 /* Tells that this node leaves .. */
 void lb_gossip_leave(struct lb_gossip *g);
 /* .. and has told enough of them. */

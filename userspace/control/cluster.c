@@ -81,7 +81,7 @@ static void say(void *arg, uint64_t id, const uint8_t *bytes, size_t len)
 {
 	struct lb_cluster *c = arg;
 
-	lb_gossip_say_shares(c->gossip, id, bytes, len);
+	lb_gossip_say(c->gossip, id, LB_WIRE_SHARES, bytes, len);
 }
 
 static void health_came(void *arg, uint64_t id, const uint8_t *bytes, size_t len)
@@ -95,7 +95,7 @@ static void say_health(void *arg, uint64_t id, const uint8_t *bytes, size_t len)
 {
 	struct lb_cluster *c = arg;
 
-	lb_gossip_say_health(c->gossip, id, bytes, len);
+	lb_gossip_say(c->gossip, id, LB_WIRE_HEALTH, bytes, len);
 }
 
 static void on_tick(struct lb_timer *t)
