@@ -312,6 +312,13 @@ uint64_t lb_share_bound(const struct lb_share *s, const struct lb_share_limit *l
 	return (uint64_t)(tokens * safe_parts(s) >> 32) + 1 + lb_share_size(s);
 }
 
+static uint64_t borrowed_of(const struct key *k, uint32_t node, uint64_t now_us)
+{
+	if (k->held)
+		return share_held_claim(k, node, now_us);
+	return now_us < k->pairs[node].borrowed_us ? k->pairs[node].borrowed : 0;
+}
+
 void lb_share_each(struct lb_share *s, uint64_t now_us,
 		   void (*fn)(void *arg, const struct lb_share_view *view), void *arg)
 {
@@ -326,8 +333,10 @@ void lb_share_each(struct lb_share *s, uint64_t now_us,
 		v.used = k->used;
 		for (uint32_t j = 0; j < s->nodes_count; j++) {
 			v.lent += share_away(k, j);
-			v.borrowed += now_us < k->pairs[j].borrowed_us ? k->pairs[j].borrowed : 0;
+			v.borrowed += borrowed_of(k, j, now_us);
 		}
+		/* What is kept of loans that are over is no share, but those have it. */
+		v.share = v.share > k->used ? v.share : k->used;
 		fn(arg, &v);
 	}
 }

@@ -24,6 +24,7 @@ struct lb_client_connection_limit {
 	struct lb_client_table table;
 	struct lb_limits *limits; /* atomic; NULL: the limit is this node's */
 	uint32_t sharing;         /* how often that has begun */
+	uint32_t told_size; /* nodes, when others were last told of all; 0: they have not been */
 	struct lb_limits_holder holder;
 };
 
@@ -56,6 +57,17 @@ static uint32_t max_of(const struct lb_client_connection_limit *l)
 }
 
 /* --- with other nodes ------------------------------------------------------------------------- */
+
+static bool is_limit(uint32_t max)
+{
+	return max <= LB_SHARE_LIMIT_MAX;
+}
+
+/* Half of it leaves time to hear of more; and it is this node's, too, when there is one more. */
+static bool is_near(const struct client *c, uint32_t max)
+{
+	return c->connections > max / 2;
+}
 
 static struct lb_client_connection_limit *owner_of(struct lb_limits_holder *h)
 {
@@ -96,6 +108,38 @@ static void use(struct lb_limits_holder *h, const struct lb_share_label *label, 
 	pthread_mutex_unlock(&l->lock);
 }
 
+struct announcement {
+	const struct lb_client_connection_limit *l;
+	struct lb_limits *limits;
+	uint64_t now_us;
+};
+
+static void announce(struct lb_client *client, void *arg)
+{
+	const struct client *c = lb_container_of(client, struct client, client);
+	struct announcement *a = arg;
+	struct lb_share_label label = label_of(a->l, client->key);
+	const struct lb_share_ask ask = {
+		.key = lb_share_key(&label), .limit.most = max_of(a->l), .label = &label};
+
+	if (is_near(c, lb_limits_own(a->limits, ask.limit.most)))
+		(void)lb_limits_follow(a->limits, &ask, true, a->now_us);
+}
+
+/* Those that came when nobody was asked, or this node had a larger part. */
+static void look(struct lb_limits_holder *h, struct lb_limits *limits, uint64_t now_us)
+{
+	struct lb_client_connection_limit *l = owner_of(h);
+	struct announcement a = {l, limits, now_us};
+	uint32_t size = lb_limits_size(limits);
+
+	pthread_mutex_lock(&l->lock);
+	if (l->told_size != size && is_limit(max_of(l)))
+		lb_client_table_each(&l->table, announce, &a);
+	l->told_size = size;
+	pthread_mutex_unlock(&l->lock);
+}
+
 struct search {
 	const struct lb_client_connection_limit *l;
 	uint64_t key;
@@ -129,12 +173,6 @@ struct entry {
 	struct lb_client_connection_limit *l;
 	const struct lb_addr *client;
 };
-
-/* Half of it leaves time to hear of more; and it is this node's, too, when there is one more. */
-static bool is_near(const struct client *c, uint32_t max)
-{
-	return c->connections > max / 2;
-}
 
 static enum lb_limits_verdict take_shared(void *arg, uint32_t max, bool shared)
 {
@@ -207,9 +245,10 @@ void lb_client_connection_limit_share(struct lb_client_connection_limit *l,
 		return;
 	pthread_mutex_lock(&l->lock);
 	l->sharing++;
+	l->told_size = 0;
 	pthread_mutex_unlock(&l->lock);
 	l->holder = (struct lb_limits_holder){
-		.kind = LB_SHARE_CLIENT_CONNECTIONS, .use = use, .find = find_key};
+		.kind = LB_SHARE_CLIENT_CONNECTIONS, .use = use, .find = find_key, .look = look};
 	/* The configuration's bounds keep it below. */
 	(void)snprintf(l->holder.rule, sizeof(l->holder.rule), "%s", rule);
 	lb_limits_add_holder(limits, &l->holder);
@@ -281,7 +320,7 @@ bool lb_client_connection_limit_take(struct lb_client_connection_limit *l,
 	struct lb_limits *limits = limits_of(l);
 	uint32_t max = max_of(l);
 
-	if (limits && max <= LB_SHARE_LIMIT_MAX)
+	if (limits && is_limit(max))
 		return take_among(l, limits, client, now_us);
 	return take(l, client, max);
 }
@@ -289,6 +328,9 @@ bool lb_client_connection_limit_take(struct lb_client_connection_limit *l,
 bool lb_client_connection_limit_adopt(struct lb_client_connection_limit *l,
 				      const struct lb_addr *client)
 {
+	pthread_mutex_lock(&l->lock);
+	l->told_size = 0;
+	pthread_mutex_unlock(&l->lock);
 	return take(l, client, UINT32_MAX);
 }
 

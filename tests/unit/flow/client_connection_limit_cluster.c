@@ -426,6 +426,28 @@ static void set_max(struct field *f, uint32_t max)
 	f->max = max;
 }
 
+/* As of flows that were grafted before the daemon began. */
+static void what_was_adopted_is_told_to_others(void **state)
+{
+	struct lb_addr from = client(0);
+	struct field f;
+
+	open_field(&f, 20, 1, 102);
+	for (uint32_t i = 0; i < 20; i++)
+		assert_true(lb_client_connection_limit_adopt(f.nodes[2].limit, &from));
+	f.nodes[2].has[0] = 20;
+	want(&f, 0, 0, 0, 20, 0, 0);
+	go(&f, 500);
+	want(&f, 0, 20, 20, 20, 20, 20);
+	go(&f, 3000);
+	assert_int_equal(f.most, 20);
+	want(&f, 0, 20, 20, 10, 20, 20);
+	go(&f, 5000);
+	assert_int_equal(sum(&f, 0), 20);
+	assert_int_equal(f.most, 20);
+	close_field(&f);
+}
+
 static void a_limit_that_changes_cuts_nobody(void **state)
 {
 	struct field f;
@@ -511,6 +533,7 @@ int main(void)
 		cmocka_unit_test(who_had_lent_and_is_restarted_hears_of_it),
 		cmocka_unit_test(who_has_borrowed_and_is_restarted_owes_nothing),
 		cmocka_unit_test(a_node_that_joins_waits_for_what_is_too_much),
+		cmocka_unit_test(what_was_adopted_is_told_to_others),
 		cmocka_unit_test(a_limit_that_changes_cuts_nobody),
 		cmocka_unit_test(more_clients_than_there_is_room_for_have_their_parts),
 		cmocka_unit_test(alone_again_it_is_this_node_s_limit),
