@@ -19,8 +19,40 @@ from lbtest.peer import PEER
 
 LANES = 4
 
+# What other tests beside it would spoil: it measures rates, times or the whole machine's memory,
+# changes what belongs to the machine, or uses ports of the host's own namespace. The parts of a
+# file, or all of it; `-m alone` and `-m "not alone"` tell them apart.
+ALONE = {
+    "test_admin": ["test_ten_thousand"],
+    "test_backpressure": [],
+    "test_bandwidth_limit": [],
+    "test_cluster_flood": [],
+    "test_cluster_limits": [],
+    "test_docs": [],
+    "test_failover": [],
+    "test_graft_many": [],
+    "test_ha": [],
+    "test_make_run": [],
+    "test_rate_limit": [],
+    "test_reload_load": [],
+    "test_same_host": ["test_a_reader_that_never_reads"],
+    "test_samples": [],
+    "test_slow_clients": [],
+    "test_syn_flood": [],
+    "test_tls_abuse": [],
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        parts = ALONE.get(item.module.__name__)
+        if parts is not None and (not parts or item.name.startswith(tuple(parts))):
+            item.add_marker(pytest.mark.alone)
+
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: other tests beside it would spoil it")
+
     def stop(number, _):
         raise KeyboardInterrupt(signal.Signals(number).name)
     # So that fixtures clean up when whoever runs the tests loses patience.
