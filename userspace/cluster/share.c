@@ -201,7 +201,7 @@ bool lb_share_max(struct lb_share *s, const struct lb_share_ask *ask, uint64_t n
 		return false;
 	use(s, k, ask, now_us);
 	share_refill(s, k, now_us);
-	*max = (uint32_t)(k->share / 1000);
+	*max = share_held_max(k, k->share);
 	return true;
 }
 

@@ -41,6 +41,11 @@ uint64_t share_held_safe(const struct lb_share *s, const struct key *k)
 	return WHOLE * ((uint64_t)k->limit.most / size + (ranked && rank(s, k) < over));
 }
 
+uint32_t share_held_max(const struct key *k, uint64_t share)
+{
+	return (uint32_t)smaller(share / WHOLE, k->limit.most);
+}
+
 uint64_t share_held_whole(uint64_t part)
 {
 	return (part + WHOLE - 1) / WHOLE * WHOLE;
@@ -94,7 +99,7 @@ static void ask(const struct lb_share *s, const struct key *k, uint64_t max,
 		struct lb_share_use *use)
 {
 	if (k->label.rule[0] && s->params.use)
-		s->params.use(s->params.arg, &k->label, (uint32_t)(max / WHOLE), use);
+		s->params.use(s->params.arg, &k->label, share_held_max(k, max), use);
 }
 
 /* Of many who come again and again one is left when there is room, and nobody came. */

@@ -102,6 +102,8 @@ void share_held_tick(struct lb_share *s, struct key *k, uint64_t now_us);
  */
 uint64_t share_held_spare(struct lb_share *s, struct key *k, uint32_t node, uint64_t amount,
 			  uint64_t now_us);
+/* Connections, when they are <share>; never more than the limit, whatever others lend. */
+uint32_t share_held_max(const struct key *k, uint64_t share);
 uint64_t share_held_whole(uint64_t part);
 /* What who wants <demand> had better have: nobody waits for the next ones then. */
 uint64_t share_held_wish(uint64_t demand);

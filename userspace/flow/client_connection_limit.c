@@ -98,7 +98,7 @@ static void use(struct lb_limits_holder *h, const struct lb_share_label *label, 
 	struct client *c;
 
 	lb_addr_from_bytes(&addr, label->addr, 0);
-	ret->most = max_of(l);
+	ret->most = is_limit(max_of(l)) ? max_of(l) : 0;
 	pthread_mutex_lock(&l->lock);
 	c = find(l, &addr);
 	if (c) {
