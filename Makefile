@@ -2,6 +2,7 @@
 #
 #   make                 release build (LTO, hardened) into build/
 #   make SAN=1           the same under AddressSanitizer and UBSan, into build/san/
+#   make COV=1           the same, counting which lines are executed, into build/cov/
 #   make V=1             show every command
 #   make O=DIR           build into DIR
 #
@@ -19,6 +20,8 @@ endif
 
 ifeq ($(SAN),1)
 O := build/san
+else ifeq ($(COV),1)
+O := build/cov
 else
 O := build
 endif
@@ -53,6 +56,9 @@ ifeq ($(SAN),1)
 CFLAGS  := -std=gnu11 -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined $(WARN)
 LDFLAGS := -fsanitize=address,undefined -Wl,--as-needed
+else ifeq ($(COV),1)
+CFLAGS  := -std=gnu11 -g -O0 --coverage -fprofile-update=atomic $(WARN)
+LDFLAGS := --coverage -Wl,--as-needed
 else
 # Fat objects: the programs are linked with LTO, the many test programs quickly without.
 CFLAGS  := -std=gnu11 -g -O2 -flto=auto -ffat-lto-objects -fno-semantic-interposition -fPIE \
@@ -198,6 +204,18 @@ nth-failure: ## the daemon with the n-th malloc, accept4, connect .. that fails,
 	@scripts/install-deps --test
 	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
 	@LB_BUILD=$(O) LB_FAULTS=all scripts/test --built --e2e -k nth_failure -- -s
+
+COVERAGE_FLOOR ?= 70
+.PHONY: coverage
+coverage: ## which lines the unit and BPF tests execute, into build/cov/; fails below COVERAGE_FLOOR %
+	@scripts/install-deps --test --coverage
+	+@$(MAKE) --no-print-directory COV=1 all tests
+	@find build/cov -name '*.gcda' -delete
+	@LB_BUILD=build/cov scripts/test --built --unit --bpf
+	@gcovr --root . --filter userspace/ --exclude 'userspace/tools/demo|userspace/main.c' \
+		--object-directory build/cov --sort-uncovered --txt build/cov/coverage.txt \
+		--html-details build/cov/coverage.html --fail-under-line $(COVERAGE_FLOOR); \
+		code=$$?; tail -n 3 build/cov/coverage.txt; exit $$code
 
 .PHONY: scan-tls
 scan-tls: ## all that testssl.sh and sslscan say of TLS in its default configuration (minutes)

@@ -242,6 +242,34 @@ static void an_end_that_came_just_before_is_seen(void **state)
 	assert_totals(35000, 7000);
 }
 
+/*
+ * What is in a socket's queue when it joins the map, and is redirected while recv(2) has the lock,
+ * the kernel counts as unread for ever (tcp_bpf_recvmsg_parser). Such a flow could not leave.
+ */
+static void what_came_just_before_it_began_is_no_hindrance(void **state)
+{
+	struct lb_pair *p;
+
+	room_required();
+	old.config.acceleration = LB_ACCELERATION_RELAY;
+	e = open_flow(&old);
+	p = &session_of(&old)->pair;
+	streams(5000, 7000);
+	run(&old, all_arrived);
+	assert_ptr_equal(p->carrier, &lb_relay);
+	up.to_send += 3000;
+	down.to_send += 4000;
+	(void)pump(&up);
+	(void)pump(&down);
+	p->sockmap_off = false;
+	p->acceleration = LB_ACCELERATION_SOCKMAP; /* at once */
+	assert_true(lb_carrier_promote(p));
+	run(&old, all_arrived);
+	move_over(&old, &new);
+	end_well(&new);
+	assert_totals(8000, 11000);
+}
+
 static bool no_longer_leaves(struct daemon *d)
 {
 	(void)all_arrived(d);
@@ -293,6 +321,7 @@ int main(void)
 		TEST(talk_goes_on_through_many_moves),
 		TEST(who_has_closed_one_way_stays_so),
 		TEST(an_end_that_came_just_before_is_seen),
+		TEST(what_came_just_before_it_began_is_no_hindrance),
 		TEST(one_that_is_not_asked_again_goes_on_as_before),
 		TEST(a_flow_that_has_lost_a_byte_is_reset),
 	};

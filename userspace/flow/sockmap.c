@@ -38,6 +38,10 @@
  *      until it has been read: a receive buffer below one segment.
  *  S9  Bytes are charged once: by the program when it redirects them, here when they are read. For
  *      want of budget they stay unread.
+ *  S10 What waits in a source's receive queue when it joins the map is judged before the first
+ *      recv(2). Else that one would have it judged while it holds copied_seq in a variable, and put
+ *      it back after a redirect has moved it (tcp_bpf_recvmsg_parser, since Linux 6.4): the kernel
+ *      would count those bytes as unread for ever, and a recv(2) outside the map would find a hole.
  */
 #include "flow/sockmap.h"
 
@@ -134,6 +138,15 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 	return 0;
 }
 
+/* S10. To set it, whatever it was, makes the kernel look at the queue (tcp_set_rcvlowat). */
+static void judge_queues(const struct lb_pair *p)
+{
+	const int one = 1;
+
+	for (unsigned int i = 0; i < 2; i++)
+		(void)setsockopt(p->leg[i].watch.fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof(one));
+}
+
 static int sockmap_start(struct lb_pair *p)
 {
 	struct lb_kernel *k = p->env->kernel;
@@ -156,8 +169,9 @@ static int sockmap_start(struct lb_pair *p)
 	 * has just come, leaves the first one passing everything: the daemon carries both ways. */
 	err = lb_table_insert(k, p->sockmap_index + 1, p->leg[1].watch.fd, p->leg[1].cookie);
 	p->tethered = err != 0;
+	judge_queues(p);
 	for (unsigned int d = 0; d < 2; d++) {
-		p->dir[d].user = true; /* bytes that came meanwhile need the kick of a recv(2) */
+		p->dir[d].user = true; /* those that were passed */
 		p->dir[d].drained = false;
 		p->dir[d].read_bytes = 0;
 	}
