@@ -138,15 +138,6 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 	return 0;
 }
 
-/* S10. To set it, whatever it was, makes the kernel look at the queue (tcp_set_rcvlowat). */
-static void judge_queues(const struct lb_pair *p)
-{
-	const int one = 1;
-
-	for (unsigned int i = 0; i < 2; i++)
-		(void)setsockopt(p->leg[i].watch.fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof(one));
-}
-
 static int sockmap_start(struct lb_pair *p)
 {
 	struct lb_kernel *k = p->env->kernel;
@@ -169,7 +160,7 @@ static int sockmap_start(struct lb_pair *p)
 	 * has just come, leaves the first one passing everything: the daemon carries both ways. */
 	err = lb_table_insert(k, p->sockmap_index + 1, p->leg[1].watch.fd, p->leg[1].cookie);
 	p->tethered = err != 0;
-	judge_queues(p);
+	lb_sockmap_judge_queues(p); /* S10 */
 	for (unsigned int d = 0; d < 2; d++) {
 		p->dir[d].user = true; /* those that were passed */
 		p->dir[d].drained = false;

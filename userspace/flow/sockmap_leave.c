@@ -49,6 +49,11 @@ static void set_lowat(const struct lb_pair *p, int bytes)
 				 sizeof(bytes));
 }
 
+void lb_sockmap_judge_queues(const struct lb_pair *p)
+{
+	set_lowat(p, 1);
+}
+
 static bool is_in_map(const struct lb_pair *p, unsigned int i)
 {
 	return !(p->tethered && i == LB_LEG_BACKEND);
