@@ -38,10 +38,9 @@
  *      until it has been read: a receive buffer below one segment.
  *  S9  Bytes are charged once: by the program when it redirects them, here when they are read. For
  *      want of budget they stay unread.
- *  S10 What waits in a source's receive queue when it joins the map is judged before the first
- *      recv(2). Else that one would have it judged while it holds copied_seq in a variable, and put
- *      it back after a redirect has moved it (tcp_bpf_recvmsg_parser, since Linux 6.4): the kernel
- *      would count those bytes as unread for ever, and a recv(2) outside the map would find a hole.
+ *  S10 What waits in a receive queue when its socket joins the map is judged before the first
+ *      recv(2), which would undo what a redirect does to copied_seq: the bytes would count as
+ *      unread for ever (tcp_bpf_recvmsg_parser, since Linux 6.4).
  */
 #include "flow/sockmap.h"
 
@@ -115,9 +114,8 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 	socklen_t len = sizeof(leg->cookie);
 	struct tcp_info info;
 	struct lb_gate *gate;
-	int err;
+	int err = read_info(leg->watch.fd, &info);
 
-	err = read_info(leg->watch.fd, &info);
 	if (err)
 		return err;
 	/* The kernel refuses the others too; asking first keeps half-inserted pairs rare. */
@@ -156,13 +154,13 @@ static int sockmap_start(struct lb_pair *p)
 		p->why = err == -EOPNOTSUPP ? LB_WHY_NOT_ESTABLISHED : LB_WHY_REFUSED;
 		return err;
 	}
-	/* From here on the way back is not easy (S5). A second leg that is refused, because its FIN
-	 * has just come, leaves the first one passing everything: the daemon carries both ways. */
+	/* The way back is not easy (S5). A second leg that is refused, because its FIN has just
+	 * come, leaves the first one passing everything: the daemon carries both ways. */
 	err = lb_table_insert(k, p->sockmap_index + 1, p->leg[1].watch.fd, p->leg[1].cookie);
 	p->tethered = err != 0;
 	lb_sockmap_judge_queues(p); /* S10 */
 	for (unsigned int d = 0; d < 2; d++) {
-		p->dir[d].user = true; /* those that were passed */
+		p->dir[d].user = true; /* some may have been passed */
 		p->dir[d].drained = false;
 		p->dir[d].read_bytes = 0;
 	}

@@ -24,8 +24,8 @@ void lb_sockmap_become_relay(struct lb_pair *p);
 bool lb_sockmap_is_leaving(struct lb_pair *p);
 
 /*
- * Has the program see what has waited since before a socket joined the map: to set SO_RCVLOWAT makes
- * the kernel look at the queue (tcp_set_rcvlowat).
+ * Has the program see what has waited since before a socket joined the map: to set SO_RCVLOWAT
+ * makes the kernel look at the queue (tcp_set_rcvlowat).
  */
 void lb_sockmap_judge_queues(const struct lb_pair *p);
 
