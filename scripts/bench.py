@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 
+import bench_chart
 import bench_cpu
 import bench_loads
 import bench_net
@@ -197,8 +198,14 @@ def describe(suite, opt, peers, background):
             "machine": machine, "sysctls": {**bench_net.SYSCTLS, "congctl": bench_net.CONGESTION}}
 
 
-def publish(suite, report):
-    """Replaces what stands between the two marks of the document, and nothing else of it."""
+def publish(suite, run, report):
+    """
+    Replaces what stands between the two marks of the document, and nothing else of it; the picture
+    is a file beside it.
+    """
+    chart = f"benchmarks-{suite.name}.svg"
+    if bench_chart.draw(run, os.path.join(os.path.dirname(DOCUMENT), chart)):
+        report = f"![every workload, by path]({chart})\n\n{report}"
     marks = f"<!-- {suite.name}: begin -->", f"<!-- {suite.name}: end -->"
     with open(DOCUMENT, encoding="utf-8") as old:
         text = old.read()
@@ -230,8 +237,9 @@ def main(suite):
                    "medians": medians(run)}, out, indent=1)
         out.write("\n")
     print("\n" + report)
+    bench_chart.draw(run, os.path.join(opt.out, f"{suite.name}.svg"))
     if opt.publish and not failed:
-        publish(suite, report)
+        publish(suite, run, report)
     return 1 if failed else 0
 
 

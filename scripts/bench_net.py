@@ -36,7 +36,7 @@ SYSCTLS = {
     "net.ipv4.tcp_no_metrics_save": "1",
     "net.ipv4.tcp_max_syn_backlog": "16384",
     "net.core.somaxconn": "16384",
-    "net.ipv4.ip_forward": "1",  # only `direct` is routed through the lb namespace
+    "net.ipv4.ip_forward": "1",  # `direct` and `nft` are routed through the lb namespace
 }
 
 

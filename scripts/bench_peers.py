@@ -90,6 +90,33 @@ class Direct(Peer):
         return None
 
 
+class Nft(Peer):
+    """The kernel's own: every packet is translated and routed, as kube-proxy has it done."""
+    title = "nft DNAT"
+    has_program = False
+
+    def prepare(self):
+        self.command = [need("nft", "nftables"), "-f"]
+        self.version = first_line([self.command[0], "--version"])
+        rules = "\n        ".join(
+            f"ip daddr {bench_net.LB_ADDR} tcp dport {listen} "
+            f"dnat to {bench_net.BACKEND_ADDR}:{port}"
+            for listen, port in SERVICES.values())
+        self.text = f"""table ip bench {{
+    chain prerouting {{
+        type nat hook prerouting priority dstnat;
+        {rules}
+    }}
+}}
+"""
+
+    def start(self, net):
+        path = os.path.join(net.run_dir, self.key + ".conf")
+        with open(path, "w", encoding="ascii") as conf:
+            conf.write(self.text)
+        net.run(bench_net.LB, [*self.command, path], 10)
+
+
 class Haproxy(Peer):
     """Debian 12's HAProxy, as installed."""
     title = "HAProxy 2.6"
@@ -306,6 +333,7 @@ rules:{rules}
 
 PEERS = {
     "direct": Direct,
+    "nft": Nft,
     "haproxy26": Haproxy,
     "haproxy30": HaproxyTrixie,
     "haproxy26s": HaproxyForced,
