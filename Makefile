@@ -205,6 +205,14 @@ nth-failure: ## the daemon with the n-th malloc, accept4, connect .. that fails,
 	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
 	@LB_BUILD=$(O) LB_FAULTS=all scripts/test --built --e2e -k nth_failure -- -s
 
+SOAK ?= 600
+.PHONY: soak
+soak: ## clients and operators of all kinds at once for ten minutes (SOAK=SECONDS)
+	@scripts/install-deps --test
+	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
+	@LB_BUILD=$(O) $(if $(filter 1,$(SAN)),LB_SAN=1) LB_SOAK_SECONDS=$(SOAK) \
+		scripts/test --built --e2e -k soak -- -s
+
 COVERAGE_FLOOR ?= 70
 .PHONY: coverage
 coverage: ## which lines the unit and BPF tests execute, into build/cov/; fails below COVERAGE_FLOOR %

@@ -38,6 +38,7 @@ ALONE = {
     "test_same_host": ["test_a_reader_that_never_reads"],
     "test_samples": [],
     "test_slow_clients": [],
+    "test_soak": [],
     "test_syn_flood": [],
     "test_tls_abuse": [],
 }

@@ -126,6 +126,13 @@ static void announce(struct lb_client *client, void *arg)
 		(void)lb_limits_follow(a->limits, &ask, true, a->now_us);
 }
 
+static void announce_soon(struct lb_client_connection_limit *l)
+{
+	pthread_mutex_lock(&l->lock);
+	l->told_size = 0;
+	pthread_mutex_unlock(&l->lock);
+}
+
 /* Those that came when nobody was asked, or this node had a larger part. */
 static void look(struct lb_limits_holder *h, struct lb_limits *limits, uint64_t now_us)
 {
@@ -295,6 +302,7 @@ void lb_client_connection_limit_free(struct lb_client_connection_limit **pl)
 void lb_client_connection_limit_set(struct lb_client_connection_limit *l, uint32_t max)
 {
 	__atomic_store_n(&l->max, max ? max : UINT32_MAX, __ATOMIC_RELAXED);
+	announce_soon(l);
 }
 
 static bool take(struct lb_client_connection_limit *l, const struct lb_addr *client, uint32_t max)
@@ -328,9 +336,7 @@ bool lb_client_connection_limit_take(struct lb_client_connection_limit *l,
 bool lb_client_connection_limit_adopt(struct lb_client_connection_limit *l,
 				      const struct lb_addr *client)
 {
-	pthread_mutex_lock(&l->lock);
-	l->told_size = 0;
-	pthread_mutex_unlock(&l->lock);
+	announce_soon(l);
 	return take(l, client, UINT32_MAX);
 }
 

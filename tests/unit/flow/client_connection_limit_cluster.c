@@ -419,13 +419,6 @@ static void a_node_that_joins_waits_for_what_is_too_much(void **state)
 	close_field(&f);
 }
 
-static void set_max(struct field *f, uint32_t max)
-{
-	for (uint32_t i = 0; i < NODES; i++)
-		lb_client_connection_limit_set(f->nodes[i].limit, max);
-	f->max = max;
-}
-
 /* As of flows that were grafted before the daemon began. */
 static void what_was_adopted_is_told_to_others(void **state)
 {
@@ -445,6 +438,31 @@ static void what_was_adopted_is_told_to_others(void **state)
 	go(&f, 5000);
 	assert_int_equal(sum(&f, 0), 20);
 	assert_int_equal(f.most, 20);
+	close_field(&f);
+}
+
+static void set_max(struct field *f, uint32_t max)
+{
+	for (uint32_t i = 0; i < NODES; i++)
+		lb_client_connection_limit_set(f->nodes[i].limit, max);
+	f->max = max;
+}
+
+static void what_a_smaller_limit_makes_many_is_told_to_others(void **state)
+{
+	struct field f;
+
+	/* Nobody is near its part of it, .. */
+	open_field(&f, 40, 1, 103);
+	want(&f, 0, 4, 4, 4, 0, 0);
+	go(&f, 1000);
+	assert_int_equal(sent(&f), 0);
+	/* .. which is 2 then. */
+	set_max(&f, 10);
+	go(&f, 500);
+	want(&f, 0, 4, 4, 4, 20, 20);
+	go(&f, 3000);
+	assert_int_equal(sum(&f, 0), 12);
 	close_field(&f);
 }
 
@@ -534,6 +552,7 @@ int main(void)
 		cmocka_unit_test(who_has_borrowed_and_is_restarted_owes_nothing),
 		cmocka_unit_test(a_node_that_joins_waits_for_what_is_too_much),
 		cmocka_unit_test(what_was_adopted_is_told_to_others),
+		cmocka_unit_test(what_a_smaller_limit_makes_many_is_told_to_others),
 		cmocka_unit_test(a_limit_that_changes_cuts_nobody),
 		cmocka_unit_test(more_clients_than_there_is_room_for_have_their_parts),
 		cmocka_unit_test(alone_again_it_is_this_node_s_limit),
