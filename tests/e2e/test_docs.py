@@ -26,7 +26,8 @@ ORIGINALS = {"haproxy": "haproxy -c -f {}",
 
 # What a command begins with, and why nobody runs it here.
 NOT_RUN = {
-    r"make (test|churn|nth-failure|scan-tls|vmtest\S*|cluster-sim|fuzz)|\S*scripts/test":
+    r"make (test|churn|coverage|soak|nth-failure|scan-tls|vmtest\S*|cluster-sim|fuzz)"
+    r"|\S*scripts/test":
         "tests, this one among them",
     r"make (bench\S*|limits)|scripts/(bench-profile|tuning\.py)":
         "minutes to hours on an idle machine",
