@@ -134,7 +134,7 @@ class Operator(threading.Thread):
                     self.d.ctl("drain" if step == 1 else "undrain", "relay", backend)
                 else:
                     self.d.process.signal(signal.SIGUSR1)
-                    assert "l4lb_active_connections" in self.d.metrics()
+                    assert self.d.metric("l4lb_active_connections") >= 0
         except Exception as e:  # for stop()
             self.error = e
 
