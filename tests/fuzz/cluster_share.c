@@ -72,7 +72,8 @@ static struct lb_share *node(uint64_t self, uint64_t *now_us)
 static void look(void *arg, const struct lb_share_view *v)
 {
 	demand(v->limit.most && v->limit.most <= LB_SHARE_LIMIT_MAX);
-	demand(v->share <= v->safe + v->borrowed);
+	/* Of connections there may be more than are anybody's: those that are there. */
+	demand(v->share <= v->safe + v->borrowed || v->share == v->used);
 	if (v->label->kind == LB_SHARE_CLIENT_CONNECTIONS) {
 		demand(v->safe % 1000 == 0 && v->safe <= v->limit.most * 1000ull / 3 + 1000);
 		demand(v->used == v->limit.most / 2 * 1000ull);
