@@ -213,7 +213,7 @@ soak: ## clients and operators of all kinds at once for ten minutes (SOAK=SECOND
 	@LB_BUILD=$(O) $(if $(filter 1,$(SAN)),LB_SAN=1) LB_SOAK_SECONDS=$(SOAK) \
 		scripts/test --built --e2e -k soak -- -s
 
-COVERAGE_FLOOR ?= 70
+COVERAGE_FLOOR ?= 52
 .PHONY: coverage
 coverage: ## which lines the unit and BPF tests execute, into build/cov/; fails below COVERAGE_FLOOR %
 	@scripts/install-deps --test --coverage
