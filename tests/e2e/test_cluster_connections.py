@@ -241,19 +241,3 @@ def test_a_partition_has_no_more(field):
     field.fill(1, LIMIT - len(field.all()), 10)
     refused(field)
     assert field.echoes[0].most == LIMIT
-
-
-def test_a_limit_is_not_shared_by_mistake(daemon):
-    alone = rule("r", f"127.0.0.1:{LISTEN}", [f"127.0.0.1:{BACK}"], acceleration="relay",
-                 client_connection_limit=5)
-    shared = {**alone, "connection_limits": {"cluster": True}}
-    together = {"enabled": True, "bind_addr": "127.0.0.1:7946", "insecure": True, "name": "a"}
-    d = daemon({"rules": [shared]}).spawn()
-    assert d.process.wait(10) != 0
-    assert "connection_limits.cluster: true, and this node is in no cluster" in d.log
-    d.forget()
-    with daemon({"rules": [alone]}) as d:
-        d.configure({"rules": [shared], "cluster": together})
-        assert d.lbctl("reload").returncode
-        assert d.count_log("rule r: connection_limits.cluster: this node has been in no cluster") \
-            == 1

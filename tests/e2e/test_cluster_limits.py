@@ -188,17 +188,18 @@ def test_limits_change_and_daemons_too(field):
     assert RATE * (last - alone) * 0.95 <= own <= RATE * (last - alone) * 1.05 + RATE, own
 
 
-def test_a_limit_is_not_shared_by_mistake(daemon):
-    alone = rule("r", f"127.0.0.1:{LISTEN}", [f"127.0.0.1:{BACK}"], acceleration="relay")
-    shared = {**alone, "rate_limit": {"enabled": True, "requests_per_second": 10,
-                                      "cluster": True}}
+@pytest.mark.parametrize("key, more", [
+    ("rate_limit", {"enabled": True, "requests_per_second": 10}), ("connection_limits", {})])
+def test_a_limit_is_not_shared_by_mistake(daemon, key, more):
+    alone = rule("r", f"127.0.0.1:{LISTEN}", [f"127.0.0.1:{BACK}"], acceleration="relay",
+                 client_connection_limit=5)
+    shared = {**alone, key: {**more, "cluster": True}}
     together = {"enabled": True, "bind_addr": "127.0.0.1:7946", "insecure": True, "name": "a"}
     d = daemon({"rules": [shared]}).spawn()
     assert d.process.wait(10) != 0
-    assert "rate_limit.cluster: true, and this node is in no cluster" in d.log
+    assert f"{key}.cluster: true, and this node is in no cluster" in d.log
     d.forget()
     with daemon({"rules": [alone]}) as d:
         d.configure({"rules": [shared], "cluster": together})
         assert d.lbctl("reload").returncode
-        assert d.count_log("rule r: rate_limit.cluster: this node has been in no cluster since") \
-            == 1
+        assert d.count_log(f"rule r: {key}.cluster: this node has been in no cluster since") == 1

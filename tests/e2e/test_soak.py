@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -19,6 +20,7 @@ from lbtest.certs import Authority
 from lbtest.daemon import rule
 from lbtest.net import BACKEND_ADDR, CLIENT, LB_ADDR
 from lbtest.process import PATIENCE, SAN, wait_until
+from lbtest.tls_rule import expect, ping
 
 SECONDS = int(os.environ.get("LB_SOAK_SECONDS", "30"))
 LISTEN, BACK = 7390, 8390
@@ -66,21 +68,13 @@ class Client(threading.Thread):
                                         suppress_ragged_eofs=False) if name == "tls" else s
 
     def exchange(self, s, size):
-        data = self.random.randbytes(size)
-        s.sendall(data)
-        self.expect(s, data)
-
-    def expect(self, s, data):
-        got = b""
-        while len(got) < len(data):
-            more = s.recv(len(data) - len(got))
-            assert more, f"the end after {len(got)} of {len(data)}"
-            got += more
-        assert got == data
+        ping(s, self.random.randbytes(size))
 
     def end(self, s):
-        (s.unwrap if hasattr(s, "unwrap") else lambda: s.shutdown(socket.SHUT_WR))()
-        if not hasattr(s, "unwrap"):
+        if isinstance(s, ssl.SSLSocket):
+            s.unwrap()
+        else:
+            s.shutdown(socket.SHUT_WR)
             assert s.recv(1) == b""
 
     def talk(self, s):
@@ -91,10 +85,11 @@ class Client(threading.Thread):
     def half_close(self, s):
         data = self.random.randbytes(self.random.randrange(1, PIECE))
         s.sendall(data)
-        if not hasattr(s, "unwrap"):
+        if isinstance(s, ssl.SSLSocket):  # it has no half
+            expect(s, data)
+        else:
             s.shutdown(socket.SHUT_WR)
-        self.expect(s, data)
-        if not hasattr(s, "unwrap"):
+            expect(s, data)
             assert s.recv(1) == b""
 
     def reset(self, s):

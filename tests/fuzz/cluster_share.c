@@ -42,11 +42,6 @@ static void count(void *arg, const struct lb_share_label *label, uint32_t max,
 	*ret = (struct lb_share_use){.most = 100, .used = 50, .wanted = max & 1};
 }
 
-static bool unknown(void *arg, uint64_t key, struct lb_share_label *label)
-{
-	return false;
-}
-
 static struct lb_share *node(uint64_t self, uint64_t *now_us)
 {
 	struct lb_share_params p = {
@@ -57,7 +52,6 @@ static struct lb_share *node(uint64_t self, uint64_t *now_us)
 		.keys_max = 8,
 		.send = self == 1 ? sent : unheard,
 		.use = count,
-		.find = unknown,
 		.arg = now_us,
 		.section_max = SECTION_MAX,
 	};

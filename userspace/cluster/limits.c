@@ -103,19 +103,6 @@ static void use(void *arg, const struct lb_share_label *label, uint32_t max,
 	}
 }
 
-static bool find(void *arg, uint64_t key, struct lb_share_label *label)
-{
-	struct lb_limits *l = arg;
-
-	lb_list_for_each (node, &l->holders) {
-		struct lb_limits_holder *h = holder_at(node);
-
-		if (h->find && h->find(h, key, label))
-			return true;
-	}
-	return false;
-}
-
 uint32_t lb_limits_own(const struct lb_limits *l, uint32_t limit)
 {
 	return limit / lb_limits_size(l);
@@ -215,8 +202,7 @@ void lb_limits_tick(struct lb_limits *l, uint64_t now_us,
 	lb_list_for_each (node, &l->holders) {
 		struct lb_limits_holder *h = holder_at(node);
 
-		if (h->look)
-			h->look(h, l, now_us);
+		h->look(h, l, lb_share_has_strangers(l->share), now_us);
 	}
 	lb_share_tick(l->share, now_us);
 	unlock(l);
@@ -237,7 +223,6 @@ int lb_limits_new(struct lb_limits **ret, const struct lb_limits_params *params,
 		.keys_max = LB_LIMITS_KEYS_MAX,
 		.send = keep,
 		.use = use,
-		.find = find,
 		.arg = l,
 		.section_max = params->section_max,
 	};

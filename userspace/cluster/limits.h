@@ -55,12 +55,15 @@ struct lb_limits_holder {
 	struct lb_list node;
 	char rule[LB_SHARE_RULE_MAX];
 	enum lb_share_kind kind;
-	/* As lb_share_params.use and .find; <find> may be NULL. */
+	/* As lb_share_params.use. */
 	void (*use)(struct lb_limits_holder *h, const struct lb_share_label *label, uint32_t max,
 		    struct lb_share_use *ret);
-	bool (*find)(struct lb_limits_holder *h, uint64_t key, struct lb_share_label *label);
-	/* Before all of that, once a tick; may be NULL. */
-	void (*look)(struct lb_limits_holder *h, struct lb_limits *l, uint64_t now_us);
+	/*
+	 * Before that, once a tick: lb_limits_follow() is for those that are near their part, and
+	 * with <strangers> for all there are: others have asked for some that may be among them.
+	 */
+	void (*look)(struct lb_limits_holder *h, struct lb_limits *l, bool strangers,
+		     uint64_t now_us);
 };
 
 /* It has connections from now on, .. */

@@ -261,6 +261,11 @@ static void estimate(struct key *k, uint64_t now_us)
 	k->since_us = now_us;
 }
 
+bool lb_share_has_strangers(const struct lb_share *s)
+{
+	return s->strangers;
+}
+
 void lb_share_tick(struct lb_share *s, uint64_t now_us)
 {
 	uint32_t told = 0;
@@ -275,6 +280,7 @@ void lb_share_tick(struct lb_share *s, uint64_t now_us)
 		share_refill(s, &s->keys[i], now_us);
 	}
 	s->tick_us = now_us;
+	s->strangers = false;
 	if (s->leaving && now_us >= s->left_us) {
 		share_resize(s, s->known - s->leaving, now_us);
 		s->leaving = 0;

@@ -104,11 +104,6 @@ struct lb_share_params {
 	 */
 	void (*use)(void *arg, const struct lb_share_label *label, uint32_t max,
 		    struct lb_share_use *ret);
-	/*
-	 * Once for each that only others have asked for: true, with its label, when there are
-	 * connections of it here. NULL: there are none. Not to be called back from.
-	 */
-	bool (*find)(void *arg, uint64_t key, struct lb_share_label *label);
 	void *arg;
 	size_t section_max;
 };
@@ -170,6 +165,11 @@ bool lb_share_max(struct lb_share *s, const struct lb_share_ask *ask, uint64_t n
 void lb_share_want(struct lb_share *s, const struct lb_share_ask *ask);
 /* One that is not is taken up. 0 or -ENOSPC. */
 int lb_share_track(struct lb_share *s, const struct lb_share_ask *ask, uint64_t now_us);
+/*
+ * Whether others have asked, since the last tick, for connections of a key that was not known here:
+ * who has some asks lb_share_max() before the next one, else they count as none.
+ */
+bool lb_share_has_strangers(const struct lb_share *s);
 /* Every LB_SHARE_TICK_MS. */
 void lb_share_tick(struct lb_share *s, uint64_t now_us);
 /* From node <id>, as another one's send() was given it. */

@@ -87,14 +87,6 @@ static void cover(const struct lb_share *s, struct key *k, uint64_t now_us)
 	k->excess = left;
 }
 
-/* It may be that this node has it and was not asked for more yet. */
-static void find_label(const struct lb_share *s, struct key *k)
-{
-	if (k->young && !k->label.rule[0] && s->params.find)
-		(void)s->params.find(s->params.arg, k->key, &k->label);
-	k->young = false;
-}
-
 static void ask(const struct lb_share *s, const struct key *k, uint64_t max,
 		struct lb_share_use *use)
 {
@@ -117,7 +109,7 @@ void share_held_tick(struct lb_share *s, struct key *k, uint64_t now_us)
 {
 	struct lb_share_use use = {};
 
-	find_label(s, k);
+	k->young = false;
 	share_refill(s, k, now_us);
 	ask(s, k, k->share, &use);
 	if (use.most && use.most != k->limit.most)

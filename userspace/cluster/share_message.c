@@ -202,8 +202,10 @@ static void read_entry(struct lb_share *s, uint32_t node, const struct message *
 
 	if (!limit || limit > LB_SHARE_LIMIT_MAX)
 		return;
-	if (!k)
+	if (!k) {
 		k = share_add(s, key, held, (uint32_t)limit, now_us);
+		s->strangers = s->strangers || held;
+	}
 	if (!k || k->held != held)
 		return;
 	/*

@@ -67,6 +67,7 @@ struct lb_share {
 	uint32_t next_node; /* to be told */
 	uint32_t next_key;  /* to be looked at for eviction */
 	uint64_t tick_us, stamp_us;
+	bool strangers; /* keys of connections that came from others since the last tick */
 	struct lb_share_counts counts;
 };
 

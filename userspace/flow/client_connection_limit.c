@@ -35,15 +35,16 @@ static struct client *find(struct lb_client_connection_limit *l, const struct lb
 	return c ? lb_container_of(c, struct client, client) : NULL;
 }
 
-static bool add(struct lb_client_connection_limit *l, const struct lb_addr *addr)
+/* Its first connection; NULL: no memory. */
+static struct client *add(struct lb_client_connection_limit *l, const struct lb_addr *addr)
 {
 	struct client *c = calloc(1, sizeof(*c));
 
 	if (!c)
-		return false;
+		return NULL;
 	c->connections = 1;
 	lb_client_table_add(&l->table, &c->client, addr);
-	return true;
+	return c;
 }
 
 static struct lb_limits *limits_of(const struct lb_client_connection_limit *l)
@@ -122,8 +123,8 @@ static void announce(struct lb_client *client, void *arg)
 	const struct lb_share_ask ask = {
 		.key = lb_share_key(&label), .limit.most = max_of(a->l), .label = &label};
 
-	if (is_near(c, lb_limits_own(a->limits, ask.limit.most)))
-		(void)lb_limits_follow(a->limits, &ask, true, a->now_us);
+	(void)lb_limits_follow(a->limits, &ask,
+			       is_near(c, lb_limits_own(a->limits, ask.limit.most)), a->now_us);
 }
 
 static void announce_soon(struct lb_client_connection_limit *l)
@@ -133,47 +134,19 @@ static void announce_soon(struct lb_client_connection_limit *l)
 	pthread_mutex_unlock(&l->lock);
 }
 
-/* Those that came when nobody was asked, or this node had a larger part. */
-static void look(struct lb_limits_holder *h, struct lb_limits *limits, uint64_t now_us)
+/* Of those that came when nobody was asked, or this node had a larger part, or that others want. */
+static void look(struct lb_limits_holder *h, struct lb_limits *limits, bool strangers,
+		 uint64_t now_us)
 {
 	struct lb_client_connection_limit *l = owner_of(h);
 	struct announcement a = {l, limits, now_us};
 	uint32_t size = lb_limits_size(limits);
 
 	pthread_mutex_lock(&l->lock);
-	if (l->told_size != size && is_limit(max_of(l)))
+	if ((strangers || l->told_size != size) && is_limit(max_of(l)))
 		lb_client_table_each(&l->table, announce, &a);
 	l->told_size = size;
 	pthread_mutex_unlock(&l->lock);
-}
-
-struct search {
-	const struct lb_client_connection_limit *l;
-	uint64_t key;
-	struct lb_share_label *label;
-	bool found;
-};
-
-static void compare(struct lb_client *c, void *arg)
-{
-	struct search *s = arg;
-	const struct lb_share_label label = label_of(s->l, c->key);
-
-	if (s->found || lb_share_key(&label) != s->key)
-		return;
-	*s->label = label;
-	s->found = true;
-}
-
-static bool find_key(struct lb_limits_holder *h, uint64_t key, struct lb_share_label *label)
-{
-	struct lb_client_connection_limit *l = owner_of(h);
-	struct search s = {.l = l, .key = key, .label = label};
-
-	pthread_mutex_lock(&l->lock);
-	lb_client_table_each(&l->table, compare, &s);
-	pthread_mutex_unlock(&l->lock);
-	return s.found;
 }
 
 struct entry {
@@ -189,10 +162,10 @@ static enum lb_limits_verdict take_shared(void *arg, uint32_t max, bool shared)
 
 	pthread_mutex_lock(&e->l->lock);
 	c = find(e->l, e->client);
-	if (c && c->connections < max)
+	if (!c && max)
+		c = add(e->l, e->client);
+	else if (c && c->connections < max)
 		c->connections++;
-	else if (!c && max && add(e->l, e->client))
-		c = find(e->l, e->client);
 	else
 		c = NULL;
 	if (c)
@@ -227,15 +200,15 @@ static bool take_among(struct lb_client_connection_limit *l, struct lb_limits *l
 {
 	struct entry e = {l, client};
 	struct lb_share_label label;
+	struct lb_share_ask ask = {.limit.most = max_of(l), .label = &label};
 	uint8_t addr[16];
 
+	if (take_own(l, limits, client))
+		return true;
 	lb_addr_to_bytes(client, addr);
 	label = label_of(l, addr);
-	const struct lb_share_ask ask = {
-		.key = lb_share_key(&label), .limit.most = max_of(l), .label = &label};
-
-	return take_own(l, limits, client) ||
-	       lb_limits_connect(limits, &ask, now_us, take_shared, &e) != LB_LIMITS_REFUSED;
+	ask.key = lb_share_key(&label);
+	return lb_limits_connect(limits, &ask, now_us, take_shared, &e) != LB_LIMITS_REFUSED;
 }
 
 void lb_client_connection_limit_share(struct lb_client_connection_limit *l,
@@ -255,7 +228,7 @@ void lb_client_connection_limit_share(struct lb_client_connection_limit *l,
 	l->told_size = 0;
 	pthread_mutex_unlock(&l->lock);
 	l->holder = (struct lb_limits_holder){
-		.kind = LB_SHARE_CLIENT_CONNECTIONS, .use = use, .find = find_key, .look = look};
+		.kind = LB_SHARE_CLIENT_CONNECTIONS, .use = use, .look = look};
 	/* The configuration's bounds keep it below. */
 	(void)snprintf(l->holder.rule, sizeof(l->holder.rule), "%s", rule);
 	lb_limits_add_holder(limits, &l->holder);
@@ -313,7 +286,7 @@ static bool take(struct lb_client_connection_limit *l, const struct lb_addr *cli
 	pthread_mutex_lock(&l->lock);
 	c = find(l, client);
 	if (!c) {
-		ok = add(l, client);
+		ok = add(l, client) != NULL;
 	} else {
 		ok = c->connections < max;
 		c->connections += ok;

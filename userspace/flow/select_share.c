@@ -30,7 +30,7 @@ static void follow(struct lb_select *sel, struct lb_backend *b, struct lb_limits
 	b->shared = lb_limits_follow(l, &ask, near, now_us) && b->shared;
 }
 
-static void look(struct lb_limits_holder *h, struct lb_limits *l, uint64_t now_us)
+static void look(struct lb_limits_holder *h, struct lb_limits *l, bool strangers, uint64_t now_us)
 {
 	struct lb_select *sel = owner_of(h);
 
@@ -43,26 +43,25 @@ static void look(struct lb_limits_holder *h, struct lb_limits *l, uint64_t now_u
 	select_unlock(sel);
 }
 
-static bool is_at(const struct lb_backend *b, const struct lb_addr *addr)
+/* A scope is this node's matter. */
+static bool is_of(const struct lb_backend *b, const struct lb_share_label *label)
 {
-	struct lb_addr own = b->addr;
+	uint8_t addr[sizeof(label->addr)];
 
-	lb_addr_unmap(&own);
-	return lb_addr_equal(&own, addr);
+	lb_addr_to_bytes(&b->addr, addr);
+	return !memcmp(addr, label->addr, sizeof(addr)) && lb_addr_port(&b->addr) == label->port;
 }
 
 static void use(struct lb_limits_holder *h, const struct lb_share_label *label, uint32_t max,
 		struct lb_share_use *ret)
 {
 	struct lb_select *sel = owner_of(h);
-	struct lb_addr addr;
 
-	lb_addr_from_bytes(&addr, label->addr, label->port);
 	select_lock(sel);
 	for (uint32_t i = 0; i < sel->pool->count; i++) {
 		struct lb_backend *b = sel->pool->backends[i];
 
-		if (!is_at(b, &addr))
+		if (!is_of(b, label))
 			continue;
 		b->shared = true;
 		b->share = max;
@@ -73,7 +72,7 @@ static void use(struct lb_limits_holder *h, const struct lb_share_label *label, 
 	lb_list_for_each (node, &sel->pool->left) {
 		const struct lb_backend *b = lb_container_of(node, struct lb_backend, node);
 
-		ret->used += is_at(b, &addr) ? (uint32_t)b->active : 0;
+		ret->used += is_of(b, label) ? (uint32_t)b->active : 0;
 	}
 	if (ret->most && sel->pool->count)
 		ret->wanted = (sel->pressing + sel->pool->count - 1) / sel->pool->count;

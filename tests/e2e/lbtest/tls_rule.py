@@ -54,6 +54,10 @@ def start(daemon, pair):
 
 def ping(c, text=b"ping"):
     c.sendall(text)
+    expect(c, text)
+
+
+def expect(c, text):
     got = b""
     while len(got) < len(text):
         more = c.recv(len(text) - len(got))

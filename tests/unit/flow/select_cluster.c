@@ -29,6 +29,7 @@ struct node {
 
 static struct lb_rule_config rule = {.backend_connection_limit = LIMIT};
 static struct node nodes[NODES];
+static const char *host = "192.0.2.1";
 static uint64_t now_us;
 
 static uint64_t id_of(uint32_t i)
@@ -51,7 +52,7 @@ static void make(struct node *n, uint32_t i)
 		char text[32];
 
 		/* One address: ports tell them apart. */
-		snprintf(text, sizeof(text), "192.0.2.1:%u", 80 + b);
+		snprintf(text, sizeof(text), "%s:%u", host, 80 + b);
 		assert_int_equal(lb_addr_parse(text, &addr), 0);
 		assert_int_equal(
 			lb_pool_new_backend(n->entry, &rule, &addr, false, &n->backends[b]), 0);
@@ -178,6 +179,17 @@ static void one_node_gets_all_that_the_others_do_not_need(void **state)
 	finish();
 }
 
+/* Whose address is complete only with an interface of the node. */
+static void backends_on_the_link_are_counted(void **state)
+{
+	host = "[fe80::1%1]";
+	begin();
+	assert_int_equal(take_all(&nodes[1], 10), BACKENDS * LIMIT);
+	assert_int_equal(take_all(&nodes[0], 10), 0);
+	finish();
+	host = "192.0.2.1";
+}
+
 static void who_waits_is_served_when_another_node_lets_go(void **state)
 {
 	struct lb_waiter w = {};
@@ -260,6 +272,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_node_gets_all_that_the_others_do_not_need),
+		cmocka_unit_test(backends_on_the_link_are_counted),
 		cmocka_unit_test(who_waits_is_served_when_another_node_lets_go),
 		cmocka_unit_test(who_has_left_has_its_connections),
 		cmocka_unit_test(a_limit_that_changes_is_one_for_all),
