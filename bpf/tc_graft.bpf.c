@@ -145,16 +145,16 @@ static __always_inline void note_ack(const struct packet *p, struct lb_graft_leg
 /*
  * What <leg>'s peer sends, if <other>'s peer can take it: the first byte decides. The last one may
  * lie beyond the edge, in a probe of a closed window; not to believe it would be for ever, as its
- * acknowledgement then is not believed either.
+ * acknowledgement then is not believed either. In SPLIT it sends what our socket has promised.
  *
  * A FIN stands behind all that was seen, or it is a stranger's; one that data went beyond was.
  */
 static __always_inline void note_data(const struct packet *p, struct lb_graft_leg *leg,
-				      const struct lb_graft_leg *other, __u64 now)
+				      const struct lb_graft_leg *other, __u64 now, bool split)
 {
 	__u32 seq = bpf_ntohl(p->f.th.seq), end = seq + p->payload, moved;
 
-	if ((__s32)(seq + leg->seq_shift - other->edge) > 0)
+	if ((__s32)(seq + leg->seq_shift - other->edge) > (split ? LB_GRAFT_PROMISE_MAX : 0))
 		return;
 	leg->data_ns = now;
 	moved = raise(&leg->seq_end, end);
@@ -183,7 +183,7 @@ static __always_inline void note_reset(const struct packet *p, struct lb_graft_l
 }
 
 static __always_inline void note(const struct packet *p, struct lb_graft_leg *leg,
-				 struct lb_graft_leg *other, __u32 segments)
+				 struct lb_graft_leg *other, __u32 segments, bool split)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 
@@ -196,7 +196,7 @@ static __always_inline void note(const struct packet *p, struct lb_graft_leg *le
 	if (p->f.th.syn)
 		return;
 	if (p->payload || p->f.th.fin)
-		note_data(p, leg, other, now);
+		note_data(p, leg, other, now, split);
 	if (p->f.th.ack)
 		note_ack(p, leg, other);
 }
@@ -231,6 +231,24 @@ static __always_inline void hold_ack(struct packet *p, const struct lb_graft_leg
 }
 
 /*
+ * A peer may have sent all that our socket promised it, beyond what the other peer takes. What it
+ * acknowledges from there would be dropped (tcp_sequence()), and a receiver that reads only once it
+ * has been heard would never read again. So it stands at the edge, as that of a sender whose window
+ * has shrunk (tcp_acceptable_seq()); no lower, as no window is taken from a number that is older
+ * than one that came before (tcp_may_update_window()).
+ */
+static __always_inline void hold_seq(struct packet *p, const struct lb_graft_leg *leg,
+				     const struct lb_graft_leg *other)
+{
+	struct tcphdr *th = &p->f.th;
+	__u32 seq = bpf_ntohl(th->seq), beyond = seq + leg->seq_shift - other->edge;
+
+	if (p->payload || th->syn || th->fin || th->rst || (__s32)beyond <= 0)
+		return;
+	change32(p, &th->seq, bpf_htonl(seq - beyond));
+}
+
+/*
  * A SYN of a flow that lives: it is to be challenged, so that a client that really came back learns
  * of the old connection and resets it. An endpoint in TIME_WAIT must not take it for a new one
  * behind our back, as it would by its number or its timestamp (tcp_timewait_state_process): it gets
@@ -258,6 +276,7 @@ static __always_inline void rewrite_tcp(struct packet *p, struct lb_graft_leg *l
 		rewrite_options(p, leg, other);
 	if (split)
 		hold_ack(p, leg);
+	hold_seq(p, leg, other);
 	p->diff += sum_diff(th->source, leg->sport) + sum_diff(th->dest, leg->dport);
 	th->source = leg->sport;
 	th->dest = leg->dport;
@@ -318,7 +337,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p,
 				   struct lb_graft_leg *leg, struct lb_graft_leg *other,
 				   __u32 stage)
 {
-	bool remote = leg->ifindex != 0;
+	bool remote = leg->ifindex != 0, split = stage == LB_GRAFT_SPLIT;
 
 	if (remote && (p->ipv6 ? p->f.ip6.hop_limit : p->f.ip4.ttl) <= 1) {
 		count(LB_GRAFT_COUNT_HOP_LIMIT);
@@ -328,12 +347,12 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p,
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
 		goto fail;
 	/* Our socket must still learn what its peer acknowledges. */
-	if (stage == LB_GRAFT_SPLIT && !p->f.th.syn && !p->f.th.rst)
+	if (split && !p->f.th.syn && !p->f.th.rst)
 		clone_marked(skb);
-	note(p, leg, other, skb->gso_segs ?: 1);
+	note(p, leg, other, skb->gso_segs ?: 1, split);
 	if (p->f.th.syn && !p->f.th.ack)
 		disarm_syn(p, leg, other);
-	rewrite_tcp(p, leg, other, stage == LB_GRAFT_SPLIT);
+	rewrite_tcp(p, leg, other, split);
 	if (write_headers(skb, p, leg, remote))
 		goto fail;
 	count(LB_GRAFT_COUNT_FORWARDED);

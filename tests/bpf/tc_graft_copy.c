@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * tc_graft: while a flow is taken over, our own socket hears what its peer acknowledges, and
- * nothing else; the socket is a real one, over loopback. What skb->csum says is not looked at: a
+ * nothing else; the socket is a real one, over loopback. And no peer is told what it would drop,
+ * because the other one and our socket do not stand at the same place yet. What skb->csum says is not looked at: a
  * packet that is cut loses it (__skb_trim_rcsum), and the kernel sums up anew.
  */
 #include "tc_graft.h"
@@ -296,6 +297,70 @@ static void every_packet_but_syn_and_rst_has_a_copy(void **state)
 	}
 }
 
+/*
+ * Its peer stands where our socket has let it come, 1300 of its bytes, and the other one takes none
+ * beyond its edge. What says nothing but how far the peer has read is not to be lost with it.
+ */
+static void an_acknowledgement_stands_at_the_edge_of_its_receiver(void **state)
+{
+	const struct {
+		uint32_t stage, edge, at;
+		uint8_t flags;
+		uint8_t payload;
+	} rows[] = {
+		{LB_GRAFT_SPLIT, 1000, 1000, ACK, 0},       /* a shut window */
+		{LB_GRAFT_SPLIT, 1299, 1299, ACK, 0},       /* one that is too small */
+		{LB_GRAFT_SPLIT, 1300, 1300, ACK, 0},       /* one that is filled */
+		{LB_GRAFT_SPLIT, 2000, 1300, ACK, 0},       /* an open one */
+		{LB_GRAFT_SPLIT, 1000, 1300, ACK, 1},       /* a byte has its place .. */
+		{LB_GRAFT_SPLIT, 1000, 1300, ACK | FIN, 0}, /* .. and so has the end */
+		{LB_GRAFT_FULL, 1000, 1000, ACK, 0},        /* not every stack looks at it */
+		{LB_GRAFT_FULL, 1300, 1300, ACK, 0},
+	};
+
+	room_required();
+	for (size_t i = 0; i < 4 * sizeof(rows) / sizeof(*rows); i++) {
+		uint32_t row = (uint32_t)i / 4, leg = i & 1;
+		bool ipv6 = i & 2;
+		struct lb_graft *g = pair_open(ipv6, rows[row].stage);
+		struct segment s = segment_of(ipv6, leg, rows[row].payload), want;
+		struct frame_bytes in, out, w;
+
+		g->leg[!leg].edge = out_of[!leg] + rows[row].edge;
+		s.seq = in_of[leg] + 1300;
+		s.flags = rows[row].flags;
+		in = build(&s);
+		want = forwarded(&s, leg);
+		want.seq = out_of[!leg] + rows[row].at;
+		w = rows[row].stage == LB_GRAFT_SPLIT ? marked(&want) : build(&want);
+		assert_int_equal(run_raw(&in, &out, 0, 1), TC_ACT_REDIRECT);
+		assert_frame(ipv6 ? "v6" : "v4", &out, &w, 0);
+	}
+}
+
+/* What it is told beyond that, it would hold against what our socket says, which is older. */
+static void an_acknowledgement_says_no_more_than_its_receiver_was_promised(void **state)
+{
+	const struct {
+		uint32_t limit, ack, window;
+	} rows[] = {{600, 600, 5400}, {999, 999, 5001}, {1000, 1000, 5000}, {1500, 1000, 5000}};
+
+	room_required();
+	for (size_t i = 0; i < 2 * sizeof(rows) / sizeof(*rows); i++) {
+		struct segment s = segment_of(false, i & 1, 10), want;
+		struct lb_graft *g = pair_open(false, LB_GRAFT_SPLIT);
+		struct frame_bytes in = build(&s), out, w;
+
+		g->leg[i & 1].ack_limit = in_of[!(i & 1)] + rows[i / 2].limit;
+		want = forwarded(&s, i & 1);
+		want.ack = in_of[!(i & 1)] + rows[i / 2].ack;
+		want.window = (uint16_t)rows[i / 2].window;
+		w = marked(&want);
+		assert_int_equal(run_raw(&in, &out, 0, 1), TC_ACT_REDIRECT);
+		assert_frame("limited", &out, &w, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -306,6 +371,8 @@ int main(void)
 		cmocka_unit_test(a_copy_that_acknowledges_nothing_is_dropped),
 		cmocka_unit_test(when_the_sockets_are_gone_no_copy_goes_up),
 		cmocka_unit_test(every_packet_but_syn_and_rst_has_a_copy),
+		cmocka_unit_test(an_acknowledgement_stands_at_the_edge_of_its_receiver),
+		cmocka_unit_test(an_acknowledgement_says_no_more_than_its_receiver_was_promised),
 	};
 
 	return cmocka_run_group_tests(tests, graft_setup, graft_teardown);

@@ -4,7 +4,9 @@ How grafts begin and end: promotion, every way of ending, stops and `--unload`. 
 the entry, its keys and its local port are free again.
 """
 import signal
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -282,6 +284,34 @@ def test_nothing_is_stored_here_for_an_end_that_does_not_read(net, site):
     # Without a socket there is no buffer.
     ports = (f":{LISTEN}", f":{BACK}")
     assert not [f for f in net.tcp_flows(LB) if f[2].endswith(ports) or f[3].endswith(ports)]
+    to.daemon.stop()
+
+
+def test_a_backend_that_reads_only_once_it_is_heard_is_not_grafted_before(net, site):
+    """Its window is shut: what lies in front of it would not reach it, whatever it says."""
+    to = site(config={"graft": {"max_flows": 16, "after_bytes": 1 << 40, "after_ms": 1500}},
+              acceleration="auto")
+    to.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    flow, sent, size = to.open(), 0, 4 << 20
+
+    def kept():
+        return int(net.tcp_flows(LB, f"dport = :{BACK}")[0][1])
+    while kept() < 4096:
+        flow.client.sendall(b"x" * 1024)
+        sent += 1024
+        time.sleep(0.01)
+    wait_until(lambda: graft.stages(to.daemon) == {graft.PASS: 1}, 5, "the flow is looked at")
+    time.sleep(0.5)  # nothing is to happen
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(flow.server.sendall, b"y" * size)
+        flow.take(size, down=True)
+        writer.result()
+    assert graft.stages(to.daemon) == {graft.PASS: 1}
+    flow.take(sent)
+    wait_until(to.daemon.grafted, 10, "nothing is in the way any more")
+    flow.ping()
+    flow.close()
+    assert_ended(to.daemon, flow, "done")
     to.daemon.stop()
 
 

@@ -37,8 +37,6 @@
 #define POLL_MAX_MS 64u
 #define SETTLE_NS   1000000ull
 #define CLOSE_MS    20u
-/* What a peer may have been promised by us at most; afterwards the other peer's windows count. */
-#define EDGE_SLACK (1024u * 1024u)
 
 /* Brings a mark that the program raises too up to <v>; returns by how much. */
 static uint32_t raise_mark(__u32 *mark, uint32_t v)
@@ -108,51 +106,41 @@ static uint32_t limit_of(const struct lb_pair *p, unsigned int i, uint32_t recei
 }
 
 /* What the program counts from, by leg: as our socket stands now. */
-static int fill_books(struct lb_pair *p, unsigned int i, uint32_t *snd_wnd)
+static int fill_books(struct lb_pair *p, unsigned int i)
 {
 	struct lb_graft *g = lb_grafts_entry(p);
 	struct lb_graft_leg *leg = &g->leg[i];
 	struct tcp_info info;
-	int unacked, err = lb_graft_socket_info(p->leg[i].watch.fd, &info);
+	int unacked, err;
 
+	/* The window is read after what it stands beside: the edge is no further than it is. */
+	if (ioctl(p->leg[i].watch.fd, SIOCOUTQ, &unacked))
+		return -errno;
+	err = lb_graft_socket_info(p->leg[i].watch.fd, &info);
 	if (err)
 		return err;
 	if (info.tcpi_state != LB_TCP_ESTABLISHED)
 		return -EPIPE;
-	if (ioctl(p->leg[i].watch.fd, SIOCOUTQ, &unacked))
-		return -errno;
 	leg->bytes = received(p, i, &info);
 	leg->seq_end = p->graft_in[i] + (uint32_t)leg->bytes;
 	leg->data_ns = p->last_ns;
 	if (i == LB_LEG_BACKEND)
 		note_first(p, leg->bytes);
 	leg->ack_max = p->graft_out[i] + (uint32_t)p->dir[i ^ 1].bytes - (uint32_t)unacked;
+	leg->edge = leg->ack_max + info.tcpi_snd_wnd;
 	g->leg[i ^ 1].ack_limit = limit_of(p, i, leg->seq_end);
-	*snd_wnd = info.tcpi_snd_wnd;
 	return 0;
 }
 
 int lb_graft_split(struct lb_pair *p)
 {
-	struct lb_graft *g = lb_grafts_entry(p);
-	uint32_t snd_wnd[2] = {0};
-
 	for (unsigned int i = 0; i < 2; i++) {
-		int err = fill_books(p, i, &snd_wnd[i]);
+		int err = fill_books(p, i);
 
 		if (err)
 			return err;
 	}
-	for (unsigned int i = 0; i < 2; i++) {
-		const struct lb_graft_leg *other = &g->leg[i ^ 1];
-		struct lb_graft_leg *leg = &g->leg[i];
-
-		/* What its peer can take; roomy, because a window it opens before SPLIT may reach
-		 * our socket after we have looked, and what is beyond is not believed. */
-		leg->edge = leg->ack_max + snd_wnd[i];
-		(void)raise_mark(&leg->edge, other->seq_end + other->seq_shift + EDGE_SLACK);
-	}
-	__atomic_store_n(&g->stage, LB_GRAFT_SPLIT, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&lb_grafts_entry(p)->stage, LB_GRAFT_SPLIT, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
@@ -258,11 +246,28 @@ static bool owe_nothing(const struct lb_pair *p)
 	return lb_graft_has_ended(lb_grafts_entry(p)) || (owes_nothing(p, 0) && owes_nothing(p, 1));
 }
 
+/*
+ * All is acknowledged. A window that opened as SPLIT began passed the program before, and has
+ * reached our socket now.
+ */
+static void note_edge(struct lb_pair *p, unsigned int i)
+{
+	struct tcp_info to, from;
+
+	if (!lb_graft_socket_info(p->leg[i].watch.fd, &to) &&
+	    !lb_graft_socket_info(p->leg[i ^ 1].watch.fd, &from))
+		(void)raise_mark(&lb_grafts_entry(p)->leg[i].edge,
+				 p->graft_out[i] + (uint32_t)received(p, i ^ 1, &from) +
+					 to.tcpi_snd_wnd);
+}
+
 /* G7 */
 static void finish(struct lb_pair *p)
 {
-	for (unsigned int i = 0; i < 2; i++)
+	for (unsigned int i = 0; i < 2; i++) {
 		(void)note_received(p, i);
+		note_edge(p, i);
+	}
 	set_stage(p, LB_GRAFT_FULL);
 	lb_timer_start(p->env->loop, &p->poll, CLOSE_MS);
 }

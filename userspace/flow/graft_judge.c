@@ -16,8 +16,6 @@
 #include "flow/grafts.h"
 
 #define TS_OPTION 12u
-/* What a peer may send at once before it hears anything (RFC 6928), and some. */
-#define BURST_BYTES (16u * 1024u)
 /* Both legs must agree on these; a difference in window scaling is made up for. */
 #define OPTIONS_EQUAL (TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_ECN)
 /* include/uapi/linux/tcp.h of 6.7; microsecond timestamps have another unit. */
@@ -119,19 +117,6 @@ static bool is_graft(struct lb_graft_table *table, const struct lb_graft_tuple *
 bool lb_graft_is_chained(struct lb_graft_table *table, const struct lb_graft_ways *w)
 {
 	return is_graft(table, &w->tuple[0]) || is_graft(table, &w->tuple[1]);
-}
-
-bool lb_graft_windows_fit(const struct lb_pair *p)
-{
-	uint32_t promised[2], taken[2];
-	bool beyond = true;
-
-	for (unsigned int i = 0; i < 2; i++)
-		if (lb_graft_socket_windows(p->leg[i].watch.fd, &promised[i], &taken[i]))
-			return true;
-	for (unsigned int i = 0; i < 2; i++)
-		beyond = beyond && taken[i ^ 1] < BURST_BYTES && promised[i] > taken[i ^ 1];
-	return !beyond;
 }
 
 void lb_graft_fill(struct lb_graft *g, const struct lb_graft_ways *w)

@@ -24,13 +24,6 @@ enum lb_why lb_graft_judge(const struct lb_pair *p, struct lb_graft_ways *ret);
  */
 bool lb_graft_is_chained(struct lb_graft_table *table, const struct lb_graft_ways *w);
 
-/*
- * False while both peers have been promised more by us than the other one takes now, and that is
- * little: either could send beyond the other's window before it hears of it. All it says then lies
- * beyond it too, acknowledgements as well, and if both are so far, neither hears the other again.
- */
-bool lb_graft_windows_fit(const struct lb_pair *p);
-
 /* Everything that is constant in a pair's entry, but the distances. */
 void lb_graft_fill(struct lb_graft *g, const struct lb_graft_ways *w);
 

@@ -60,7 +60,7 @@ void lb_graft_narrow_init(struct lb_pair *p)
 	clamp_windows(p, share(p));
 }
 
-/* Both answer 0 for a socket in trouble: that is found when SPLIT begins. */
+/* These two answer 0 for a socket in trouble: that is found when SPLIT begins. */
 static uint32_t unread(const struct lb_pair *p, unsigned int i)
 {
 	int n = 0;
@@ -90,9 +90,18 @@ static uint64_t acked(const struct lb_pair *p, unsigned int d)
 	return p->dir[d].bytes + p->leg[d ^ 1].lead_out - unacked(p, d ^ 1);
 }
 
+/* What leg <i>'s peer takes beyond what it has acknowledged, read or not. */
+static uint32_t window_of(const struct lb_pair *p, unsigned int i)
+{
+	uint32_t own, peers;
+
+	return lb_graft_socket_windows(p->leg[i].watch.fd, &own, &peers) ? UINT32_MAX : peers;
+}
+
 static bool is_close(const struct lb_pair *p, unsigned int d, uint32_t lag)
 {
-	return lag <= p->narrow.limit && lb_carrier_holds_nothing(&p->dir[d]);
+	return lag <= p->narrow.limit && lag <= window_of(p, d ^ 1) &&
+	       lb_carrier_holds_nothing(&p->dir[d]);
 }
 
 /*

@@ -2,12 +2,14 @@
 /*
  * Brings the two ends of a pair close: while relay still carries it, little may lie between them,
  * unread in our sockets or sent and not acknowledged, when SPLIT begins. In SPLIT
+ *  - our sockets pass that on, and until all of it is acknowledged SPLIT does not end,
  *  - what the one peer acknowledges is by so much older than what our socket has told the other
  *    one, which drops an acknowledgement with all it carries when it is more than a window old
  *    (RFC 5961, 5.2; tcp_ack),
  *  - no peer is told of more than it was promised before (lb_graft_leg.ack_limit). A peer that
  *    answers all it reads before it reads on must be heard to the end of what lies in front of it.
- * Hence the limit: what both have been promised, at most.
+ * Hence the limits: what both have been promised, at most; and what the receiver takes without
+ * reading: one that reads only once it has been heard would hear and read nothing any more.
  *
  * A stream has more under way than that, so relay reads no more of it than keeps it below, until
  * the rest has drained: the receiver notices nothing but a gap of about a round trip at the end.
@@ -25,7 +27,7 @@
 void lb_graft_narrow_init(struct lb_pair *p);
 
 enum lb_graft_narrow {
-	LB_GRAFT_CLOSE,  /* now: nothing is held and both directions are below the limit */
+	LB_GRAFT_CLOSE,  /* now: nothing is held and both directions are below the limits */
 	LB_GRAFT_COMING, /* relay reads little; to be asked again, a timer runs */
 	LB_GRAFT_STUCK,  /* a direction does not drain: its receiver reads nothing */
 };

@@ -149,12 +149,11 @@ static void wait_for_packets(struct lb_pair *p, const uint32_t flags[2])
 	lb_graft_poll_soon(p);
 }
 
-/* Less and less often, after <least_ms> at the earliest. */
-static void try_later(struct lb_pair *p, enum lb_why why, uint32_t least_ms)
+/* Less and less often. */
+static void try_later(struct lb_pair *p)
 {
-	p->why = why;
-	if (p->poll_ms < least_ms)
-		p->poll_ms = least_ms;
+	if (p->poll_ms < STUCK_MIN_MS)
+		p->poll_ms = STUCK_MIN_MS;
 	p->graft_next_ns = lb_loop_now_ns(p->env->loop) + p->poll_ms * 1000000ull;
 	lb_timer_start(p->env->loop, &p->poll, p->poll_ms + 1);
 	if (p->poll_ms < TRY_MAX_MS)
@@ -183,14 +182,11 @@ static bool take_over(struct lb_pair *p)
 	case LB_GRAFT_CLOSE:
 		break;
 	case LB_GRAFT_STUCK:
-		try_later(p, LB_WHY_BACKLOG, STUCK_MIN_MS);
+		p->why = LB_WHY_BACKLOG;
+		try_later(p);
 		return false;
 	case LB_GRAFT_COMING:
 		p->why = LB_WHY_BACKLOG;
-		return false;
-	}
-	if (!lb_graft_windows_fit(p)) {
-		try_later(p, LB_WHY_WINDOW, 0);
 		return false;
 	}
 	if (lb_graft_split(p)) {

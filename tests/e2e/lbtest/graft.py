@@ -20,6 +20,9 @@ TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
 _REPAIR_ON, _REPAIR_OFF_NO_WP, _RECV_QUEUE = 1, -1, 1
 
 
+PASS = 1  # include/lb/graft.h
+
+
 def next_expected(sock):
     """The sequence number that a socket expects next."""
     sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, _REPAIR_ON)
@@ -62,8 +65,12 @@ class Flow:
 
     def send(self, count=1, down=False):
         """Bytes that arrive within the bound, or an error."""
-        source, sink = (self.server, self.client) if down else (self.client, self.server)
-        source.sendall(b"x" * count)
+        (self.server if down else self.client).sendall(b"x" * count)
+        self.take(count, down)
+
+    def take(self, count, down=False):
+        """Bytes that were sent arrive within the bound, or an error."""
+        sink = self.client if down else self.server
         left = count
         while left:
             got = len(sink.recv(left))
