@@ -227,10 +227,35 @@ static void close_both(struct lb_pair *p)
 	}
 }
 
+/*
+ * Whether leg <i>'s peer may wait for a word of the other one that has no cause to say it again:
+ * an acknowledgement was held back in SPLIT (lb_graft_leg.ack_limit), or the last window that our
+ * socket announced is below a segment, and a sender waits for more (RFC 9293, 3.8.6.2.1).
+ */
+static bool waits(const struct lb_pair *p, unsigned int i)
+{
+	const struct lb_graft_leg *other = &lb_grafts_entry(p)->leg[i ^ 1];
+	struct tcp_info info;
+	uint32_t own, peers;
+
+	if (lb_graft_has_ended(lb_grafts_entry(p)))
+		return false;
+	if ((int32_t)(other->ack_max + other->ack_shift - other->ack_limit) > 0)
+		return true;
+	return !lb_graft_socket_info(p->leg[i].watch.fd, &info) &&
+	       !lb_graft_socket_windows(p->leg[i].watch.fd, &own, &peers) &&
+	       own < info.tcpi_advmss;
+}
+
 /* From here on the pair is the keeper's; the session goes. */
 static void leave(struct lb_pair *p)
 {
+	const bool waiting[2] = {waits(p, 0), waits(p, 1)};
+
 	close_both(p);
+	for (unsigned int i = 0; i < 2; i++)
+		if (waiting[i])
+			lb_graft_nudge_peer(lb_grafts_entry(p), i ^ 1);
 	p->left(p, lb_grafts_entry(p));
 }
 

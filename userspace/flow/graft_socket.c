@@ -178,10 +178,12 @@ static int set_queue(int fd, int queue, uint32_t seq)
 	return err ? err : set(fd, TCP_QUEUE_SEQ, (int)seq);
 }
 
-int lb_graft_socket_reset(const struct lb_addr *from, const struct lb_addr *to, uint32_t seq,
-			  uint32_t ack)
+/*
+ * A socket that stands in the connection <from>..<to> as if it had always been there, in repair;
+ * what it sends next is <seq>. Nobody's socket may be there. Or -errno.
+ */
+static int stand_in(const struct lb_addr *from, const struct lb_addr *to, uint32_t seq, uint32_t ack)
 {
-	const struct linger reset = {.l_onoff = 1, .l_linger = 0};
 	LB_AUTO_CLOSE int fd = -1;
 	int err;
 
@@ -199,11 +201,42 @@ int lb_graft_socket_reset(const struct lb_addr *from, const struct lb_addr *to, 
 	/* Established at once, without a packet: that is what repair is for. */
 	if (!err && connect(fd, &to->sa, lb_addr_len(to)))
 		err = -errno;
-	if (!err)
-		err = set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+	return err ? err : LB_TAKE_FD(fd);
+}
+
+int lb_graft_socket_reset(const struct lb_addr *from, const struct lb_addr *to, uint32_t seq,
+			  uint32_t ack)
+{
+	const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	LB_AUTO_CLOSE int fd = stand_in(from, to, seq, ack);
+	int err;
+
+	if (fd < 0)
+		return fd;
+	err = set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
 	if (!err && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)))
 		err = -errno;
 	if (err)
 		(void)set(fd, TCP_REPAIR, TCP_REPAIR_ON);
+	return err;
+}
+
+int lb_graft_socket_nudge(const struct lb_addr *from, const struct lb_addr *to, uint32_t seq,
+			  uint32_t ack)
+{
+	const struct tcp_repair_window window = {
+		.snd_wl1 = ack, .snd_wnd = 1, .max_window = 1, .rcv_wnd = 1, .rcv_wup = ack};
+	/* It ends before what <to> has acknowledged, and comes to nothing (tcp_sequence). */
+	int fd = stand_in(from, to, seq - 2, ack), err = 0;
+
+	if (fd < 0)
+		return fd;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, sizeof(window)))
+		err = -errno;
+	if (!err)
+		err = set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+	if (!err && send(fd, "", 1, MSG_NOSIGNAL) < 0)
+		err = -errno;
+	lb_graft_socket_vanish(fd);
 	return err;
 }

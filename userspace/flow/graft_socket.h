@@ -55,4 +55,11 @@ void lb_graft_socket_vanish(int fd);
 int lb_graft_socket_reset(const struct lb_addr *from, const struct lb_addr *to, uint32_t seq,
 			  uint32_t ack);
 
+/*
+ * Makes <to> say at once what it acknowledges: it gets a byte once more that it has, which its
+ * kernel answers without counting how often. The rest as above.
+ */
+int lb_graft_socket_nudge(const struct lb_addr *from, const struct lb_addr *to, uint32_t seq,
+			  uint32_t ack);
+
 #endif

@@ -178,6 +178,15 @@ void lb_graft_reset_peers(const struct lb_graft *g)
 	}
 }
 
+void lb_graft_nudge_peer(const struct lb_graft *g, unsigned int leg)
+{
+	struct lb_addr own, peer;
+
+	lb_graft_own(g, leg, &own);
+	lb_graft_peer(g, leg, &peer);
+	(void)lb_graft_socket_nudge(&own, &peer, g->leg[leg].ack_max, g->leg[leg].seq_end);
+}
+
 bool lb_graft_has_ended(const struct lb_graft *g)
 {
 	uint32_t a = __atomic_load_n(&g->leg[0].flags, __ATOMIC_ACQUIRE);

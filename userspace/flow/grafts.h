@@ -71,6 +71,8 @@ void lb_graft_set_client(struct lb_graft *g, const struct lb_addr *client);
 void lb_graft_own(const struct lb_graft *g, unsigned int leg, struct lb_addr *ret);
 /* Sends a RST to both peers, with the sequence numbers they expect. Any thread. */
 void lb_graft_reset_peers(const struct lb_graft *g);
+/* Has leg <leg>'s peer say what it acknowledges and takes. Best effort. Any thread. */
+void lb_graft_nudge_peer(const struct lb_graft *g, unsigned int leg);
 /* Both sides have closed in good order, or one has reset the flow. */
 bool lb_graft_has_ended(const struct lb_graft *g);
 /* When the last data was seen, of either side; CLOCK_MONOTONIC. Any thread. */

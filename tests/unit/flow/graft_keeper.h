@@ -206,4 +206,11 @@ int lb_graft_socket_reset(const struct lb_addr *from, const struct lb_addr *to, 
 	return 0;
 }
 
+int lb_graft_socket_nudge(const struct lb_addr *from, const struct lb_addr *to, uint32_t seq,
+			  uint32_t ack)
+{
+	fail();
+	return 0;
+}
+
 #endif

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/* graft_socket: what the kernel makes of sockets that vanish, and of packets in their name. */
+#include "flow/graft_socket.h"
+
+#include "flow/carrier.h"
+
+#include "room.h"
+
+#define BYTES 1000
+
+struct connection {
+	int peer, ours;
+	struct lb_addr peer_addr, our_addr;
+	uint32_t expected; /* what the peer expects next */
+	uint32_t sent;     /* behind what it has sent */
+};
+
+static void open_connection(struct connection *c)
+{
+	static const char bytes[BYTES];
+	char back[BYTES];
+	socklen_t len = sizeof(c->our_addr);
+	struct lb_graft_position at;
+
+	room_connect(65536, &c->peer, &c->ours);
+	assert_int_equal(getsockname(c->ours, &c->our_addr.sa, &len), 0);
+	len = sizeof(c->peer_addr);
+	assert_int_equal(getpeername(c->ours, &c->peer_addr.sa, &len), 0);
+	assert_int_equal(send(c->ours, bytes, BYTES, 0), BYTES);
+	assert_int_equal(recv(c->peer, back, BYTES, MSG_WAITALL), BYTES);
+	assert_int_equal(lb_graft_socket_position(c->ours, BYTES, &at), 0);
+	c->expected = at.out + BYTES;
+	c->sent = at.in;
+}
+
+static uint32_t answers(const struct connection *c)
+{
+	return room_tcp_info(c->peer).tcpi_segs_out;
+}
+
+static void assert_peer_reset(const struct connection *c)
+{
+	char byte;
+
+	assert_true(room_readable(c->peer, 1000));
+	assert_int_equal(recv(c->peer, &byte, 1, 0), -1);
+	assert_int_equal(errno, ECONNRESET);
+}
+
+static void a_vanished_socket_says_nothing(void **state)
+{
+	struct connection c;
+
+	room_required();
+	open_connection(&c);
+	lb_graft_socket_vanish(c.ours);
+	assert_false(room_readable(c.peer, 50));
+	assert_int_equal(room_tcp_info(c.peer).tcpi_state, LB_TCP_ESTABLISHED);
+	close(c.peer);
+}
+
+static void a_reset_in_its_name_is_believed_at_once(void **state)
+{
+	int fds = room_count_fds();
+	struct connection c;
+
+	room_required();
+	open_connection(&c);
+	lb_graft_socket_vanish(c.ours);
+	assert_int_equal(lb_graft_socket_reset(&c.our_addr, &c.peer_addr, c.expected, c.sent), 0);
+	assert_peer_reset(&c);
+	close(c.peer);
+	assert_int_equal(room_count_fds(), fds);
+}
+
+/* Probes are counted (net.ipv4.tcp_invalid_ratelimit, 500 ms), and the first one was just now. */
+static void a_nudge_is_answered_where_a_probe_is_not(void **state)
+{
+	int fds = room_count_fds();
+	struct connection c;
+	uint32_t before;
+
+	room_required();
+	open_connection(&c);
+	before = answers(&c);
+	lb_graft_socket_probe(c.ours);
+	assert_int_equal(answers(&c), before);
+	lb_graft_socket_vanish(c.ours);
+	assert_int_equal(lb_graft_socket_nudge(&c.our_addr, &c.peer_addr, c.expected, c.sent), 0);
+	assert_int_equal(answers(&c), before + 1);
+	/* And it was none. */
+	assert_false(room_readable(c.peer, 50));
+	assert_int_equal(room_tcp_info(c.peer).tcpi_state, LB_TCP_ESTABLISHED);
+	assert_int_equal(room_tcp_info(c.peer).tcpi_bytes_received, BYTES);
+	close(c.peer);
+	assert_int_equal(room_count_fds(), fds);
+}
+
+static void where_a_socket_is_nobody_stands_in(void **state)
+{
+	int fds = room_count_fds();
+	struct connection c;
+
+	room_required();
+	open_connection(&c);
+	assert_true(lb_graft_socket_nudge(&c.our_addr, &c.peer_addr, c.expected, c.sent) < 0);
+	assert_true(lb_graft_socket_reset(&c.our_addr, &c.peer_addr, c.expected, c.sent) < 0);
+	assert_false(room_readable(c.peer, 50));
+	assert_int_equal(room_tcp_info(c.peer).tcpi_state, LB_TCP_ESTABLISHED);
+	close(c.peer);
+	close(c.ours);
+	assert_int_equal(room_count_fds(), fds);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_vanished_socket_says_nothing),
+		cmocka_unit_test(a_reset_in_its_name_is_believed_at_once),
+		cmocka_unit_test(a_nudge_is_answered_where_a_probe_is_not),
+		cmocka_unit_test(where_a_socket_is_nobody_stands_in),
+	};
+
+	return cmocka_run_group_tests(tests, room_enter, NULL);
+}
