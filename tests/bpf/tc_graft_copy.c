@@ -2,8 +2,8 @@
 /*
  * tc_graft: while a flow is taken over, our own socket hears what its peer acknowledges, and
  * nothing else; the socket is a real one, over loopback. And no peer is told what it would drop,
- * because the other one and our socket do not stand at the same place yet. What skb->csum says is not looked at: a
- * packet that is cut loses it (__skb_trim_rcsum), and the kernel sums up anew.
+ * because the other one and our socket do not stand at the same place yet. What skb->csum says is
+ * not looked at: a packet that is cut loses it (__skb_trim_rcsum), and the kernel sums up anew.
  */
 #include "tc_graft.h"
 

@@ -243,8 +243,7 @@ static bool waits(const struct lb_pair *p, unsigned int i)
 	if ((int32_t)(other->ack_max + other->ack_shift - other->ack_limit) > 0)
 		return true;
 	return !lb_graft_socket_info(p->leg[i].watch.fd, &info) &&
-	       !lb_graft_socket_windows(p->leg[i].watch.fd, &own, &peers) &&
-	       own < info.tcpi_advmss;
+	       !lb_graft_socket_windows(p->leg[i].watch.fd, &own, &peers) && own < info.tcpi_advmss;
 }
 
 /* From here on the pair is the keeper's; the session goes. */

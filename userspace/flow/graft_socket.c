@@ -182,7 +182,8 @@ static int set_queue(int fd, int queue, uint32_t seq)
  * A socket that stands in the connection <from>..<to> as if it had always been there, in repair;
  * what it sends next is <seq>. Nobody's socket may be there. Or -errno.
  */
-static int stand_in(const struct lb_addr *from, const struct lb_addr *to, uint32_t seq, uint32_t ack)
+static int stand_in(const struct lb_addr *from, const struct lb_addr *to, uint32_t seq,
+		    uint32_t ack)
 {
 	LB_AUTO_CLOSE int fd = -1;
 	int err;
