@@ -2,7 +2,7 @@
 #
 # What is given to others: the Debian package and the image for containers. docs/install.md.
 
-.PHONY: deb deb-test image image-test
+.PHONY: deb deb-test image image-test k8s-check
 deb: ## build the Debian package into build/deb/, lintian has nothing to say
 	@scripts/install-deps --deb
 	@LB_BUILD=$(O) scripts/deb
@@ -18,3 +18,5 @@ image-test: ## build it and run it: sockmap and graft in a container's namespace
 	+@$(MAKE) --no-print-directory O=$(O) all
 	@LB_BUILD=$(O) scripts/image
 	@LB_BUILD=$(O) scripts/image-test
+k8s-check: ## compare the manifests of deploy/k8s with the types of Kubernetes (npm)
+	@scripts/k8s-check

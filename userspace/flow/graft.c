@@ -5,7 +5,8 @@
  *
  *  G1  Nothing depends on the program before it has been seen to see this flow, on both legs.
  *  G2  SPLIT begins when relay holds nothing: what is then still unread arrived before, or is on
- *      its way from the program to the socket. Nothing new comes: these late bytes are bounded.
+ *      its way from the program to the socket. Nothing new comes: these late bytes are bounded,
+ *      and their receiver takes them whether it reads or not (graft_narrow.h).
  *  G3  Our socket hears of every acknowledgement of what it has sent, and of none beyond: the other
  *      peer may send again what our socket still has to. The program looks at the socket itself.
  *  G4  A FIN that our socket got before SPLIT is passed on by our sockets, as a late byte is; one
