@@ -164,12 +164,13 @@ class Daemon:
 
     # --- gates -------------------------------------------------------------------------------
 
-    def check_gone(self, seconds=2):
+    def check_gone(self, seconds=10):
         """After the end: no BPF object, no pin, no sanitizer report."""
         report = _SANITIZER.search(self.log)
         assert not report, self.log[report.start() - 200:][:6000]
         wait_until(lambda: not self.held.keys() & machine.bpf_objects().keys(), seconds,
-                   f"the BPF objects are gone: {list(self.held)}", every=0.1)
+                   lambda: "the BPF objects are gone: " + machine.bpf_holders(self.held),
+                   every=0.1)
         left = self.pins()
         assert not left, f"pins left behind: {left}"
 

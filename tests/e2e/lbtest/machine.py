@@ -80,15 +80,30 @@ def bpf_objects():
     return found
 
 
-def bpf_held(pid):
-    """The part of bpf_objects() that a process holds descriptors of."""
+def _bpf_ids(pid):
+    """{("prog"|"map", id)} that a process holds descriptors of."""
     ids = set()
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
-        try:
+        with contextlib.suppress(FileNotFoundError):  # closed in between
             ids |= set(re.findall(r"^(prog|map)_id:\s+(\d+)", path.read_text(), re.M))
-        except FileNotFoundError:
-            pass  # closed in between
-    return {key: o for key, o in bpf_objects().items() if (key[0], str(key[1])) in ids}
+    return {(kind, int(number)) for kind, number in ids}
+
+
+def bpf_held(pid):
+    """The part of bpf_objects() that a process holds descriptors of."""
+    ids = _bpf_ids(pid)
+    return {key: o for key, o in bpf_objects().items() if key in ids}
+
+
+def bpf_holders(keys):
+    """What is there of these objects, and which processes have it open; for a message."""
+    told = [f"{kind} {number} {o.get('name')}" for (kind, number), o in bpf_objects().items()
+            if (kind, number) in keys]
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if _bpf_ids(process.name) & set(keys):
+                told.append(f"held by {process.name} {(process / 'comm').read_text().strip()}")
+    return "; ".join(told)
 
 
 def map_entries(number):

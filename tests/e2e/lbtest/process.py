@@ -26,10 +26,12 @@ def wait_until(condition, seconds, what, every=0.01):
     """The first true value of condition(), or an AssertionError that tells <what>, text or call."""
     end = time.monotonic() + seconds * PATIENCE
     while True:
+        # A look may take long itself: the last one begins when the time is over.
+        late = time.monotonic() > end
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
+        if late:
             told = what() if callable(what) else what
             raise AssertionError(f"not within {seconds * PATIENCE} s: {told}")
         time.sleep(every)
