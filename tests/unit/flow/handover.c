@@ -21,6 +21,16 @@ static void assert_totals(uint64_t bytes_up, uint64_t bytes_down)
 				 d ? bytes_down : bytes_up);
 }
 
+/* Flows whose backend has spoken, however long that took. */
+static uint64_t first_bytes(const struct daemon *d)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i <= LB_FIRST_BYTE_BUCKETS; i++)
+		n += d->counters[0].first_bytes[i];
+	return n;
+}
+
 static void an_idle_flow_lives_on_and_is_counted_and_told_once(void **state)
 {
 	char want[256];
@@ -39,7 +49,7 @@ static void an_idle_flow_lives_on_and_is_counted_and_told_once(void **state)
 	end_well(&new);
 	assert_totals(4000, 2500);
 	assert_int_equal(new.counters[0].connections, 0);
-	assert_int_equal(old.counters[0].first_bytes[0] + new.counters[0].first_bytes[0], 1);
+	assert_int_equal(first_bytes(&old) + first_bytes(&new), 1);
 	assert_int_equal(old.lines, 0);
 	assert_int_equal(new.lines, 1);
 	snprintf(want, sizeof(want), "backend=%s", backend_name);

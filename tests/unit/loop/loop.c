@@ -369,9 +369,10 @@ static void timers_fire_in_the_order_of_their_due_times(void **state)
 {
 	struct bench *b = *state;
 
-	lb_timer_start(b->loop, &b->things[0].timer, 3);
-	lb_timer_start(b->loop, &b->things[1].timer, 1);
-	lb_timer_start(b->loop, &b->things[2].timer, 2);
+	/* Time goes on between these. */
+	lb_timer_start(b->loop, &b->things[0].timer, 90);
+	lb_timer_start(b->loop, &b->things[1].timer, 30);
+	lb_timer_start(b->loop, &b->things[2].timer, 60);
 	b->things[0].then = stop;
 	assert_int_equal(lb_loop_run(b->loop), 0);
 	assert_string_equal(b->notes, "bca");
