@@ -34,6 +34,9 @@
 #include "graft_icmp.bpf.h"
 #include "graft_options.bpf.h"
 
+/* What our socket may have promised a peer at most beyond what the other peer can take. */
+#define PROMISE_MAX (1024 * 1024)
+
 /* Which leg a packet belongs to. NULL: none of ours. */
 static __always_inline struct lb_graft *find(struct packet *p)
 {
@@ -154,7 +157,7 @@ static __always_inline void note_data(const struct packet *p, struct lb_graft_le
 {
 	__u32 seq = bpf_ntohl(p->f.th.seq), end = seq + p->payload, moved;
 
-	if ((__s32)(seq + leg->seq_shift - other->edge) > (split ? LB_GRAFT_PROMISE_MAX : 0))
+	if ((__s32)(seq + leg->seq_shift - other->edge) > (split ? PROMISE_MAX : 0))
 		return;
 	leg->data_ns = now;
 	moved = raise(&leg->seq_end, end);

@@ -36,9 +36,6 @@
 /* Layout and meaning of everything below; pinned tables of another version are not adopted. */
 #define LB_GRAFT_ABI 4u
 
-/* What our socket may have promised a peer at most beyond what the other peer can take. */
-#define LB_GRAFT_PROMISE_MAX (1024 * 1024)
-
 /* Grafts the tables can hold at most. */
 #define LB_GRAFT_PAIRS_MAX 1048576u
 /* Bytes of the event ring: a power of two and a multiple of the page size. */

@@ -15,14 +15,17 @@ struct connection {
 	uint32_t sent;     /* behind what it has sent */
 };
 
-static void open_connection(struct connection *c)
+static void open_connection(struct connection *c, bool ipv6)
 {
 	static const char bytes[BYTES];
 	char back[BYTES];
 	socklen_t len = sizeof(c->our_addr);
 	struct lb_graft_position at;
 
-	room_connect(65536, &c->peer, &c->ours);
+	if (ipv6)
+		room_connect_v6(&c->peer, &c->ours);
+	else
+		room_connect(65536, &c->peer, &c->ours);
 	assert_int_equal(getsockname(c->ours, &c->our_addr.sa, &len), 0);
 	len = sizeof(c->peer_addr);
 	assert_int_equal(getpeername(c->ours, &c->peer_addr.sa, &len), 0);
@@ -52,11 +55,13 @@ static void a_vanished_socket_says_nothing(void **state)
 	struct connection c;
 
 	room_required();
-	open_connection(&c);
-	lb_graft_socket_vanish(c.ours);
-	assert_false(room_readable(c.peer, 50));
-	assert_int_equal(room_tcp_info(c.peer).tcpi_state, LB_TCP_ESTABLISHED);
-	close(c.peer);
+	for (int ipv6 = 0; ipv6 < 2; ipv6++) {
+		open_connection(&c, ipv6);
+		lb_graft_socket_vanish(c.ours);
+		assert_false(room_readable(c.peer, 50));
+		assert_int_equal(room_tcp_info(c.peer).tcpi_state, LB_TCP_ESTABLISHED);
+		close(c.peer);
+	}
 }
 
 static void a_reset_in_its_name_is_believed_at_once(void **state)
@@ -65,12 +70,15 @@ static void a_reset_in_its_name_is_believed_at_once(void **state)
 	struct connection c;
 
 	room_required();
-	open_connection(&c);
-	lb_graft_socket_vanish(c.ours);
-	assert_int_equal(lb_graft_socket_reset(&c.our_addr, &c.peer_addr, c.expected, c.sent), 0);
-	assert_peer_reset(&c);
-	close(c.peer);
-	assert_int_equal(room_count_fds(), fds);
+	for (int ipv6 = 0; ipv6 < 2; ipv6++) {
+		open_connection(&c, ipv6);
+		lb_graft_socket_vanish(c.ours);
+		assert_int_equal(
+			lb_graft_socket_reset(&c.our_addr, &c.peer_addr, c.expected, c.sent), 0);
+		assert_peer_reset(&c);
+		close(c.peer);
+		assert_int_equal(room_count_fds(), fds);
+	}
 }
 
 /* Probes are counted (net.ipv4.tcp_invalid_ratelimit, 500 ms), and the first one was just now. */
@@ -81,19 +89,22 @@ static void a_nudge_is_answered_where_a_probe_is_not(void **state)
 	uint32_t before;
 
 	room_required();
-	open_connection(&c);
-	before = answers(&c);
-	lb_graft_socket_probe(c.ours);
-	assert_int_equal(answers(&c), before);
-	lb_graft_socket_vanish(c.ours);
-	assert_int_equal(lb_graft_socket_nudge(&c.our_addr, &c.peer_addr, c.expected, c.sent), 0);
-	assert_int_equal(answers(&c), before + 1);
-	/* And it was none. */
-	assert_false(room_readable(c.peer, 50));
-	assert_int_equal(room_tcp_info(c.peer).tcpi_state, LB_TCP_ESTABLISHED);
-	assert_int_equal(room_tcp_info(c.peer).tcpi_bytes_received, BYTES);
-	close(c.peer);
-	assert_int_equal(room_count_fds(), fds);
+	for (int ipv6 = 0; ipv6 < 2; ipv6++) {
+		open_connection(&c, ipv6);
+		before = answers(&c);
+		lb_graft_socket_probe(c.ours);
+		assert_int_equal(answers(&c), before);
+		lb_graft_socket_vanish(c.ours);
+		assert_int_equal(
+			lb_graft_socket_nudge(&c.our_addr, &c.peer_addr, c.expected, c.sent), 0);
+		assert_int_equal(answers(&c), before + 1);
+		/* The peer takes it for nothing new. */
+		assert_false(room_readable(c.peer, 50));
+		assert_int_equal(room_tcp_info(c.peer).tcpi_state, LB_TCP_ESTABLISHED);
+		assert_int_equal(room_tcp_info(c.peer).tcpi_bytes_received, BYTES);
+		close(c.peer);
+		assert_int_equal(room_count_fds(), fds);
+	}
 }
 
 static void where_a_socket_is_nobody_stands_in(void **state)
@@ -102,14 +113,18 @@ static void where_a_socket_is_nobody_stands_in(void **state)
 	struct connection c;
 
 	room_required();
-	open_connection(&c);
-	assert_true(lb_graft_socket_nudge(&c.our_addr, &c.peer_addr, c.expected, c.sent) < 0);
-	assert_true(lb_graft_socket_reset(&c.our_addr, &c.peer_addr, c.expected, c.sent) < 0);
-	assert_false(room_readable(c.peer, 50));
-	assert_int_equal(room_tcp_info(c.peer).tcpi_state, LB_TCP_ESTABLISHED);
-	close(c.peer);
-	close(c.ours);
-	assert_int_equal(room_count_fds(), fds);
+	for (int ipv6 = 0; ipv6 < 2; ipv6++) {
+		open_connection(&c, ipv6);
+		assert_true(lb_graft_socket_nudge(&c.our_addr, &c.peer_addr, c.expected, c.sent) <
+			    0);
+		assert_true(lb_graft_socket_reset(&c.our_addr, &c.peer_addr, c.expected, c.sent) <
+			    0);
+		assert_false(room_readable(c.peer, 50));
+		assert_int_equal(room_tcp_info(c.peer).tcpi_state, LB_TCP_ESTABLISHED);
+		close(c.peer);
+		close(c.ours);
+		assert_int_equal(room_count_fds(), fds);
+	}
 }
 
 int main(void)

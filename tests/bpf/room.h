@@ -107,6 +107,22 @@ static inline void room_connect(int bytes, int *active, int *passive)
 	assert_true(*passive >= 0);
 }
 
+static inline void room_connect_v6(int *active, int *passive)
+{
+	struct lb_addr addr = {
+		.in6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT}};
+	LB_AUTO_CLOSE int listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(addr.in6);
+
+	*active = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(listener, &addr.sa, len), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, &addr.sa, &len), 0);
+	assert_int_equal(connect(*active, &addr.sa, len), 0);
+	*passive = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(*passive >= 0);
+}
+
 static inline uint64_t room_cookie(int fd)
 {
 	uint64_t cookie = 0;

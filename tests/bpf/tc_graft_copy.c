@@ -46,29 +46,13 @@ static uint32_t queue_seq(int fd, int queue)
 	return seq;
 }
 
-static void connect_v6(int *active, int *passive)
-{
-	struct lb_addr addr = {
-		.in6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT}};
-	LB_AUTO_CLOSE int listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	socklen_t len = sizeof(addr.in6);
-
-	*active = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(bind(listener, &addr.sa, len), 0);
-	assert_int_equal(listen(listener, 1), 0);
-	assert_int_equal(getsockname(listener, &addr.sa, &len), 0);
-	assert_int_equal(connect(*active, &addr.sa, len), 0);
-	*passive = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	assert_true(*passive >= 0);
-}
-
 static struct connection connection_open(bool ipv6, uint32_t stage)
 {
 	struct connection c = {.ipv6 = ipv6};
 	uint8_t bytes[SENT] = {};
 
 	if (ipv6)
-		connect_v6(&c.peer, &c.ours);
+		room_connect_v6(&c.peer, &c.ours);
 	else
 		room_connect(65536, &c.peer, &c.ours);
 	assert_int_equal(send(c.peer, bytes, sizeof(bytes), 0), sizeof(bytes));

@@ -287,9 +287,9 @@ def test_nothing_is_stored_here_for_an_end_that_does_not_read(net, site):
     to.daemon.stop()
 
 
-def test_a_backend_that_reads_only_once_it_is_heard_is_not_grafted_before(net, site):
+def test_a_backend_that_reads_only_once_it_is_heard_is_not_grafted_before(net, site, family):
     """Its window is shut: what lies in front of it would not reach it, whatever it says."""
-    to = site(config={"graft": {"max_flows": 16, "after_bytes": 1 << 40, "after_ms": 1500}},
+    to = site(family, {"graft": {"max_flows": 16, "after_bytes": 1 << 40, "after_ms": 1500}},
               acceleration="auto")
     to.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     flow, sent, size = to.open(), 0, 4 << 20

@@ -231,7 +231,8 @@ static void close_both(struct lb_pair *p)
 /*
  * Whether leg <i>'s peer may wait for a word of the other one that has no cause to say it again:
  * an acknowledgement was held back in SPLIT (lb_graft_leg.ack_limit), or the last window that our
- * socket announced is below a segment, and a sender waits for more (RFC 9293, 3.8.6.2.1).
+ * socket announced is below a segment, and a sender waits for more (RFC 9293, 3.8.6.2.1). Before
+ * 6.2 the kernel does not tell (0), and it may wait.
  */
 static bool waits(const struct lb_pair *p, unsigned int i)
 {

@@ -100,8 +100,8 @@ static uint32_t window_of(const struct lb_pair *p, unsigned int i)
 
 static bool is_close(const struct lb_pair *p, unsigned int d, uint32_t lag)
 {
-	return lag <= p->narrow.limit && lag <= window_of(p, d ^ 1) &&
-	       lb_carrier_holds_nothing(&p->dir[d]);
+	return lag <= p->narrow.limit && lb_carrier_holds_nothing(&p->dir[d]) &&
+	       lag <= window_of(p, d ^ 1);
 }
 
 /*
