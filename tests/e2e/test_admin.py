@@ -401,7 +401,7 @@ def test_whoever_does_not_read_is_not_waited_for(d):
             pass
     begin = time.monotonic()
     assert d.lbctl("status").returncode == 0
-    assert time.monotonic() - begin < 2 * PATIENCE
+    assert time.monotonic() - begin < 10, "they are given 30 s"
     d.check_quiet()
     for s in stuck:
         s.close()
@@ -434,7 +434,7 @@ def test_a_stop_does_not_wait_for_a_request(daemon):
     time.sleep(0.2)
     begin = time.monotonic()
     d.stop()
-    assert time.monotonic() - begin < 2 * PATIENCE
+    assert time.monotonic() - begin < 8, "the request takes 10 s"
     assert is_dropped(s)
     s.close()
 

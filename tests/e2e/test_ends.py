@@ -46,7 +46,7 @@ def test_silent_backends_end_as_connect_timeout(net, folder, daemon):
         begin = time.monotonic()
         report = one_client(net, folder, send=1000, expect="rst")
         assert report["ends"] == {"rst": 1}, report
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 20, "the kernel gives up after two minutes"
         assert_ended(d, "connect_timeout")
 
 

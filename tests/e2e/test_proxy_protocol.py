@@ -199,7 +199,7 @@ def test_what_does_not_begin_with_a_valid_header_is_refused_at_once(net, start, 
     assert is_reset(c)
     flow, = d.wait_flows(1)
     assert (flow["reason"], flow["backend"], flow["up"]) == (reason, "-", "0"), flow
-    assert float(flow["duration_ms"]) < 1000 * PATIENCE
+    assert float(flow["duration_ms"]) < 5000, "the time for a header is 10 s"
     assert echo.connections == 0
     d.stop()
 
@@ -340,7 +340,7 @@ def test_slow_clients_are_closed_on_time_and_delay_nobody(net, start, echo, slow
         c.sendall(header + b"payload")
         hears(c, b"payload")
         took = time.monotonic() - asked
-    assert took < 0.25 * PATIENCE, took
+    assert took < handshake_s / 2, took
     assert time.monotonic() < begin + handshake_s, "too late to tell"
     cpu = machine.process_cpu(d.pid)
     flows = d.wait_flows(count + 1, seconds=handshake_s + 3)

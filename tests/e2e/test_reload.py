@@ -87,7 +87,7 @@ def test_timeouts_retries_and_the_log_level_change(daemon, net, echo):
     flow = Flow(net)
     begin = time.monotonic()
     assert flow.socket.recv(1) == b""
-    assert 0.25 < time.monotonic() - begin < 2 * PATIENCE
+    assert 0.25 < time.monotonic() - begin < 20, "by default it would live 10 min"
     assert wait_until(lambda: d.flows("r"), 3, "its line")[-1]["reason"] == "idle"
     # At this level the good end of a reload was not told. It is again.
     assert d.count_log("is in force") == 0
