@@ -137,12 +137,15 @@ static void pingpong(struct peer_flow *f)
 static void socket_options(int fd)
 {
 	int one = 1, rcvbuf = (int)plan.rcvbuf, sndbuf = (int)plan.sndbuf;
+	unsigned pace = (unsigned)plan.pace;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (rcvbuf)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &rcvbuf, sizeof(rcvbuf));
 	if (sndbuf)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof(sndbuf));
+	if (pace)
+		setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &pace, sizeof(pace));
 }
 
 static void flow_run(struct peer_flow *f)

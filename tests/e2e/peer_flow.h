@@ -43,7 +43,7 @@ struct peer_plan {
 	uint64_t patient, end_delay_ms; /* what our end waits for */
 	uint64_t hold;                  /* stay open until standard input closes */
 	uint64_t deadline_ms, quiet_ms, accept_delay_ms, backlog;
-	uint64_t rcvbuf, sndbuf, mptcp;
+	uint64_t rcvbuf, sndbuf, pace, mptcp;
 	unsigned order, end, tx, rx, expect;
 	bool server;
 	uint64_t deadline; /* absolute */

@@ -60,6 +60,7 @@ static const struct option {
 	{"backlog", .number = &plan.backlog, .help = "server: accept queue"},
 	{"rcvbuf", .number = &plan.rcvbuf, .help = "SO_RCVBUF"},
 	{"sndbuf", .number = &plan.sndbuf, .help = "SO_SNDBUF"},
+	{"pace", .number = &plan.pace, .help = "SO_MAX_PACING_RATE"},
 	{"mptcp", .number = &plan.mptcp, .help = "1: IPPROTO_MPTCP"},
 	{"order", .choice = &plan.order, .words = orders, .help = "which direction goes first"},
 	{"end", .choice = &plan.end, .words = ends, .help = "what follows the last sent byte"},

@@ -5,6 +5,7 @@ the process id of the test run, so runs do not meet; what a killed run left behi
 """
 import contextlib
 import ctypes
+import json
 import os
 import re
 import socket
@@ -17,6 +18,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 
 CLIENT, LB, BACKEND = "client", "lb", "backend"
+DEVICES = ((CLIENT, "eth0"), (LB, "lb0"), (LB, "lb1"), (BACKEND, "eth0"))
 # The load balancer's address towards the client, and the backend's. Further backend addresses
 # serve tests that tell backends apart by address.
 LB_ADDR = {4: "10.81.0.1", 6: "fd81::1"}
@@ -107,22 +109,45 @@ class Net:
             run(*self.inside(side), "nft", "delete", "table", "inet", "l4e")
 
     @contextlib.contextmanager
-    def loss(self, percent):
-        """Every device drops so many packets, each way. Without GSO, else "one packet" is 64 KB."""
-        devices = ((CLIENT, "eth0"), (LB, "lb0"), (LB, "lb1"), (BACKEND, "eth0"))
-        rule = f"numgen random mod 1000 < {int(percent * 10)} drop"
-        chain = f"chain c {{ type filter hook input priority 0; meta l4proto tcp {rule}; }}"
+    def small_packets(self):
+        """No GSO at any device: "one packet" may be 64 KB with it."""
         with contextlib.ExitStack() as stack:
-            for side, device in devices:
+            for side, device in DEVICES:
                 # GRO is off on a veth device to begin with.
                 def offload(state, side=side, device=device):
                     run(*self.inside(side), "ethtool", "-K", device, "tso", state, "gso", state,
                         "gro", "off")
                 stack.callback(offload, "on")
                 offload("off")
+            yield
+
+    @contextlib.contextmanager
+    def loss(self, percent):
+        """Every device drops so many packets, each way."""
+        rule = f"numgen random mod 1000 < {int(percent * 10)} drop"
+        chain = f"chain c {{ type filter hook input priority 0; meta l4proto tcp {rule}; }}"
+        with self.small_packets(), contextlib.ExitStack() as stack:
             for side in self.names:
                 stack.enter_context(self.nft(side, chain))
             yield
+
+    @contextlib.contextmanager
+    def qdisc(self, text):
+        """Every device sends through this queueing discipline. ValueError: the kernel has none."""
+        with contextlib.ExitStack() as stack:
+            for side, device in DEVICES:
+                where = (*self.inside(side), "tc", "qdisc")
+                done = run(*where, "add", "dev", device, "root", *text.split(), check=False)
+                if "kind is unknown" in done.stderr:
+                    raise ValueError(f"this kernel has no {text.split()[0]}")
+                assert not done.returncode, done.stderr
+                stack.callback(run, *where, "del", "dev", device, "root")
+            yield
+
+    def qdisc_counters(self):
+        """[dict] of what `tc` counts at each device."""
+        return [json.loads(run(*self.inside(side), "tc", "-j", "-s", "qdisc", "show", "dev", device,
+                               "root").stdout)[0] for side, device in DEVICES]
 
     def tcp_flows(self, side, *filters):
         """Lines of `ss` for established connections, e.g. tcp_flows(LB, "sport = :80")."""
