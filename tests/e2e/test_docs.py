@@ -37,7 +37,7 @@ NOT_RUN = {
     r"ssh |kubectl |helm ": "asks another machine",
     r"docker |podman |buildah ": "an image's own test builds and runs it",
     r"make k8s-check": "fetches what it compares with",
-    r"make image": "minutes; image-test builds the image and runs it",
+    r"make (image|compose)": "minutes; they build the image and run it",
     r"scripts/proxy-verify": "test_samples.py runs it",
     r"openssl ocsp": "asks the responder of a public authority",
 }
