@@ -99,8 +99,11 @@ def settle(background, seconds=6.0):
             return above
 
 
-def resident_bytes(session):
-    """Resident memory of all processes of a session; smaps, because VmRSS is counted lazily."""
+def resident_bytes(session, share="Rss:"):
+    """
+    Resident memory of all processes of a session; smaps, because VmRSS is counted lazily. "Pss:"
+    counts once what several of them share.
+    """
     total = 0
     for pid, (sid, _spent, kernel) in read_processes().items():
         if kernel or sid != session:
@@ -108,7 +111,7 @@ def resident_bytes(session):
         try:
             with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as rollup:
                 total += 1024 * next(int(line.split()[1]) for line in rollup
-                                     if line.startswith("Rss:"))
+                                     if line.startswith(share))
         except (OSError, StopIteration):
             continue
     return total

@@ -4,7 +4,8 @@ Idle flows for the memory measurement, both ends of them.
 
     bench_idle.py echo ADDR PORT         accept and echo, until killed
     bench_idle.py hold ADDR PORT COUNT   open COUNT flows, pass 64 bytes through each, print "held",
-                                         hold them until standard input closes
+                                         hold them until standard input closes; for each line of it
+                                         pass 64 bytes again, and print how many flows still can
 
 A flow that has never carried a byte would flatter whoever allocates buffers late: each one has done
 its round trip before it goes idle.
@@ -47,20 +48,30 @@ def echo(addr, port):
             conn.close()
 
 
-def hold(addr, port, count):
-    flows = []
-    for _ in range(count):
-        flow = socket.create_connection((addr, port), timeout=10)
+def echoes(flow):
+    """One round trip; False when the flow is no more."""
+    try:
         flow.sendall(PIECE)
         got = 0
         while got < len(PIECE):
             data = flow.recv(4096)
             if not data:
-                sys.exit(f"flow {len(flows) + 1} of {count} was closed before its echo came back")
+                return False
             got += len(data)
-        flows.append(flow)
+    except OSError:
+        return False
+    return True
+
+
+def hold(addr, port, count):
+    flows = []
+    for _ in range(count):
+        flows.append(socket.create_connection((addr, port), timeout=10))
+        if not echoes(flows[-1]):
+            sys.exit(f"flow {len(flows)} of {count} was closed before its echo came back")
     print("held", flush=True)
-    sys.stdin.read()
+    for _ in sys.stdin:
+        print(sum(map(echoes, flows)), flush=True)
 
 
 def main():

@@ -29,6 +29,7 @@ class Load:
     service = "http"
     warm_seconds = 1
     bulk = False
+    needs_program = False  # it looks at the balancer's program, or changes it
 
     def __init__(self, title, metrics):
         self.title = title
@@ -117,6 +118,7 @@ class Iperf(Load):
 class Idle(Load):
     """Userspace memory of a flow that has carried a few bytes and now does nothing."""
     service = "echo"
+    needs_program = True
     flows = 5000
     # Long enough for a carrier that takes a flow over after a while to have done so.
     rest_seconds = 3
@@ -190,7 +192,7 @@ LOADS = {
 def applies(peer, load):
     if peer.bulk_only and not load.bulk:
         return False
-    return peer.has_program or not isinstance(load, Idle)
+    return peer.has_program or not load.needs_program
 
 
 def measure(peer, load, options, background, run_dir, seconds):

@@ -346,7 +346,7 @@ PEERS = {
 }
 
 
-def backend_http(workers):
+def backend_http(workers, port=SERVICES["http"][1]):
     """nginx as the server behind every path: a small static answer, connections kept for ever."""
     return f"""user root;
 daemon off;
@@ -363,7 +363,7 @@ http {{
     keepalive_requests 1000000000;
     keepalive_timeout 10m;
     server {{
-        listen {bench_net.BACKEND_ADDR}:{SERVICES["http"][1]} reuseport backlog=16384;
+        listen {bench_net.BACKEND_ADDR}:{port} reuseport backlog=16384;
         location / {{
             default_type text/plain;
             return 200 "{'layer4-lb ' * 12}";

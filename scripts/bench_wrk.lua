@@ -5,8 +5,8 @@ function done(summary, latency, requests)
 	local e = summary.errors
 	io.write(string.format(
 		'{"requests": %d, "seconds": %.6f, "bytes": %d, "p50_us": %d, "p99_us": %d, ' ..
-		'"errors": %d}\n',
+		'"max_us": %d, "errors": %d}\n',
 		summary.requests, summary.duration / 1e6, summary.bytes,
-		latency:percentile(50), latency:percentile(99),
+		latency:percentile(50), latency:percentile(99), latency.max,
 		e.connect + e.read + e.write + e.status + e.timeout))
 end
