@@ -43,7 +43,9 @@ def test_departure_times_of_one_host_mean_nothing_to_the_next(lane, pace):
         exchange = lane.run(server, client, count=4, deadline_ms=60000)
         counters = lane.net.qdisc_counters()
     exchange.assert_identical()
-    assert not any(at["horizon_drops"] for at in counters), counters
+    # tc leaves it out where it is 0.
+    assert all(at["kind"] == "fq" and at["packets"] and not at.get("horizon_drops")
+               for at in counters), counters
     if pace:
         assert exchange.client_report["duration_ms"] > 0.8 * SIZE / pace * 1000
         assert counters[0]["throttled"] and counters[-1]["throttled"], counters
