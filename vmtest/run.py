@@ -36,7 +36,7 @@ E2E = "(integrity or same_host or qdisc) and not two_hundred"
 KTLS = ("test_ktls or (tls and not both and (what_a_client_sent or slow_reader or any_way_to_send "
         "or answer_comes)) or (tls_both and (half_closed_before or stalled_goes_on))")
 BOOT_SECONDS = 20  # until init speaks, under KVM; emulated it takes five
-SECONDS = {"kvm": 1800, "tcg": 5400}
+SECONDS = {"kvm": 1800, "tcg": 10800}
 # An emulated CPU is ten to twenty times as slow.
 PATIENCE = {"kvm": 2, "tcg": 8}
 FIRST_WORD = "vmtest: + "
