@@ -171,15 +171,16 @@ def test_rates_are_those_of_now(net, daemon):
         with Talk(net, LISTEN, BACK) as talk:
             s = connect(d)
             s.sendall(b"flows over_ms=1000\n")
-            end, moved = time.monotonic() + 1.2, 0
+            end, moved, message = time.monotonic() + 1.2, 0, 10000
             while time.monotonic() < end:
-                talk.exchange(10000)
-                moved += 10000
+                talk.exchange(message)
+                moved += message
                 time.sleep(0.02)
             f = read_reply(s)["flows"][0]
             s.close()
             assert 0.5 * moved < f["rate_up"] < 1.2 * moved, (f, moved)
-            assert f["rate_up"] == f["rate_down"]
+            # Each of the two looks may find a message that has no answer yet.
+            assert abs(f["rate_up"] - f["rate_down"]) <= message, f
 
 
 def test_flows_that_are_not_yet_carried_are_shown(net, folder, daemon):
