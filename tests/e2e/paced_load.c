@@ -6,7 +6,9 @@
  *
  * RATE is of all connections together, per second. A message is due at its time, whether or not
  * those before have been answered, and is timed from then: who keeps a client waiting is charged
- * for all that it would have sent meanwhile. Prints one JSON object.
+ * for all that it would have sent meanwhile. From one to the next it is anything up to twice the
+ * mean: work in step with the kernel's tick would be seen by each or by none of them, and the CPU
+ * time of /proc/stat is what they see. The times are the same in each run. Prints one JSON object.
  *
  * Must never count what did not happen: a byte that is not the one sent, a connection that ends, a
  * message that is not answered WAIT_S after the last one are errors.
@@ -49,6 +51,7 @@ struct load {
 	uint64_t rate, total, count;         /* per second, messages, connections */
 	uint64_t begin;                      /* ns */
 	uint64_t sent, answered, errors;     /* messages */
+	uint64_t *due;                       /* ns after the begin, of each message */
 	uint32_t *took;                      /* us, of those answered */
 	int epoll;
 };
@@ -61,9 +64,15 @@ static uint64_t now(void)
 	return (uint64_t)ts.tv_sec * NS + (uint64_t)ts.tv_nsec;
 }
 
-static uint64_t due_at(const struct load *l, uint64_t number)
+static void set_times(struct load *l)
 {
-	return number * NS / l->rate;
+	unsigned short seed[3] = {1, 2, 3};
+	double at = 0;
+
+	for (uint64_t i = 0; i < l->total; i++) {
+		at += erand48(seed) * 2 * (double)NS / (double)l->rate;
+		l->due[i] = (uint64_t)at;
+	}
 }
 
 /* --- one connection --------------------------------------------------------------------------- */
@@ -89,7 +98,7 @@ static void say(struct load *l)
 
 	l->free = c->next_free;
 	c->at = 0;
-	c->message.due = due_at(l, l->sent++);
+	c->message.due = l->due[l->sent++];
 	memset(c->message.bytes, (int)(l->sent & 0xff), SIZE);
 	if (send(c->fd, c->message.bytes, SIZE, MSG_NOSIGNAL) != SIZE)
 		give_up(l, c);
@@ -136,9 +145,9 @@ static uint64_t time_left(const struct load *l)
 	uint64_t at, t = now();
 
 	if (l->sent < l->total && l->free)
-		at = l->begin + due_at(l, l->sent);
+		at = l->begin + l->due[l->sent];
 	else
-		at = l->begin + due_at(l, l->total) + WAIT_S * NS;
+		at = l->begin + l->due[l->total - 1] + WAIT_S * NS;
 	return at > t ? at - t : 0;
 }
 
@@ -157,7 +166,7 @@ static void run(struct load *l)
 		n = epoll_pwait2(l->epoll, events, EVENTS, &ts, NULL);
 		for (int i = 0; i < n; i++)
 			hear(l, events[i].data.ptr);
-		while (l->free && l->sent < l->total && l->begin + due_at(l, l->sent) <= now())
+		while (l->free && l->sent < l->total && l->begin + l->due[l->sent] <= now())
 			say(l);
 	}
 	l->errors += l->total - l->answered - l->errors;
@@ -210,9 +219,11 @@ int main(int argc, char **argv)
 	/* By default a timer may be 50 us late. */
 	prctl(PR_SET_TIMERSLACK, 1);
 	l.connections = calloc(l.count, sizeof(*l.connections));
+	l.due = calloc(l.total, sizeof(*l.due));
 	l.took = calloc(l.total, sizeof(*l.took));
-	if (l.epoll < 0 || !l.connections || !l.took)
+	if (l.epoll < 0 || !l.connections || !l.due || !l.took)
 		goto out;
+	set_times(&l);
 	for (uint64_t i = 0; i < l.count; i++)
 		if (!open_connection(&l, &l.connections[i], &to)) {
 			perror("paced_load: connect");
@@ -223,6 +234,7 @@ int main(int argc, char **argv)
 	code = 0;
 out:
 	free(l.took);
+	free(l.due);
 	free(l.connections);
 	return code;
 }
