@@ -175,9 +175,8 @@ rules:
     def check_reloaded(self, net, proc, count, before):
         at, end = 0, time.monotonic() + 3
         while at != 1 + count and time.monotonic() < end:
-            text = net.run(bench_net.LB, ["curl", "-fsS", f"http://{bench_peers.METRICS}/metrics"],
-                           10)
-            at = int(re.search(r"^l4lb_config_generation (\d+)", text, re.M)[1])
+            time.sleep(0.1)
+            at = int(re.search(r"^l4lb_config_generation (\d+)", self.metrics(net), re.M)[1])
         if at != 1 + count:
             raise RuntimeError(f"{at - 1} of {count} reloads are in force")
 
@@ -199,11 +198,10 @@ def start_echo(net):
     return proc
 
 
-def start_http(net, options, port, label):
-    proc = bench_peers.start_nginx(net, bench_net.BACKEND, label,
-                                   bench_peers.backend_http(options.workers, port))
-    net.await_listen(proc, [port])
-    return proc
+def start_http(net, options):
+    """{port: both backends}"""
+    return {port: bench_peers.start_http(net, options.workers, f"http-{port}", port)
+            for port in (SERVICES["http"][1], SECOND)}
 
 
 class Paced(bench_loads.Load):
@@ -219,8 +217,7 @@ class Paced(bench_loads.Load):
                 str(seconds), "64"]
 
     def backend(self, net, options):
-        for port in (SERVICES["http"][1], SECOND):
-            start_http(net, options, port, f"http-{port}")
+        start_http(net, options)
         return start_echo(net)
 
     def once(self, net, peer, seconds):
@@ -251,8 +248,7 @@ class During(bench_loads.Wrk):
         return [first, "--timeout", "30s", *rest]
 
     def backend(self, net, options):
-        self.servers = {port: start_http(net, options, port, f"http-{port}")
-                        for port in (SERVICES["http"][1], SECOND)}
+        self.servers = start_http(net, options)
         return start_echo(net)
 
     def meanwhile(self, net, peer, proc, seconds):
@@ -266,19 +262,14 @@ class During(bench_loads.Wrk):
                             stdout=subprocess.PIPE)
             figures = self.meanwhile(net, peer, proc, seconds)
             out = wrk.communicate(timeout=seconds + 60)[0].decode()
-        said = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
+        said = self.parse(out)
         return {"failed": said["errors"], "rate": said["requests"] / said["seconds"],
                 "p99": said["p99_us"] / 1e3, "longest": said["max_us"] / 1e3, **figures}, w
 
 
 class Reload(During):
     def meanwhile(self, net, peer, proc, seconds):
-        port = SERVICES["echo"][0]
-        kept = net.start(bench_net.CLIENT,
-                         bench_loads.Idle.holder((bench_net.LB_ADDR, port), KEPT), "kept",
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        if kept.stdout.readline() != b"held\n":
-            raise RuntimeError(f"kept: {bench_net.tail(kept.log_path)}")
+        kept = bench_loads.Idle.hold(net, peer, KEPT, "kept")
         before, memory = programs(proc), bench_cpu.resident_bytes(proc.pid, "Pss:")
         count = max(1, int((seconds - 1) / RELOAD_SECONDS))
         for number in range(1, count + 1):
@@ -313,7 +304,7 @@ class Killed(Loss):
         os.killpg(self.servers[SECOND].pid, signal.SIGKILL)
         self.servers[SECOND].wait()
         yield
-        start_http(net, options, SECOND, "http-again")
+        bench_peers.start_http(net, options.workers, "http-again", SECOND)
 
 
 class Silent(Loss):

@@ -62,15 +62,16 @@ class Wrk(Load):
         return argv + ["-s", script, f"{self.scheme}://{target[0]}:{target[1]}/"]
 
     def backend(self, net, options):
-        proc = bench_peers.start_nginx(net, bench_net.BACKEND, "backend",
-                                       bench_peers.backend_http(options.workers))
-        net.await_listen(proc, [bench_peers.SERVICES[self.service][1]])
-        return proc
+        return bench_peers.start_http(net, options.workers)
+
+    @staticmethod
+    def parse(out):
+        """What bench_wrk.lua said."""
+        return json.loads(next(line for line in out.splitlines() if line.startswith("{")))
 
     def once(self, net, peer, seconds):
         argv = self.command(peer.target(self.service), seconds)
-        out = net.run(bench_net.CLIENT, argv, seconds + 30)
-        return json.loads(next(line for line in out.splitlines() if line.startswith("{")))
+        return self.parse(net.run(bench_net.CLIENT, argv, seconds + 30))
 
     def run(self, net, peer, proc, window, seconds):
         self.once(net, peer, self.warm_seconds)
@@ -139,8 +140,10 @@ class Idle(Load):
         net.await_listen(proc, [port])
         return proc
 
-    def hold(self, net, peer, count, label):
-        holder = net.start(bench_net.CLIENT, self.holder(peer.target(self.service), count), label,
+    @classmethod
+    def hold(cls, net, peer, count, label):
+        """Flows that have each passed some bytes; they end when its standard input is closed."""
+        holder = net.start(bench_net.CLIENT, cls.holder(peer.target(cls.service), count), label,
                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         if holder.stdout.readline() != b"held\n":
             raise RuntimeError(f"{label}: {bench_net.tail(holder.log_path)}")

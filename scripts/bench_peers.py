@@ -315,14 +315,16 @@ rules:{rules}
     def await_ready(self, net, proc):
         net.await_listen(proc, [listen for listen, _ in self.services.values()], word="ready")
 
+    def metrics(self, net):
+        return net.run(bench_net.LB, ["curl", "-fsS", f"http://{METRICS}/metrics"], 10)
+
     def carriers(self, net):
         """
         Payload bytes by what carried them. A flow may fall back to relay for good reasons, and a
         figure of relay under the name of sockmap would be a lie.
         """
-        text = net.run(bench_net.LB, ["curl", "-fsS", f"http://{METRICS}/metrics"], 10)
         found = {}
-        for line in text.splitlines():
+        for line in self.metrics(net).splitlines():
             match = re.match(r'l4lb_carrier_bytes_total\{.*carrier="(\w+)".*\} (\S+)', line)
             if match:
                 found[match[1]] = found.get(match[1], 0) + float(match[2])
@@ -346,7 +348,14 @@ PEERS = {
 }
 
 
-def backend_http(workers, port=SERVICES["http"][1]):
+def start_http(net, workers, label="backend", port=SERVICES["http"][1]):
+    """nginx behind the path, listening."""
+    proc = start_nginx(net, bench_net.BACKEND, label, backend_http(workers, port))
+    net.await_listen(proc, [port])
+    return proc
+
+
+def backend_http(workers, port):
     """nginx as the server behind every path: a small static answer, connections kept for ever."""
     return f"""user root;
 daemon off;

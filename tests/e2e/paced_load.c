@@ -107,7 +107,7 @@ static void say(struct load *l)
 static void hear(struct load *l, struct connection *c)
 {
 	char got[SIZE + 1];
-	ssize_t n = recv(c->fd, got, sizeof(got) - c->at, 0);
+	ssize_t n = recv(c->fd, got, sizeof(got) - c->at, MSG_DONTWAIT);
 
 	if (n < 0 && errno == EAGAIN)
 		return;
