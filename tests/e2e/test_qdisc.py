@@ -10,6 +10,7 @@ from test_integrity import SETTLED, both
 # Late by turns, in another order, twice, not at all. Each way crosses two such devices.
 BAD_PATH = "netem limit 10000 delay 10ms 3ms loss 0.5% duplicate 0.5% reorder 25%"
 SIZE, RATE = 1 << 20, 400000
+FAMILIES = ["v4n0", "v6"]  # names of lanes
 
 
 @contextlib.contextmanager
@@ -22,7 +23,9 @@ def sent_through(net, text):
 
 
 @pytest.mark.parametrize("carrier", lanes.CARRIERS, indirect=True)
-def test_a_path_that_delays_loses_doubles_and_reorders(lane):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_path_that_delays_loses_doubles_and_reorders(lane_of, family):
+    lane = lane_of(family)
     server, client = both(SIZE, SIZE, **SETTLED)
     with lane.net.small_packets(), sent_through(lane.net, BAD_PATH):
         exchange = lane.run(server, client, count=8, deadline_ms=60000)
@@ -33,11 +36,13 @@ def test_a_path_that_delays_loses_doubles_and_reorders(lane):
 
 @pytest.mark.parametrize("carrier", lanes.CARRIERS, indirect=True)
 @pytest.mark.parametrize("pace", [0, RATE])
-def test_departure_times_of_one_host_mean_nothing_to_the_next(lane, pace):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_departure_times_of_one_host_mean_nothing_to_the_next(lane_of, family, pace):
     """
     fq sends each packet at the time that is written on it, and drops what would leave beyond its
     horizon. What arrived with a time and goes on must not be taken at its word.
     """
+    lane = lane_of(family)
     server, client = both(SIZE, SIZE, pace=pace, **SETTLED)
     with sent_through(lane.net, "fq"):
         exchange = lane.run(server, client, count=4, deadline_ms=60000)
