@@ -203,6 +203,11 @@ void lb_carrier_again(struct lb_pair *p)
 	lb_loop_again(p->env->loop, &p->again, on_again);
 }
 
+void lb_carrier_soon(struct lb_pair *p)
+{
+	lb_loop_soon(p->env->loop, &p->again, on_again);
+}
+
 void lb_carrier_quiesce(struct lb_pair *p)
 {
 	lb_loop_again_cancel(p->env->loop, &p->again);

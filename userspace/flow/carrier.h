@@ -180,7 +180,8 @@ struct lb_pair {
 	uint64_t first_ns;      /* the backend's first, as far as the daemon has read it; 0: none */
 	uint32_t sockmap_index; /* of leg 0; leg 1 has the next */
 	uint64_t leave_ns;      /* sockmap: verdicts are held up since then; 0: they are not */
-	uint32_t poll_ms;       /* sockmap: the next wait for what makes no event */
+	uint64_t poll_since_ns; /* sockmap: something that makes no event is awaited since then; 0 */
+	uint32_t poll_ms;       /* graft: the next wait for what makes no event */
 	bool thrifty;           /* sockmap: TCP is short of memory .. */
 	uint64_t thrifty_ns;    /* .. since then */
 	uint64_t looked_ns;     /* .. asked then */
@@ -264,6 +265,8 @@ uint64_t lb_carrier_first_ns(const struct lb_pair *p);
 
 /* carrier->event(p, .., 0) in the next turn. */
 void lb_carrier_again(struct lb_pair *p);
+/* The same after a nap (lb_loop_soon). */
+void lb_carrier_soon(struct lb_pair *p);
 
 /* Keeps <len> bytes of <data> as held. 0 or -ENOMEM. */
 int lb_carrier_hold(struct lb_direction *dir, const char *data, uint32_t len);

@@ -60,7 +60,6 @@
 
 #define ROUNDS       8
 #define ABSORBED_MAX (8u * 1024u * 1024u)
-#define POLL_MIN_MS  1u
 #define POLL_MAX_MS  64u
 
 #define MASK_KERNEL (EPOLLRDHUP | EPOLLET)
@@ -92,20 +91,6 @@ static uint32_t load32(const __u32 *v)
 	return __atomic_load_n(v, __ATOMIC_ACQUIRE);
 }
 
-static int read_info(int fd, struct tcp_info *info)
-{
-	socklen_t len = sizeof(*info);
-
-	memset(info, 0, sizeof(*info));
-	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) ? -errno : 0;
-}
-
-/* Payload bytes the socket has taken into its send queue since it was connected. */
-static uint64_t written(const struct tcp_info *info)
-{
-	return info->tcpi_bytes_sent - info->tcpi_bytes_retrans + info->tcpi_notsent_bytes;
-}
-
 /* --- taking over ------------------------------------------------------------------------------ */
 
 static int prepare_leg(struct lb_pair *p, unsigned int i)
@@ -114,7 +99,7 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 	socklen_t len = sizeof(leg->cookie);
 	struct tcp_info info;
 	struct lb_gate *gate;
-	int err = read_info(leg->watch.fd, &info);
+	int err = lb_sockmap_read_info(leg->watch.fd, &info);
 
 	if (err)
 		return err;
@@ -127,7 +112,7 @@ static int prepare_leg(struct lb_pair *p, unsigned int i)
 	if (err)
 		return err;
 	/* <i> is the sink of the other direction. */
-	p->dir[i ^ 1].written0 = written(&info);
+	p->dir[i ^ 1].written0 = lb_sockmap_written(&info);
 	gate = gate_of(p, i);
 	memset(gate, 0, sizeof(*gate));
 	gate->worker = p->env->worker;
@@ -164,7 +149,7 @@ static int sockmap_start(struct lb_pair *p)
 		p->dir[d].drained = false;
 		p->dir[d].read_bytes = 0;
 	}
-	p->poll_ms = POLL_MIN_MS;
+	p->poll_since_ns = 0;
 	lb_sockmap_memory_begin(p);
 	return 0;
 }
@@ -185,9 +170,9 @@ bool lb_sockmap_is_drained(struct lb_pair *p, unsigned int d)
 	handed = load64(&gate->redirected) + gate->user_done;
 	if (!handed)
 		return true;
-	if (read_info(p->leg[d ^ 1].watch.fd, &info))
+	if (lb_sockmap_read_info(p->leg[d ^ 1].watch.fd, &info))
 		return false;
-	taken = written(&info) - dir->written0;
+	taken = lb_sockmap_written(&info) - dir->written0;
 	/* A local -ENOBUFS counts a segment as sent twice. What is acknowledged cannot lie; it
 	 * counts our own SYN on the leg that we opened. */
 	if (taken > handed)
@@ -340,7 +325,7 @@ static enum carried source_end(struct lb_pair *p, unsigned int d)
 
 	/* The FIN is announced before the last verdict has run, both under the socket's lock;
 	 * TCP_INFO takes that lock. */
-	(void)read_info(p->leg[d].watch.fd, &info);
+	(void)lb_sockmap_read_info(p->leg[d].watch.fd, &info);
 	if (!(p->tethered && d == LB_LEG_BACKEND) && lb_sockmap_unread(p, d))
 		return POLLS;
 	dir->eof = true;
@@ -410,6 +395,16 @@ static void update_masks(struct lb_pair *p)
 	}
 }
 
+/* How long there has been something that makes no event: so long the next look may wait, too. */
+static uint64_t poll_waited_ms(struct lb_pair *p)
+{
+	uint64_t now_ns = lb_loop_now_ns(p->env->loop);
+
+	if (!p->poll_since_ns)
+		p->poll_since_ns = now_ns;
+	return (now_ns - p->poll_since_ns) / 1000000;
+}
+
 /* The pair's timer, for whatever comes first; <poll>: there is something that makes no event. */
 static void arm_timer(struct lb_pair *p, bool poll)
 {
@@ -417,14 +412,18 @@ static void arm_timer(struct lb_pair *p, bool poll)
 
 	if (p->thrifty && (!ms || ms > LB_THRIFTY_MS))
 		ms = LB_THRIFTY_MS;
-	if (poll && (!ms || ms > p->poll_ms))
-		ms = p->poll_ms;
+	if (poll) {
+		uint64_t waited_ms = poll_waited_ms(p);
+
+		if (!waited_ms)
+			lb_carrier_soon(p);
+		else if (!ms || ms > waited_ms)
+			ms = waited_ms < POLL_MAX_MS ? waited_ms : POLL_MAX_MS;
+	} else {
+		p->poll_since_ns = 0;
+	}
 	if (ms)
 		lb_timer_start(p->env->loop, &p->poll, ms);
-	if (!poll)
-		p->poll_ms = POLL_MIN_MS;
-	else if (p->poll_ms < POLL_MAX_MS)
-		p->poll_ms *= 2;
 }
 
 /* True when the pair has ended. */

@@ -3,7 +3,28 @@
 #ifndef LB_FLOW_SOCKMAP_PARTS_H
 #define LB_FLOW_SOCKMAP_PARTS_H
 
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
 #include "flow/carrier.h"
+
+/* 0 or -errno. */
+static inline int lb_sockmap_read_info(int fd, struct tcp_info *info)
+{
+	socklen_t len = sizeof(*info);
+
+	memset(info, 0, sizeof(*info));
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) ? -errno : 0;
+}
+
+/* Payload bytes the socket has taken into its send queue since it was connected. */
+static inline uint64_t lb_sockmap_written(const struct tcp_info *info)
+{
+	return info->tcpi_bytes_sent - info->tcpi_bytes_retrans + info->tcpi_notsent_bytes;
+}
 
 /*
  * All that was handed to the sink of direction <d>, by the program and by us, is in its socket's

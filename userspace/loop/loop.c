@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -31,6 +32,7 @@ struct lb_loop {
 	uint64_t turn; /* number of the current or last turn */
 	uint64_t now_ns;
 	struct lb_list again;     /* tasks for the next turn */
+	struct lb_list soon;      /* the same, but it may nap first */
 	struct lb_list this_turn; /* tasks that were queued before this turn */
 	struct lb_list deferred;
 	struct lb_watch wake;
@@ -149,6 +151,7 @@ int lb_loop_new(struct lb_loop **ret)
 	loop->wake_fd = wake_fd;
 	loop->now_ns = lb_clock_ns();
 	lb_list_init(&loop->again);
+	lb_list_init(&loop->soon);
 	lb_list_init(&loop->this_turn);
 	lb_list_init(&loop->deferred);
 	lb_wheel_init(&loop->wheel, loop->now_ns / NS_PER_MS);
@@ -294,6 +297,12 @@ void lb_loop_again(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn)
 		enqueue(&loop->again, t, fn);
 }
 
+void lb_loop_soon(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn)
+{
+	if (!t->queued)
+		enqueue(&loop->soon, t, fn);
+}
+
 void lb_loop_again_cancel(struct lb_loop *loop, struct lb_task *t)
 {
 	if (t->queued)
@@ -347,9 +356,25 @@ static int wait_ms(const struct lb_loop *loop)
 	return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
+/* As epoll_wait(2). */
+static int wait_for_events(struct lb_loop *loop)
+{
+	const struct timespec nap = {.tv_nsec = LB_LOOP_NAP_NS};
+	int ms = wait_ms(loop), count;
+
+	if (ms && !lb_list_empty(&loop->soon)) {
+		count = epoll_pwait2(loop->epoll_fd, loop->events, EVENTS_PER_TURN, &nap, NULL);
+		/* Since Linux 5.11, and unknown to some filters of system calls. */
+		if (count >= 0 || (errno != ENOSYS && errno != EPERM))
+			return count;
+		ms = 1;
+	}
+	return epoll_wait(loop->epoll_fd, loop->events, EVENTS_PER_TURN, ms);
+}
+
 static int run_turn(struct lb_loop *loop)
 {
-	int count = epoll_wait(loop->epoll_fd, loop->events, EVENTS_PER_TURN, wait_ms(loop));
+	int count = wait_for_events(loop);
 
 	if (count < 0) {
 		if (errno != EINTR)
@@ -361,6 +386,7 @@ static int run_turn(struct lb_loop *loop)
 	/* Here and not after the events, so that those can still stop or restart a due timer. */
 	lb_wheel_advance(&loop->wheel, loop->now_ns / NS_PER_MS);
 	lb_list_splice(&loop->this_turn, &loop->again);
+	lb_list_splice(&loop->this_turn, &loop->soon);
 
 	dispatch(loop, count);
 	fire_timers(loop);

@@ -3,7 +3,7 @@
  * One event loop: epoll, timers, work for later. A loop belongs to one thread; only lb_loop_post()
  * and lb_loop_stop() may be called from others.
  *
- * A turn costs epoll_wait(2) and one look at the clock, whatever happens in it; nothing but
+ * A turn costs one wait of epoll and one look at the clock, whatever happens in it; nothing but
  * lb_loop_new() and lb_loop_post() allocates.
  *
  * Invariants
@@ -25,6 +25,8 @@
 #include <sys/epoll.h>
 
 #include "base/list.h"
+
+#define LB_LOOP_NAP_NS 50000
 
 struct lb_loop;
 struct lb_watch;
@@ -108,6 +110,11 @@ void lb_timer_stop(struct lb_loop *loop, struct lb_timer *t);
 
 /* Runs <t> once in the next turn, which will not sleep. Queued twice = once, as first queued. */
 void lb_loop_again(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn);
+/*
+ * The same for what a timer is too coarse for: the next turn sleeps LB_LOOP_NAP_NS at most, and
+ * less when something comes (a timer slack of 50 us may be added, prctl(2)).
+ */
+void lb_loop_soon(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn);
 /* Harmless on a task that is not queued; also takes back a deferred one. */
 void lb_loop_again_cancel(struct lb_loop *loop, struct lb_task *t);
 /*

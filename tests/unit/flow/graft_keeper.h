@@ -106,6 +106,10 @@ void lb_loop_again(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn)
 {
 }
 
+void lb_loop_soon(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn)
+{
+}
+
 void lb_loop_again_cancel(struct lb_loop *loop, struct lb_task *t)
 {
 }

@@ -4,10 +4,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -143,6 +148,70 @@ static void again_wakes_the_next_turn_without_sleep(void **state)
 	lb_loop_again(b->loop, &b->things[0].task, on_task);
 	assert_int_equal(lb_loop_run(b->loop), 0);
 	assert_string_equal(b->notes, "a");
+}
+
+static void soon_naps_when_nothing_comes(void **state)
+{
+	struct bench *b = *state;
+	uint64_t began_ns = lb_clock_ns();
+
+	b->things[0].then = stop;
+	lb_timer_start(b->loop, &b->things[1].timer, 3600000);
+	lb_loop_soon(b->loop, &b->things[0].task, on_task);
+	assert_int_equal(lb_loop_run(b->loop), 0);
+	assert_string_equal(b->notes, "a");
+	assert_in_range(lb_clock_ns() - began_ns, LB_LOOP_NAP_NS, 60000000000ull);
+}
+
+static void soon_runs_with_what_comes_earlier(void **state)
+{
+	struct bench *b = *state;
+
+	lb_loop_soon(b->loop, &b->things[0].task, on_task);
+	watch_ready(&b->things[1]);
+	b->things[1].then = stop;
+	assert_int_equal(lb_loop_run(b->loop), 0);
+	assert_string_equal(b->notes, "ba");
+}
+
+static void soon_is_queued_once_and_taken_back_as_again_is(void **state)
+{
+	struct bench *b = *state;
+
+	lb_loop_soon(b->loop, &b->things[0].task, on_task);
+	lb_loop_again(b->loop, &b->things[0].task, on_task);
+	lb_loop_soon(b->loop, &b->things[1].task, on_task);
+	lb_loop_again_cancel(b->loop, &b->things[1].task);
+	for (int turns = 0; turns < 2; turns++) {
+		lb_loop_stop(b->loop);
+		assert_int_equal(lb_loop_run(b->loop), 0);
+	}
+	assert_string_equal(b->notes, "a");
+}
+
+/* As under a filter of system calls that is older than epoll_pwait2(2). For the rest of the process. */
+static void refuse_epoll_pwait2(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_pwait2, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog program = {LB_ARRAY_SIZE(filter), filter};
+	struct epoll_event event;
+	const struct timespec none = {0};
+
+	assert_int_equal(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	assert_int_equal(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+	assert_int_equal(epoll_pwait2(-1, &event, 1, &none, NULL), -1);
+	assert_int_equal(errno, EPERM);
+}
+
+static void soon_does_without_epoll_pwait2(void **state)
+{
+	refuse_epoll_pwait2();
+	soon_naps_when_nothing_comes(state);
 }
 
 static void task_queued_twice_runs_once(void **state)
@@ -425,6 +494,9 @@ int main(void)
 		bench_test(deferred_call_that_defers_runs_once_a_turn_without_sleep),
 		bench_test(deferred_call_does_not_keep_the_turn_alive),
 		bench_test(again_wakes_the_next_turn_without_sleep),
+		bench_test(soon_naps_when_nothing_comes),
+		bench_test(soon_runs_with_what_comes_earlier),
+		bench_test(soon_is_queued_once_and_taken_back_as_again_is),
 		bench_test(task_queued_twice_runs_once),
 		bench_test(cancelled_task_does_not_run),
 		bench_test(deferred_task_is_no_longer_run_again),
@@ -439,6 +511,7 @@ int main(void)
 		bench_test(timers_fire_in_the_order_of_their_due_times),
 		bench_test(no_delay_is_too_long),
 		bench_test(now_stands_still_in_a_turn_and_moves_outside),
+		bench_test(soon_does_without_epoll_pwait2), /* the last one */
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
