@@ -199,6 +199,10 @@ churn: ## a million short connections through few client ports, grafted (CHURN=N
 	+@$(MAKE) --no-print-directory $(if $(filter 1,$(SAN)),SAN=1) O=$(O) all tests
 	@LB_BUILD=$(O) LB_CHURN=$(CHURN) scripts/test --built --e2e -k churn -- -s
 
+.PHONY: test-long
+test-long: ## as `make test`, with the end-to-end tests that are left out there for their length
+	+@$(MAKE) --no-print-directory test TEST_ARGS="--long $(TEST_ARGS)"
+
 .PHONY: nth-failure
 nth-failure: ## the daemon with the n-th malloc, accept4, connect .. that fails, n = 1..200 (minutes)
 	@scripts/install-deps --test

@@ -32,11 +32,10 @@ ALONE = {
     "test_failover": [],
     "test_graft_many": [],
     "test_ha": [],
-    "test_make_run": [],
     "test_rate_limit": [],
     "test_reload_load": [],
     "test_same_host": ["test_a_reader_that_never_reads"],
-    "test_samples": [],
+    "test_samples": ["test_limits"],
     "test_slow_clients": [],
     "test_soak": [],
     "test_syn_flood": [],
@@ -53,6 +52,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "alone: other tests beside it would spoil it")
+    config.addinivalue_line("markers", "long: takes seconds, and is like one that is always run")
 
     def stop(number, _):
         raise KeyboardInterrupt(signal.Signals(number).name)

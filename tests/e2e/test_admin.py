@@ -489,7 +489,7 @@ def open_clients():
     return found
 
 
-@pytest.fixture(params=[lanes.RELAY, lanes.SOCKMAP])
+@pytest.fixture(params=[pytest.param(lanes.RELAY, marks=pytest.mark.long), lanes.SOCKMAP])
 def crowd(request, net, daemon):
     """A daemon that carries MANY idle flows, and one rule more for a pulse."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -78,7 +78,7 @@ def carrier(request):
     return request.param
 
 
-@pytest.mark.parametrize("carrier", [*CARRIERS, "auto"])
+@pytest.mark.parametrize("carrier", [*CARRIERS, pytest.param("auto", marks=pytest.mark.long)])
 @pytest.mark.parametrize("side,direction,kind,count,rate", [
     ("client", UP, "bulk", 1, 1 * MB),
     ("client", DOWN, "bulk", 10, 10 * MB),

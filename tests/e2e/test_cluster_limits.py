@@ -95,7 +95,7 @@ def within(count, seconds, rate=RATE):
     assert wanted * 0.95 <= count <= wanted * 1.05 + BURST, f"{count} of {wanted}"
 
 
-@pytest.mark.parametrize("of", LIMITS)
+@pytest.mark.parametrize("of", ["client", pytest.param("rule", marks=pytest.mark.long)])
 def test_clients_everywhere_and_clients_at_one_node_get_the_limit(field, of):
     limit, sources = LIMITS[of]
     field.start(limit)

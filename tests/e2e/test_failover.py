@@ -87,7 +87,7 @@ def errors_of(wrk):
     return tuple(map(int, found.groups())) if found else (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("acceleration", ["auto", "relay"])
+@pytest.mark.parametrize("acceleration", ["auto", pytest.param("relay", marks=pytest.mark.long)])
 def test_servers_die_in_four_ways_and_nobody_notices(net, daemon, folder, servers, acceleration):
     d = daemon({"rules": [rule("r", f"{LB_ADDR[4]}:{LISTEN}",
                                [f"{BACKEND_ADDR[4]}:{p}" for p in PORTS], health_check=CHECK,

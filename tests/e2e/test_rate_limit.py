@@ -39,7 +39,7 @@ def refused(d, hook, reason="rate_limited"):
 
 @pytest.mark.parametrize("hook,family", [("native", 4), ("native", 6), ("generic", 4), ("tc", 4),
                                          ("tc", 6), ("off", 6)])
-@pytest.mark.parametrize("rate,burst", [(20, 5), (200, 50)])
+@pytest.mark.parametrize("rate,burst", [pytest.param(20, 5, marks=pytest.mark.long), (200, 50)])
 def test_a_client_gets_its_rate_and_no_more(net, daemon, backend, family, hook, rate, burst):
     b = backend(family)
     d = daemon(config(hook, family, requests_per_second=rate, burst=burst)).start()

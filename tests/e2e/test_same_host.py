@@ -136,8 +136,9 @@ def test_what_was_redirected_before_the_close_is_read_long_after_it(lane):
     exchange.assert_identical()
 
 
-@pytest.mark.parametrize("direction", ["up", "down"])
-@pytest.mark.parametrize("chunk", [32, 65536])
+@pytest.mark.parametrize("direction,chunk", [
+    ("up", 32), ("down", 65536),
+    *(pytest.param(*other, marks=pytest.mark.long) for other in (("up", 65536), ("down", 32)))])
 def test_a_reader_that_never_reads_costs_bounded_memory(lane, direction, chunk):
     # Each message of 32 bytes wakes three processes; on a busy machine that takes its time.
     fast = {**FAST, "chunk": chunk}

@@ -54,8 +54,10 @@ class Flood:
         return self.sent
 
 
-@pytest.mark.parametrize("hook", ["native", "tc"])
-@pytest.mark.parametrize("who", ["denied", "strangers"])
+@pytest.mark.parametrize("who,hook", [
+    ("denied", "native"), ("strangers", "tc"),
+    *(pytest.param(*other, marks=pytest.mark.long)
+      for other in (("denied", "tc"), ("strangers", "native")))])
 def test_established_flows_keep_their_throughput(net, daemon, folder, hook, who):
     d = daemon(config(hook)).start()
     sink = net.start(BACKEND, "sink", [BUILD / "throughput", "sink", f"{BACKEND_ADDR[4]}:{BACK}"],
