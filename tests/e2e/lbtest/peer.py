@@ -16,6 +16,7 @@ class Peer:
     def __init__(self, net, side, role, folder, **options):
         options.setdefault("deadline_ms", 20000)
         options["deadline_ms"] *= PATIENCE
+        options.setdefault("quiet_ms", 30000 * PATIENCE)
         self.options = options
         words = [f"{k}={v}" for k, v in options.items() if v is not None]
         self.process = net.start(side, f"{role}{next(_numbers)}", [PEER, role, *words], folder)
