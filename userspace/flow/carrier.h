@@ -180,7 +180,7 @@ struct lb_pair {
 	uint64_t first_ns;      /* the backend's first, as far as the daemon has read it; 0: none */
 	uint32_t sockmap_index; /* of leg 0; leg 1 has the next */
 	uint64_t leave_ns;      /* sockmap: verdicts are held up since then; 0: they are not */
-	uint64_t poll_since_ns; /* sockmap: something that makes no event is awaited since then; 0 */
+	uint64_t poll_since_ns; /* sockmap: awaits what makes no event since then; 0: it does not */
 	uint32_t poll_ms;       /* graft: the next wait for what makes no event */
 	bool thrifty;           /* sockmap: TCP is short of memory .. */
 	uint64_t thrifty_ns;    /* .. since then */

@@ -189,7 +189,7 @@ static void soon_is_queued_once_and_taken_back_as_again_is(void **state)
 	assert_string_equal(b->notes, "a");
 }
 
-/* As under a filter of system calls that is older than epoll_pwait2(2). For the rest of the process. */
+/* As under a filter of system calls that is older than the call. For the rest of the process. */
 static void refuse_epoll_pwait2(void)
 {
 	struct sock_filter filter[] = {
