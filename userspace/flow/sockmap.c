@@ -282,6 +282,7 @@ static enum carried write_out(struct lb_pair *p, unsigned int d, const char *dat
 	}
 	*done = (size_t)n;
 	p->last_ns = lb_loop_now_ns(p->env->loop);
+	p->poll_since_ns = 0;
 	/* S2: everything the program sees through this value is in the sink's write_seq. */
 	__atomic_store_n(&gate->user_done, gate->user_done + (uint64_t)n, __ATOMIC_RELEASE);
 	return (size_t)n < len ? WAITS : RESTS;
@@ -395,7 +396,7 @@ static void update_masks(struct lb_pair *p)
 	}
 }
 
-/* How long there has been something that makes no event: so long the next look may wait, too. */
+/* How long nothing has moved and no event will tell: so long the next look may wait, too. */
 static uint64_t poll_waited_ms(struct lb_pair *p)
 {
 	uint64_t now_ns = lb_loop_now_ns(p->env->loop);
