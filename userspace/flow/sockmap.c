@@ -396,33 +396,32 @@ static void update_masks(struct lb_pair *p)
 	}
 }
 
-/* How long nothing has moved and no event will tell: so long the next look may wait, too. */
-static uint64_t poll_waited_ms(struct lb_pair *p)
+/* The next look may wait as long as nothing has moved. 0: a nap. */
+static uint64_t poll_wait_ms(struct lb_pair *p)
 {
-	uint64_t now_ns = lb_loop_now_ns(p->env->loop);
+	uint64_t now_ns = lb_loop_now_ns(p->env->loop), ms;
 
 	if (!p->poll_since_ns)
 		p->poll_since_ns = now_ns;
-	return (now_ns - p->poll_since_ns) / 1000000;
+	ms = (now_ns - p->poll_since_ns) / 1000000;
+	return ms < POLL_MAX_MS ? ms : POLL_MAX_MS;
 }
 
 /* The pair's timer, for whatever comes first; <poll>: there is something that makes no event. */
 static void arm_timer(struct lb_pair *p, bool poll)
 {
-	uint64_t ms = lb_throttle_wait_ms(p);
+	uint64_t ms = lb_throttle_wait_ms(p), poll_ms = 0;
 
 	if (p->thrifty && (!ms || ms > LB_THRIFTY_MS))
 		ms = LB_THRIFTY_MS;
-	if (poll) {
-		uint64_t waited_ms = poll_waited_ms(p);
-
-		if (!waited_ms)
-			lb_carrier_soon(p);
-		else if (!ms || ms > waited_ms)
-			ms = waited_ms < POLL_MAX_MS ? waited_ms : POLL_MAX_MS;
-	} else {
+	if (poll)
+		poll_ms = poll_wait_ms(p);
+	else
 		p->poll_since_ns = 0;
-	}
+	if (poll && !poll_ms)
+		lb_carrier_soon(p);
+	if (poll_ms && (!ms || ms > poll_ms))
+		ms = poll_ms;
 	if (ms)
 		lb_timer_start(p->env->loop, &p->poll, ms);
 }

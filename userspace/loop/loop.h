@@ -112,7 +112,8 @@ void lb_timer_stop(struct lb_loop *loop, struct lb_timer *t);
 void lb_loop_again(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn);
 /*
  * The same for what a timer is too coarse for: the next turn sleeps LB_LOOP_NAP_NS at most, and
- * less when something comes (a timer slack of 50 us may be added, prctl(2)).
+ * less when something comes. A timer slack of 50 us may be added, prctl(2); 1 ms where
+ * epoll_pwait2(2) is refused.
  */
 void lb_loop_soon(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn);
 /* Harmless on a task that is not queued; also takes back a deferred one. */
