@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -24,6 +25,7 @@
 
 #define LEASE_MS 5000u
 #define RENEW_MS 1000u
+#define LOOK_S   1 /* what a reload waits for at most */
 #define NO_RULE  UINT32_MAX
 
 /* An address and port, and the rule that listens there. */
@@ -49,6 +51,10 @@ struct lb_admission_service {
 	bool runs;
 	int told;   /* why the last try to make them right has failed */
 	bool stale; /* atomic: <listeners> are not right, the next renewal looks again */
+	/* How often the main thread asked for a look, and how many of them were taken. */
+	pthread_mutex_t lock;
+	pthread_cond_t looked;
+	uint64_t asked, answered;
 };
 
 /* --- the kernel's tables ---------------------------------------------------------------------- */
@@ -332,14 +338,39 @@ static void on_news(struct lb_watch *w, uint32_t events)
 
 static void do_follow(void *arg)
 {
-	follow_addresses(arg);
+	struct lb_admission_service *a = arg;
+
+	follow_addresses(a);
+	pthread_mutex_lock(&a->lock);
+	a->answered++;
+	pthread_cond_signal(&a->looked);
+	pthread_mutex_unlock(&a->lock);
+}
+
+static void await_look(struct lb_admission_service *a)
+{
+	struct timespec until;
+	int err = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += LOOK_S;
+	pthread_mutex_lock(&a->lock);
+	while (a->answered < a->asked && !err)
+		err = pthread_cond_timedwait(&a->looked, &a->lock, &until);
+	pthread_mutex_unlock(&a->lock);
 }
 
 void lb_admission_follow_rules(struct lb_admission_service *a)
 {
+	if (!a)
+		return;
 	/* Without memory with the next renewal. */
-	if (a && lb_loop_post(a->loop, do_follow, a))
+	if (!a->runs || lb_loop_post(a->loop, do_follow, a)) {
 		set_stale(a, true);
+		return;
+	}
+	a->asked++;
+	await_look(a);
 }
 
 static void *run(void *arg)
@@ -417,6 +448,17 @@ static int build(struct lb_admission_service *a)
 	return 0;
 }
 
+static void init_look(struct lb_admission_service *a)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&a->looked, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_init(&a->lock, NULL);
+}
+
 int lb_admission_new(struct lb_admission_service **ret, const struct lb_admission_opts *opts)
 {
 	LB_AUTO(lb_admission_free) struct lb_admission_service *a = NULL;
@@ -429,6 +471,7 @@ int lb_admission_new(struct lb_admission_service **ret, const struct lb_admissio
 		return -ENOMEM;
 	a->opts = *opts;
 	a->news.fd = -1;
+	init_look(a);
 	err = open_kernel(a);
 	if (!err && a->admit)
 		err = build(a);
@@ -498,6 +541,8 @@ void lb_admission_free(struct lb_admission_service **pa)
 		lb_loop_free(a->loop);
 	lb_admit_close(&a->admit);
 	free(a->listeners.all);
+	pthread_cond_destroy(&a->looked);
+	pthread_mutex_destroy(&a->lock);
 	free(a);
 }
 

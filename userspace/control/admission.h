@@ -67,8 +67,10 @@ void lb_admission_add(struct lb_admission_service *a, struct lb_rule *rule,
  * it cannot be had; -errno, logged.
  */
 int lb_admission_new(struct lb_admission_service **ret, const struct lb_admission_opts *opts);
-/* Rules listen elsewhere, or are gone: soon the kernel judges for those that are there. Any thread.
- * NULL is fine. */
+/*
+ * Rules listen elsewhere, or are gone: when this returns the kernel judges for those that are
+ * there; should that take more than a second, soon after. The main thread. NULL is fine.
+ */
 void lb_admission_follow_rules(struct lb_admission_service *a);
 /* 0 or -errno, logged. NULL is fine. */
 int lb_admission_start(struct lb_admission_service *a);
