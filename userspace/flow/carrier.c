@@ -24,7 +24,9 @@
 #define JUDGED_READS     64u           /* as many reads are judged together, */
 #define JUDGED_READS_MIN 8u            /* or these when the flow is older than .. */
 #define JUDGED_AGE_NS    1000000000ull /* .. this: the promotion costs two dozen system calls */
-#define MESSAGE_BYTES    (16u * 1024u) /* average read beyond which a flow counts as bulk */
+#define TURN_BYTES       (2u * 1024u * 1024u) /* that a turn moves, about, but .. */
+#define SHARE_MIN        (64u * 1024u)        /* .. of each flow at least as many */
+#define MESSAGE_BYTES    (16u * 1024u)        /* average read beyond which a flow counts as bulk */
 
 static const char *const reason_words[] = {
 #define LB_REASON(symbol, word, help) #word,
@@ -196,6 +198,13 @@ const struct lb_carrier *lb_carrier_of(const struct lb_pair *p)
 uint64_t lb_carrier_first_ns(const struct lb_pair *p)
 {
 	return p->first_ns;
+}
+
+uint64_t lb_carrier_share(const struct lb_pair *p)
+{
+	uint64_t share = TURN_BYTES / (lb_loop_load(p->env->loop) + 1);
+
+	return share > SHARE_MIN ? share : SHARE_MIN;
 }
 
 void lb_carrier_again(struct lb_pair *p)

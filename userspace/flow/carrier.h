@@ -263,6 +263,11 @@ static inline void lb_carrier_note_read(struct lb_pair *p, unsigned int d)
 /* carrier->first_ns of those that read everything themselves. */
 uint64_t lb_carrier_first_ns(const struct lb_pair *p);
 
+/*
+ * Bytes that one direction may move in this turn before others have theirs: the fewer, the more of
+ * them there are, so that a turn stays short when hundreds of flows are busy.
+ */
+uint64_t lb_carrier_share(const struct lb_pair *p);
 /* carrier->event(p, .., 0) in the next turn. */
 void lb_carrier_again(struct lb_pair *p);
 /* The same after a nap (lb_loop_soon). */

@@ -8,6 +8,7 @@
 #include "config/config.h"
 #include "flow/account.h"
 #include "flow/carrier.h"
+#include "flow/handshake_row.h"
 #include "flow/select_queue.h"
 #include "flow/walk.h"
 
@@ -114,13 +115,6 @@ struct lb_refusal_lines {
 	uint64_t unlogged; /* since the last one that was written */
 };
 
-/* Steps of TLS handshakes, see tls_stage.c. */
-struct lb_handshakes {
-	uint64_t turn_ns; /* the loop's turn that .. */
-	uint32_t steps;   /* .. has made so many */
-	uint32_t queued;  /* sessions that wait for another turn */
-};
-
 /* What a worker lends to its sessions. */
 struct lb_flow_env {
 	struct lb_carrier_env carrier;
@@ -129,7 +123,7 @@ struct lb_flow_env {
 	struct lb_ends ends;
 	struct lb_slab slab;
 	struct lb_slab shares; /* of the bandwidth limits, for flows that have one */
-	struct lb_handshakes handshakes;
+	struct lb_handshake_row handshakes;
 	struct lb_refusal_lines refusal_lines;
 	struct lb_list sessions;        /* in the order in which they came */
 	struct lb_list walks;           /* struct lb_walk: those over them */

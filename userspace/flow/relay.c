@@ -188,9 +188,10 @@ static enum moved move(struct lb_pair *p, unsigned int d, size_t most)
 static enum moved pump(struct lb_pair *p, unsigned int d)
 {
 	struct lb_direction *dir = &p->dir[d];
+	const uint64_t most = dir->bytes + lb_carrier_share(p);
 	enum moved moved = MOVED;
 
-	for (int round = 0; round < ROUNDS && moved == MOVED; round++) {
+	for (int round = 0; round < ROUNDS && moved == MOVED && dir->bytes < most; round++) {
 		size_t room;
 
 		moved = flush(p, d);

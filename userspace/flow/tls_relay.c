@@ -361,9 +361,10 @@ static void release_pipe(struct lb_pair *p, unsigned int d)
 /* MOVED: the turn's share is used up and there may be more. */
 static enum moved pump(struct lb_pair *p, unsigned int d)
 {
+	const uint64_t most = p->dir[d].bytes + lb_carrier_share(p);
 	enum moved moved = MOVED;
 
-	for (int round = 0; round < ROUNDS && moved == MOVED; round++) {
+	for (int round = 0; round < ROUNDS && moved == MOVED && p->dir[d].bytes < most; round++) {
 		size_t got = 0, room;
 
 		moved = flush(p, d);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See tls_stage.h. A handshake costs a hundred times what a relayed message costs: in one turn of
- * the loop only so many steps of handshakes are made, the rest waits in a row for the next turns,
- * and established flows go on in between.
+ * See tls_stage.h; which handshakes go on in a turn of the loop: handshake_row.h.
  *
  * Must never let a client reach a backend before its handshake is over, nor send a backend
  * anything before it has been verified.
@@ -15,10 +13,9 @@
 
 #include "backend/backend_tls.h"
 #include "backend/ktls.h"
+#include "base/clock.h"
 #include "flow/tls.h"
 #include "flow/tls_relay.h"
-
-#define STEPS_MAX 8 /* of handshakes in one turn */
 
 enum shaken {
 	SHAKEN,
@@ -32,41 +29,38 @@ enum shaken {
 static void leave_row(struct lb_session *s)
 {
 	if (s->handshake_queued)
-		s->env->handshakes.queued--;
+		s->env->handshakes.waiting--;
 	s->handshake_queued = false;
 }
 
-/* Whoever waits already comes first. <again>: it is <s>'s turn in the row. */
+/* <again>: it is <s>'s turn in the row. */
 static bool may_step(struct lb_session *s, bool again)
 {
-	struct lb_handshakes *h = &s->env->handshakes;
-	uint64_t turn = lb_loop_now_ns(s->env->carrier.loop);
+	struct lb_handshake_row *row = &s->env->handshakes;
 
-	if (h->turn_ns != turn) {
-		h->turn_ns = turn;
-		h->steps = 0;
+	if (lb_handshake_row_may_step(row, lb_loop_now_ns(s->env->carrier.loop), again)) {
+		leave_row(s);
+		return true;
 	}
-	if (h->steps >= STEPS_MAX || (h->queued && !again)) {
-		if (!s->handshake_queued)
-			h->queued++;
-		s->handshake_queued = true;
-		lb_session_again(s);
-		return false;
-	}
-	leave_row(s);
-	h->steps++;
-	return true;
+	if (!s->handshake_queued)
+		row->waiting++;
+	s->handshake_queued = true;
+	lb_session_again(s);
+	return false;
 }
 
 static enum shaken shake(struct lb_session *s, struct lb_leg *leg, bool again)
 {
+	uint64_t begin_ns;
 	int r, error;
 
 	if (!may_step(s, again))
 		return QUEUED;
 	ERR_clear_error();
+	begin_ns = lb_clock_ns();
 	errno = 0;
 	r = SSL_do_handshake(leg->ssl);
+	lb_handshake_row_stepped(&s->env->handshakes, lb_clock_ns() - begin_ns);
 	if (r == 1)
 		return SHAKEN;
 	error = SSL_get_error(leg->ssl, r);

@@ -30,6 +30,8 @@ struct lb_loop {
 	int wake_fd; /* eventfd: posts and stop */
 	bool running;
 	uint64_t turn; /* number of the current or last turn */
+	uint32_t load; /* events of this turn and tasks of the one before */
+	uint32_t ran;  /* tasks of this turn */
 	uint64_t now_ns;
 	struct lb_list again;     /* tasks for the next turn */
 	struct lb_list soon;      /* the same, but it may nap first */
@@ -189,6 +191,11 @@ uint64_t lb_loop_now_ms(const struct lb_loop *loop)
 	return lb_loop_now_ns(loop) / NS_PER_MS;
 }
 
+uint32_t lb_loop_load(const struct lb_loop *loop)
+{
+	return loop->load;
+}
+
 /* --- watches ---------------------------------------------------------------------------------- */
 
 int lb_watch_add(struct lb_loop *loop, struct lb_watch *w, int fd, uint32_t events, lb_watch_fn fn)
@@ -316,15 +323,18 @@ void lb_loop_defer(struct lb_loop *loop, struct lb_task *t, lb_task_fn fn)
 	enqueue(&loop->deferred, t, fn);
 }
 
-/* To the end of a queue to which its own tasks cannot add. */
-static void run_tasks(struct lb_list *queue)
+/* To the end of a queue to which its own tasks cannot add. Returns their number. */
+static uint32_t run_tasks(struct lb_list *queue)
 {
-	while (!lb_list_empty(queue)) {
+	uint32_t n = 0;
+
+	for (; !lb_list_empty(queue); n++) {
 		struct lb_task *t = lb_container_of(queue->next, struct lb_task, node);
 
 		dequeue(t);
 		t->fn(t);
 	}
+	return n;
 }
 
 static void run_deferred(struct lb_loop *loop)
@@ -333,7 +343,7 @@ static void run_deferred(struct lb_loop *loop)
 
 	lb_list_init(&now);
 	lb_list_splice(&now, &loop->deferred);
-	run_tasks(&now);
+	(void)run_tasks(&now);
 }
 
 /* --- the turn --------------------------------------------------------------------------------- */
@@ -382,6 +392,7 @@ static int run_turn(struct lb_loop *loop)
 		count = 0;
 	}
 	loop->turn++;
+	loop->load = (uint32_t)count + loop->ran;
 	loop->now_ns = lb_clock_ns();
 	/* Here and not after the events, so that those can still stop or restart a due timer. */
 	lb_wheel_advance(&loop->wheel, loop->now_ns / NS_PER_MS);
@@ -390,7 +401,7 @@ static int run_turn(struct lb_loop *loop)
 
 	dispatch(loop, count);
 	fire_timers(loop);
-	run_tasks(&loop->this_turn);
+	loop->ran = run_tasks(&loop->this_turn);
 	run_deferred(loop);
 	return 0;
 }

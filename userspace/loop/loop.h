@@ -82,6 +82,11 @@ void lb_loop_stop(struct lb_loop *loop);
  */
 uint64_t lb_loop_now_ms(const struct lb_loop *loop);
 uint64_t lb_loop_now_ns(const struct lb_loop *loop);
+/*
+ * How many want something of this turn, about: its events, and as many tasks as the turn before
+ * had. For callbacks that can do more or less at once; the loop's thread.
+ */
+uint32_t lb_loop_load(const struct lb_loop *loop);
 
 /* <events>: EPOLL*. 0 or -errno (w stays unregistered); -EEXIST when it is registered already. */
 int lb_watch_add(struct lb_loop *loop, struct lb_watch *w, int fd, uint32_t events, lb_watch_fn fn);

@@ -55,6 +55,11 @@ static struct fixture fx;
 
 /* --- fakes: loop ------------------------------------------------------------------------------ */
 
+uint32_t lb_loop_load(const struct lb_loop *loop)
+{
+	return 0;
+}
+
 uint64_t lb_loop_now_ns(const struct lb_loop *loop)
 {
 	return fx.now_ns;
