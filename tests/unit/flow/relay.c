@@ -179,6 +179,55 @@ static void sizes_around_every_buffer_cross_unharmed(void **state)
 	assert_false(fx.ended);
 }
 
+/* Others that want something of every turn. */
+static struct lb_task others[100];
+
+static void on_other(struct lb_task *t)
+{
+	lb_loop_again(fx.env.loop, t, on_other);
+}
+
+static bool has_settled(struct fixture *f)
+{
+	return f->turns > 3;
+}
+
+static bool has_moved(struct fixture *f)
+{
+	return f->pair.dir[0].bytes > 0;
+}
+
+/* Bytes that it moves in one turn, of many that could be moved. */
+static size_t share_beside(size_t count)
+{
+	static const char data[1 << 20];
+	int bytes = 4 << 20;
+
+	(void)setsockopt(fx.peer[0], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes));
+	(void)setsockopt(fx.pair.leg[1].watch.fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes,
+			 sizeof(bytes));
+	for (size_t i = 0; i < count; i++)
+		on_other(&others[i]);
+	run(has_settled);
+	assert_int_equal(send(fx.peer[0], data, sizeof(data), 0), sizeof(data));
+	run(has_moved);
+	for (size_t i = 0; i < count; i++)
+		lb_loop_again_cancel(fx.env.loop, &others[i]);
+	return fx.pair.dir[0].bytes;
+}
+
+static void alone_it_may_move_much_in_a_turn(void **state)
+{
+	assert_true(share_beside(0) > 100000);
+}
+
+static void beside_many_it_moves_less_in_a_turn(void **state)
+{
+	size_t bytes = share_beside(LB_ARRAY_SIZE(others));
+
+	assert_in_range(bytes, 1, 65536);
+}
+
 static bool client_has_a_byte(struct fixture *f)
 {
 	char c;
@@ -421,6 +470,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(sizes_around_every_buffer_cross_unharmed),
+		TEST(alone_it_may_move_much_in_a_turn),
+		TEST(beside_many_it_moves_less_in_a_turn),
 		TEST(the_time_of_the_backends_first_byte_is_kept),
 		TEST(bulk_leaves_neither_pipe_nor_buffer_behind),
 		TEST(a_sink_that_does_not_read_stops_the_source_and_loses_nothing),

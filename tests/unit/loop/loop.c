@@ -65,6 +65,28 @@ static void run_again(struct thing *t)
 	lb_loop_again(t->b->loop, &t->task, on_task);
 }
 
+static uint32_t load;
+
+static void note_load(struct thing *t)
+{
+	load = lb_loop_load(t->b->loop);
+	lb_loop_stop(t->b->loop);
+}
+
+static void the_load_is_the_events_now_and_the_tasks_before(void **state)
+{
+	struct bench *b = *state;
+
+	for (unsigned int i = 0; i < 3; i++)
+		lb_loop_again(b->loop, &b->things[i].task, on_task);
+	lb_loop_stop(b->loop);
+	assert_int_equal(lb_loop_run(b->loop), 0);
+	watch_ready(&b->things[3]);
+	b->things[3].then = note_load;
+	assert_int_equal(lb_loop_run(b->loop), 0);
+	assert_int_equal(load, 4);
+}
+
 static void again_task_does_not_keep_the_turn_alive(void **state)
 {
 	struct bench *b = *state;
@@ -489,6 +511,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		bench_test(turn_runs_events_timers_again_tasks_and_deferred_in_this_order),
 		bench_test(what_an_event_queues_waits_for_the_next_turn),
+		bench_test(the_load_is_the_events_now_and_the_tasks_before),
 		bench_test(again_task_does_not_keep_the_turn_alive),
 		bench_test(timer_of_delay_0_does_not_keep_the_turn_alive),
 		bench_test(deferred_call_that_defers_runs_once_a_turn_without_sleep),
