@@ -28,8 +28,8 @@ _numbers = itertools.count()
 
 
 # On a way that loses packets a connection may take several tries of 1, 2 and 4 s, and TLS on an
-# emulated processor that has other flows takes longer than the ten seconds that clients have.
-LOSSY = {"connect_ms": 15000, "handshake_ms": 10000 * PATIENCE}
+# emulated processor that has other flows takes longer than either.
+LOSSY = {"connect_ms": 15000 * PATIENCE, "handshake_ms": 10000 * PATIENCE}
 
 
 def rule(name, listen, backends, **keys):
