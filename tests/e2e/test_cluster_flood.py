@@ -2,6 +2,7 @@
 """Whatever is thrown at the port of the gossip: dropped, counted, not answered, and not felt."""
 import random
 import socket
+import statistics
 import time
 
 from lbtest.nodes import OUTSIDE, PORT, Nodes, captured
@@ -75,13 +76,13 @@ def test_a_flood_of_datagrams_is_not_felt_by_flows(ready_to_test, folder):
         before = daemons[0].metric("l4lb_cluster_received_total")
         sink = target.call(None, sink_at, (target.addr, PORT + 1))
         for _ in range(ROUNDS):
-            quiet += waits(outside, to, SECONDS)
+            quiet.append(waits(outside, to, SECONDS))
             for port, took in ((PORT + 1, elsewhere), (PORT, flooded)):
                 flood = outside.start(None, "flood", [
                     "sh", "-c", f"exec {BUILD}/tests/e2e/gossip_flood {OUTSIDE} {target.addr} "
                     f"{port} {PER_SECOND} {SECONDS + 1} < {folder}/real"], folder)
                 time.sleep(0.5)
-                took += waits(outside, to, SECONDS)
+                took.append(waits(outside, to, SECONDS))
                 assert flood.wait(20) == 0
             numbers = flood.stdout.split()
             sent, answered = sent + int(numbers[0]), answered + int(numbers[1])
@@ -89,14 +90,17 @@ def test_a_flood_of_datagrams_is_not_felt_by_flows(ready_to_test, folder):
         dropped = {r: daemons[0].metric("l4lb_cluster_dropped_total", reason=r)
                    for r in ("malformed", "no_key", "forged", "replayed", "clock", "overflow")}
         print(f"{sent} sent, {sent / ROUNDS / (SECONDS + 1):.0f} a second, dropped: {dropped}")
-        print(f"p99 {p99(quiet) * 1e6:.0f} us quiet, {p99(elsewhere) * 1e6:.0f} us while as much "
-              f"goes to a socket nobody reads, {p99(flooded) * 1e6:.0f} us in the flood")
+        us = [[round(p99(r) * 1e6) for r in rounds] for rounds in (quiet, elsewhere, flooded)]
+        print(f"p99 by round in us: {us[0]} quiet, {us[1]} while as much goes to a socket nobody "
+              f"reads, {us[2]} in the flood")
         assert answered == 0
         # What is real and new for this node is opened, once: 16 at most.
         assert sent - 16 <= sum(dropped.values()) <= sent + 16
         assert all(dropped[r] > sent / 100 for r in ("malformed", "no_key", "forged", "replayed"))
         # Whoever floods takes a processor of this machine, and so does its network: what we add.
-        assert p99(flooded) < 2 * p99(elsewhere)
+        # Round by round, for the machine may have been slow in one of them.
+        ratios = [b / a for a, b in zip(us[1], us[2])]
+        assert statistics.median(ratios) < 2, us
         # Those who are real are heard all the while.
         assert daemons[0].metric("l4lb_cluster_received_total") > before + ROUNDS * SECONDS
         assert not any(d.count_log("is dead") for d in daemons)

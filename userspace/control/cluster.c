@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "backend/resolve.h"
@@ -22,6 +23,7 @@
 #define LATE_WAIT_US 20000u
 /* Peers times addresses of each are so many at most. */
 #define PEERS_MAX 4096u
+#define NICE      10
 
 struct lb_cluster {
 	const struct lb_cluster_config *config; /* of the start, for ever */
@@ -377,6 +379,8 @@ static void *run(void *arg)
 	int err;
 
 	pthread_setname_np(pthread_self(), "cluster");
+	/* Datagrams may come in a flood, and clients are served first. */
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
 	err = lb_loop_run(c->loop);
 	if (err)
 		lb_err("cluster: the event loop failed: %s", strerror(-err));

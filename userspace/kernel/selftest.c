@@ -32,7 +32,7 @@
 #include "kernel/libbpf_log.h"
 #include "selftest.skel.h"
 
-#define DEADLINE_MS 600
+#define DEADLINE_MS 2000
 /* Small against LB_SELFTEST_BYTES, so that the sink is full many times over; not smaller, because a
  * full sink is looked at once per jiffy and the whole would take half a second. */
 #define SINK_SNDBUF (128 * 1024)

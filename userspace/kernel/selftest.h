@@ -21,7 +21,7 @@ struct lb_selftest {
 };
 
 /*
- * Runs in the calling thread, over loopback, for at most <deadline_ms> (0: the default, 600 ms)
+ * Runs in the calling thread, over loopback, for at most <deadline_ms> (0: the default, 2 s)
  * plus the time to load a small program; every wait is bounded by it. Leaves nothing behind.
  *
  * 0, or -errno with ret->detail: -EILSEQ the stream was not the one sent, -ETIMEDOUT it did not
