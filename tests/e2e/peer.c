@@ -32,13 +32,13 @@ static int go_fd; /* eventfd: readable after the go, for all threads at once */
 /* --- one connection -------------------------------------------------------------------------- */
 
 /* Until everything expected arrived, or nothing more will. */
-static void await_received(const struct peer_flow *f)
+static void await_received(struct peer_flow *f)
 {
 	const struct peer_plan *p = f->plan;
 
 	while (p->recv != PEER_UNKNOWN && p->rx != RX_NEVER && !f->tx_end && !f->rx_end &&
 	       f->received < p->recv && left_ms(p))
-		pause_ms(p, 2);
+		flow_await_news(f);
 }
 
 /* Says <word> when all connections have come to the same point. */
@@ -108,14 +108,14 @@ static void receive_all(struct peer_flow *f)
 	struct pollfd p[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = f->fd}};
 
 	if (f->fd < 0) {
-		f->rx_end = "closed";
+		flow_rx_ends(f, "closed");
 	} else if (f->plan->rx == RX_NEVER) {
 		poll(p, 2, left_ms(f->plan));
-		f->rx_end = "unread";
+		flow_rx_ends(f, "unread");
 	} else if (!flow_recv_upto(f, f->plan->rst_after)) {
 		/* Only a flow that was told to reset ever gets here. */
 		flow_reset(f);
-		f->rx_end = "own_rst";
+		flow_rx_ends(f, "own_rst");
 	}
 }
 
@@ -242,6 +242,7 @@ static struct peer_flow *flow_next(int fd)
 		.rx_pipe = {-1, -1},
 		.file = -1,
 	};
+	sem_init(&f->news, 0, 0);
 	return f;
 }
 

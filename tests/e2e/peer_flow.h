@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -58,6 +59,7 @@ struct peer_flow {
 	uint64_t bad_at;  /* first wrong byte, PEER_UNKNOWN when there is none */
 	_Atomic(const char *) tx_end, rx_end;
 	atomic_bool own_rst;
+	sem_t news; /* from the receiving thread: all has come, or no more will */
 	uint64_t connect_ms;
 	int tx_pipe[2], rx_pipe[2], file;
 	size_t tx_piped;
@@ -93,6 +95,16 @@ static inline int flow_wait(struct peer_flow *f, short events)
 	int left = left_ms(f->plan), quiet = (int)f->plan->quiet_ms;
 
 	return poll(&p, 1, quiet < left ? quiet : left) > 0 ? 0 : -ETIMEDOUT;
+}
+
+/* Until there is news, or the deadline. */
+static inline void flow_await_news(struct peer_flow *f)
+{
+	uint64_t at = f->plan->deadline;
+	struct timespec ts = {.tv_sec = (time_t)(at / 1000),
+			      .tv_nsec = (long)(at % 1000) * 1000000};
+
+	sem_clockwait(&f->news, CLOCK_MONOTONIC, &ts);
 }
 
 /* SO_LINGER 0 and a disconnect: a RST at once, also while another thread uses the socket. */
@@ -180,6 +192,12 @@ static inline ssize_t flow_pull(struct peer_flow *f, size_t n)
 	return r < 0 ? -errno : r;
 }
 
+static inline void flow_rx_ends(struct peer_flow *f, const char *word)
+{
+	f->rx_end = word;
+	sem_post(&f->news);
+}
+
 /* Learns the seed from the first eight bytes and checks everything after them. */
 static inline void flow_check(struct peer_flow *f, size_t n)
 {
@@ -194,6 +212,8 @@ static inline void flow_check(struct peer_flow *f, size_t n)
 			f->bad_at = f->received + good;
 	}
 	f->received += n;
+	if (f->received >= f->plan->recv)
+		sem_post(&f->news);
 }
 
 /* Sends until <target> bytes of the stream are out. 0, or -errno with tx_end set. */
@@ -245,7 +265,7 @@ static inline int flow_recv_upto(struct peer_flow *f, uint64_t target)
 			n = p->stall_every - f->received % p->stall_every;
 		r = flow_pull(f, n);
 		if (r == 0) {
-			f->rx_end = "fin";
+			flow_rx_ends(f, "fin");
 			return -ENODATA;
 		}
 		if (r == -EAGAIN) {
@@ -257,7 +277,7 @@ static inline int flow_recv_upto(struct peer_flow *f, uint64_t target)
 				pause_ms(p, p->stall_ms);
 		}
 		if (r < 0) {
-			f->rx_end = flow_error(f, r);
+			flow_rx_ends(f, flow_error(f, r));
 			return (int)r;
 		}
 	}
@@ -301,6 +321,7 @@ static inline void flow_fini(struct peer_flow *f)
 	for (i = 0; i < sizeof(fds) / sizeof(*fds); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
+	sem_destroy(&f->news);
 	free(f->tx_buf);
 	free(f->rx_buf);
 	f->tx_buf = f->rx_buf = NULL;
