@@ -10,8 +10,14 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct proto {
-	unsigned long *memory_pressure; /* of all sockets of the protocol together */
+typedef struct {
+	long counter;
+} atomic64_t;
+
+struct proto {                        /* all sockets of the protocol together: */
+	atomic64_t *memory_allocated; /* pages */
+	unsigned long *memory_pressure;
+	long *sysctl_mem; /* net.ipv4.tcp_mem */
 };
 
 struct sock_common {

@@ -27,6 +27,10 @@
  *    send buffer on and redirects until seven eighths of LB_SNDBUF_BYTES; and while one direction
  *    is with the daemon, the other one goes there too. A direction without budget looks for such a
  *    moment at once, and what it redirects until then it owes.
+ *    Once TCP is short of memory a queue does not empty any more: the kernel shrinks send buffers.
+ *    With both of them stuck there are no such moments. So from tcp_mem[0] on, where the kernel
+ *    does not care yet, the daemon carries, and a direction goes there only when its sink's queue
+ *    is empty too, for then the other one can follow at once.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -217,16 +221,33 @@ static __always_inline int trim(struct __sk_buff *skb, struct lb_gate *gate,
 	return old ? -1 : 0;
 }
 
+/*
+ * TCP's memory is above tcp_mem[0]: the kernel begins to care from tcp_mem[1] on and does so until
+ * it is below tcp_mem[0] again (__sk_mem_raise_allocated). Whoever is with the daemon comes back
+ * below three quarters of it.
+ */
+static __always_inline bool memory_runs_low(const struct tcp_sock *tp, __u32 mode)
+{
+	const struct proto *prot = ((const struct sock *)tp)->__sk_common.skc_prot;
+	long mark = 0;
+
+	if (bpf_probe_read_kernel(&mark, sizeof(mark), prot->sysctl_mem))
+		return false;
+	if (mode == LB_GATE_USER)
+		mark -= mark >> 2;
+	return prot->memory_allocated->counter > mark;
+}
+
 /* True when the skb was handed to the sink; false when the daemon must carry it. */
 static __always_inline bool redirect(struct __sk_buff *skb, struct lb_gate *gate, __u32 index,
-				     __u32 own_write_seq)
+				     const struct tcp_sock *source)
 {
 	const struct limits limits = {bucket_of(gate->bucket[0]), bucket_of(gate->bucket[1])};
-	__u32 sink_index = index ^ 1, len = skb->len, load;
+	__u32 sink_index = index ^ 1, len = skb->len, queued, load;
 	__u64 user_done, other_done;
 	struct lb_gate *other;
 	struct end sink = {};
-	bool wants_daemon;
+	bool wants_daemon, low;
 
 	/* Before the sink's write_seq: what <user_done> says is written must be in it. */
 	user_done = *(volatile __u64 *)&gate->user_done;
@@ -236,7 +257,8 @@ static __always_inline bool redirect(struct __sk_buff *skb, struct lb_gate *gate
 	if (gate->mode == LB_GATE_USER && user_done != gate->passed)
 		return false;
 
-	load = sink.queued + in_flight(gate, user_done, sink.write_seq) + len;
+	queued = in_flight(gate, user_done, sink.write_seq);
+	load = sink.queued + queued + len;
 	/* An eighth stays free: skb overhead is charged too, and a full buffer makes the kernel's
 	 * worker poll every jiffy. Not of sk_sndbuf: the kernel shrinks that when TCP is short of
 	 * memory, and we would begin to pass with both queues full. */
@@ -245,9 +267,10 @@ static __always_inline bool redirect(struct __sk_buff *skb, struct lb_gate *gate
 	if (sink.sndbuf > LB_SNDBUF_BYTES)
 		sink.sndbuf = LB_SNDBUF_BYTES;
 	other_done = *(volatile __u64 *)&other->user_done;
-	wants_daemon = load > sink.sndbuf >> 1 || other->passed != other_done ||
+	low = memory_runs_low(source, gate->mode);
+	wants_daemon = low || load > sink.sndbuf >> 1 || other->passed != other_done ||
 		       !limits_admit(&limits, len, gate->last_ns);
-	if (wants_daemon && !in_flight(other, other_done, own_write_seq))
+	if (wants_daemon && !(low && queued) && !in_flight(other, other_done, source->write_seq))
 		return false;
 
 	if (gate->mode == LB_GATE_USER) {
@@ -292,7 +315,7 @@ int sk_verdict(struct __sk_buff *skb)
 		return SK_DROP; /* nothing new in it */
 	if (!gate->redirected && !gate->passed)
 		gate->first_ns = bpf_ktime_get_ns();
-	if (redirect(skb, gate, *index, source->write_seq))
+	if (redirect(skb, gate, *index, source))
 		return SK_PASS;
 
 	/* The daemon watches while it owes us bytes; otherwise it has to be told. */
