@@ -80,8 +80,9 @@ def test_flows_go_on_when_all_of_tcp_is_short_of_memory(lane):
     with machine.tcp_memory(10000, 15000, 30000):
         with lane.open(options, options, count=100) as exchange:
             exchange.wait_holding()
-            miscounted = lane.miscounted() if lane.carrier != GRAFT else []
+            if lane.carrier != GRAFT:
+                # Lost count stays lost; acknowledgements may still be coming. The kernel would
+                # warn, but only of the first one since it was booted.
+                wait_until(lambda: not lane.miscounted(), 3, lane.miscounted)
             exchange.release()
             exchange.finish().assert_identical()
-    # The kernel would warn of them, but only of the first one since it was booted.
-    assert not miscounted
