@@ -86,6 +86,7 @@ static void suspect(struct lb_membership *g, struct member *m, uint64_t incarnat
 {
 	m->incarnation = incarnation;
 	m->accusers_count = 0;
+	m->doomed = false;
 	set_state(g, m, LB_MEMBER_SUSPECT);
 	g->counts.suspicions++;
 	member_event(g, m, LB_MEMBER_SUSPECTED);
@@ -122,6 +123,8 @@ void member_fates(struct lb_membership *g)
 		uint32_t others = m->accusers_count > 1 ? m->accusers_count - 1u : 0;
 
 		next = it->next;
+		if (m->doomed)
+			others = CONFIRMATIONS;
 		if (g->now_us - m->since_us >= suspicion_us(g, others))
 			die(g, m);
 	}
@@ -248,15 +251,18 @@ static void hear_suspect(struct lb_membership *g, struct member *m, const struct
 	hear_accusers(g, m, u);
 }
 
-/* A suspect that is called dead is; others first get the time to object. */
+/*
+ * Who is called dead has a suspect's shortest time left to object, from when it became one here:
+ * after a partition several may call it dead in the same moment.
+ */
 static void hear_dead(struct lb_membership *g, struct member *m, const struct lb_wire_update *u)
 {
 	if (u->incarnation < m->incarnation || m->state > LB_MEMBER_SUSPECT)
 		return;
-	if (m->state == LB_MEMBER_SUSPECT && u->incarnation == m->incarnation)
+	hear_suspect(g, m, u);
+	m->doomed = true;
+	if (g->now_us - m->since_us >= suspicion_us(g, CONFIRMATIONS))
 		die(g, m);
-	else
-		hear_suspect(g, m, u);
 }
 
 static void hear_left(struct lb_membership *g, struct member *m, const struct lb_wire_update *u)

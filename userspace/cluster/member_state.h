@@ -18,6 +18,7 @@ struct member {
 	uint32_t place; /* in <order> */
 	uint8_t state;  /* enum lb_member_state */
 	bool news;      /* it is in news[told] */
+	bool doomed;    /* a suspect that others call dead */
 	uint8_t told;
 	uint8_t accusers_count;
 	uint32_t accusers[LB_WIRE_ACCUSERS];

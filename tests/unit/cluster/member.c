@@ -153,6 +153,36 @@ static void halves_that_meet_again_take_nobody_for_dead(void **state)
 	sim_fini(&s);
 }
 
+static bool in_parts(struct sim *s, uint32_t count)
+{
+	for (uint32_t n = 0; n < count; n++)
+		for (uint32_t of = 0; of < count; of++)
+			if (s->nodes[n].group != s->nodes[of].group &&
+			    sim_state(s, n, of) != LB_MEMBER_DEAD)
+				return false;
+	return true;
+}
+
+/* Two of a part may tell the same one of a death in the same moment. */
+static void parts_that_meet_while_they_tell_of_deaths_take_nobody_for_dead(void **state)
+{
+	for (uint64_t seed = 1; seed <= 3000; seed++) {
+		struct sim s;
+
+		cluster(&s, 5, seed);
+		s.nodes[3].group = s.nodes[4].group = 1;
+		while (!in_parts(&s, 5))
+			sim_run(&s, SIM_SECOND / 10);
+		s.nodes[3].group = s.nodes[4].group = 0;
+		sim_run(&s, 30 * SIM_SECOND);
+		assert_int_equal(sim_agree(&s, 5), 5);
+		if (s.false_deaths)
+			fail_msg("seed %llu: %llu were taken for dead", (unsigned long long)seed,
+				 (unsigned long long)s.false_deaths);
+		sim_fini(&s);
+	}
+}
+
 static void jumps_of_the_clock_are_no_silence(void **state)
 {
 	struct sim s;
@@ -359,6 +389,7 @@ int main(void)
 		cmocka_unit_test(a_restarted_node_rejoins),
 		cmocka_unit_test(a_node_that_was_cut_off_for_a_moment_objects),
 		cmocka_unit_test(halves_that_meet_again_take_nobody_for_dead),
+		cmocka_unit_test(parts_that_meet_while_they_tell_of_deaths_take_nobody_for_dead),
 		cmocka_unit_test(jumps_of_the_clock_are_no_silence),
 		cmocka_unit_test(a_stopped_process_comes_back_and_blames_nobody),
 		cmocka_unit_test(a_bad_network_kills_nobody),
